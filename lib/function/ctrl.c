@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The net class's control queue (virtio 1.3, 5.1.6.5). Its commands change what pollers work
+ * on, so the poller only notices them; they are carried out in control context, by an alarm on
+ * EAL's interrupt thread.
+ */
+
+#include <string.h>
+
+#include <rte_alarm.h>
+
+#include "function.h"
+
+/* Longest command that is understood; whatever is longer is refused. */
+#define MAX_COMMAND 256
+
+static uint8_t
+rx_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
+{
+	/* 5.1.6.5.1: one byte, on or off. ALLUNI and above need VIRTIO_NET_F_CTRL_RX_EXTRA. */
+	if (!vfn_has(fn, VIRTIO_NET_F_CTRL_RX) || cmd > VIRTIO_NET_CTRL_RX_ALLMULTI || len != 1 ||
+			data[0] > 1)
+		return VIRTIO_NET_ERR;
+	fn->rx_mode[cmd] = data[0];
+	return VIRTIO_NET_OK;
+}
+
+static uint8_t
+mq_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
+{
+	uint16_t pairs;
+
+	/* 5.1.6.5.5 */
+	if (!vfn_has(fn, VIRTIO_NET_F_MQ) || cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET ||
+			len != sizeof(pairs))
+		return VIRTIO_NET_ERR;
+	memcpy(&pairs, data, sizeof(pairs));
+	if (pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > fn->params.max_pairs)
+		return VIRTIO_NET_ERR;
+	fn->curr_pairs = pairs;
+	return VIRTIO_NET_OK;
+}
+
+static void
+command(struct vfn_function *fn, struct vringh_chain *chain)
+{
+	struct vringh_iter in = vringh_iter_read(chain), out = vringh_iter_write(chain);
+	uint8_t buf[MAX_COMMAND], ack = VIRTIO_NET_ERR;
+	struct virtio_net_ctrl_hdr hdr;
+	size_t len;
+
+	chain->written = 0;
+	if (chain->write_len < sizeof(ack)) {
+		fn->queue[vfn_ctrl_index(fn)].stats[VFN_STAT_ERRORS_DIRECTION]++;
+		return;
+	}
+	if (vringh_pull(&in, &hdr, sizeof(hdr)) == sizeof(hdr)) {
+		len = vringh_pull(&in, buf, sizeof(buf));
+		if (chain->read_len > sizeof(hdr) + sizeof(buf))
+			ack = VIRTIO_NET_ERR;
+		else if (hdr.class == VIRTIO_NET_CTRL_RX)
+			ack = rx_command(fn, hdr.cmd, buf, len);
+		else if (hdr.class == VIRTIO_NET_CTRL_MQ)
+			ack = mq_command(fn, hdr.cmd, buf, len);
+	}
+	chain->written = vringh_push(&out, &ack, sizeof(ack));
+}
+
+/* Control, on EAL's interrupt thread. */
+static void
+carry_out(void *arg)
+{
+	static struct vringh_chain chain[16];
+	static struct vringh_seg seg[VRINGH_MAX_SIZE];
+	struct vfn_function *fn = arg;
+	struct vfn_queue *q;
+	int n;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	vfn_port_stop(fn);
+	q = &fn->queue[vfn_ctrl_index(fn)];
+	while (vfn_queue_active(q)) {
+		struct vringh_batch batch = {.chain = chain, .max_chains = 16, .seg = seg,
+			.max_segs = VRINGH_MAX_SIZE};
+		int i;
+
+		n = vringh_fetch(&q->vr, &batch, batch.max_chains);
+		if (n < 0)
+			vfn_queue_broken(q);
+		if (n <= 0)
+			break;
+		for (i = 0; i < n; i++)
+			command(fn, &chain[i]);
+		vringh_complete(&q->vr, chain, n);
+		q->stats[VFN_STAT_PACKETS] += n;
+		vfn_queue_call(q);
+	}
+	__atomic_store_n(&fn->ctrl_scheduled, false, __ATOMIC_RELEASE);
+	vfn_port_start(fn);
+	pthread_mutex_unlock(&vfn_control_lock);
+}
+
+/* Poller. */
+unsigned int
+vfn_ctrl_run(struct vfn_work *w)
+{
+	if (!__atomic_exchange_n(&w->fn->ctrl_scheduled, true, __ATOMIC_ACQ_REL) &&
+			rte_eal_alarm_set(1, carry_out, w->fn) != 0)
+		__atomic_store_n(&w->fn->ctrl_scheduled, false, __ATOMIC_RELEASE);
+	return 0;
+}
+
+/* Control lock not held. No command is being carried out when this returns, nor will be. */
+void
+vfn_ctrl_cancel(struct vfn_function *fn)
+{
+	/* Whoever sets it first schedules: from here on nobody does. */
+	__atomic_store_n(&fn->ctrl_scheduled, true, __ATOMIC_RELEASE);
+	rte_eal_alarm_cancel(carry_out, fn);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The function's IOMMU: a table of bus address ranges and the memory behind them, sorted and
+ * without overlaps, that the rings translate with. Control.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "function.h"
+
+/* Swap in a new table while nobody translates, and let every queue find its ring again. */
+static void
+dma_replace(struct vfn_function *fn, struct vringh_region *table, uint32_t n)
+{
+	struct vringh_region *old = fn->dma;
+	unsigned int i;
+
+	vfn_port_stop(fn);
+	fn->dma = table;
+	fn->nb_dma = n;
+	for (i = 0; i < fn->nb_queues; i++) {
+		struct vfn_queue *q = &fn->queue[i];
+		struct vringh_mem mem = {.table = table, .nb_regions = n};
+
+		if (q->enabled && vringh_set_mem(&q->vr, &mem) != VRINGH_OK)
+			vfn_queue_broken(q);
+	}
+	vfn_port_start(fn);
+	free(old);
+}
+
+int
+vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
+{
+	struct vringh_region *table;
+	uint32_t at;
+
+	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL)
+		return -EINVAL;
+	for (at = 0; at < fn->nb_dma; at++) {
+		const struct vringh_region *r = &fn->dma[at];
+
+		if (map->iova - r->iova < r->len || r->iova - map->iova < map->len)
+			return -EEXIST;
+		if (map->iova < r->iova)
+			break;
+	}
+	table = calloc(fn->nb_dma + 1, sizeof(*table));
+	if (table == NULL)
+		return -ENOMEM;
+	if (fn->nb_dma > 0) {
+		memcpy(table, fn->dma, at * sizeof(*table));
+		memcpy(table + at + 1, fn->dma + at, (fn->nb_dma - at) * sizeof(*table));
+	}
+	table[at] = (struct vringh_region){
+		.iova = map->iova,
+		.len = map->len,
+		.host = map->host,
+		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
+				(map->writable ? VRINGH_PERM_WRITE : 0),
+	};
+	dma_replace(fn, table, fn->nb_dma + 1);
+	return 0;
+}
+
+int
+vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
+{
+	struct vringh_region *table;
+	uint32_t i, n = 0;
+
+	if (len == 0 || iova + (len - 1) < iova)
+		return -EINVAL;
+	table = calloc(fn->nb_dma + 1, sizeof(*table));
+	if (table == NULL)
+		return -ENOMEM;
+	for (i = 0; i < fn->nb_dma; i++) {
+		const struct vringh_region *r = &fn->dma[i];
+
+		if (r->iova - iova < len && r->len <= len - (r->iova - iova))
+			continue;
+		if (r->iova - iova < len || iova - r->iova < r->len) {
+			free(table);
+			return -EINVAL;
+		}
+		table[n++] = *r;
+	}
+	dma_replace(fn, table, n);
+	return 0;
+}
+
+void
+vfn_dma_free(struct vfn_function *fn)
+{
+	free(fn->dma);
+	fn->dma = NULL;
+	fn->nb_dma = 0;
+}

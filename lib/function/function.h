@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The virtio function's parts, private to lib/function.
+ *
+ * Execution contexts:
+ *  - control: any thread that calls the link, with vfn_control_lock held;
+ *  - poller: one thread (or DPDK service) per struct vfn_poller, never blocked by control.
+ * A field belongs to one of the two. Control changes what belongs to pollers only between
+ * vfn_port_stop() and vfn_port_start(), when no poller has the function's work.
+ */
+
+#ifndef VFN_FUNCTION_H
+#define VFN_FUNCTION_H
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+#include <rte_log.h>
+#include <vringh.h>
+
+#include "vfn_link.h"
+#include "vfn_regs.h"
+
+extern int vfn_logtype;
+#define VFN_LOG(level, fmt, ...) \
+	rte_log(RTE_LOG_##level, vfn_logtype, "vfn: " fmt "\n", ##__VA_ARGS__)
+#define FN_LOG(level, fn, fmt, ...) \
+	rte_log(RTE_LOG_##level, vfn_logtype, "%s: " fmt "\n", (fn)->params.name, ##__VA_ARGS__)
+
+#define FEATURE(bit) (UINT64_C(1) << (bit))
+
+#define NO_VECTOR 0xffff
+
+struct vfn_function;
+struct vfn_poller;
+
+struct vfn_queue {
+	/* Poller, or control while stopped. */
+	struct vringh vr;
+	uint64_t stats[VFN_STAT_MAX];
+	int call_fd;	     /* eventfd of the queue's vector, -1: none */
+	bool call_may_block; /* not O_NONBLOCK: ask before writing */
+	bool broken_told;
+
+	/* Control. */
+	struct vfn_function *fn;
+	uint16_t index;
+	uint16_t size;
+	uint16_t vector;
+	bool enabled;
+	bool suspended;
+	uint8_t error; /* enum vringh_error of the last enable */
+	uint64_t area[3];
+	struct vringh_state state; /* where to start, until enabled */
+	int doorbell_fd;
+};
+
+/* One thing that a poller looks after: a transmit queue and where its frames go. */
+struct vfn_work {
+	struct vfn_function *fn; /* whose frames (or commands) these are */
+	struct vfn_queue *tx;
+	struct vfn_queue *rx; /* NULL: frames are discarded */
+	struct vfn_poller *poller;
+	/* Move a burst; returns what was taken from the queue. */
+	unsigned int (*run)(struct vfn_work *work);
+	uint64_t stalled_since; /* TSC when rx ran out of buffers, 0: it did not */
+};
+
+struct vfn_function {
+	struct vfn_link link;
+	TAILQ_ENTRY(vfn_function) next;
+	struct vfn_function_params params;
+
+	/* Registers. */
+	uint64_t device_features;
+	uint64_t driver_features;
+	uint32_t device_feature_select;
+	uint32_t driver_feature_select;
+	uint16_t config_vector;
+	uint16_t queue_select;
+	uint16_t curr_pairs;
+	uint8_t status;
+	uint8_t isr;
+	uint8_t config_generation;
+	uint8_t pci_config[VFN_PCI_CONFIG_SIZE];
+	uint8_t msix_table[VFN_MAX_VECTORS * 16];
+	struct virtio_net_config config;
+
+	/* Interrupts: the link's duplicate of each vector's eventfd. */
+	int irq_fd[VFN_MAX_VECTORS];
+
+	/* IOMMU. */
+	struct vringh_region *dma;
+	uint32_t nb_dma;
+
+	/* Network side. */
+	struct vfn_function *peer;
+	struct vfn_poller *poller[VFN_MAX_POLLERS];
+	unsigned int nb_pollers;
+	struct vfn_work *work; /* one per transmit queue and one for the control queue */
+	unsigned int nb_work;  /* handed to pollers now */
+
+	/* Control queue. */
+	uint8_t rx_mode[VIRTIO_NET_CTRL_RX_NOBCAST + 1];
+	bool ctrl_scheduled; /* set by the poller, atomically; cleared by control */
+
+	uint16_t nb_queues;
+	struct vfn_queue *queue;
+};
+
+TAILQ_HEAD(vfn_function_list, vfn_function);
+extern struct vfn_function_list vfn_functions;
+extern pthread_mutex_t vfn_control_lock;
+
+static inline bool
+vfn_has(const struct vfn_function *fn, unsigned int bit)
+{
+	return fn->driver_features & FEATURE(bit);
+}
+
+/* Queue numbers of the net class (5.1.2). */
+static inline bool
+vfn_queue_is_tx(const struct vfn_queue *q)
+{
+	return q->index % 2 == 1;
+}
+
+/* The control queue follows the last pair; without VIRTIO_NET_F_MQ there is one pair. */
+static inline unsigned int
+vfn_ctrl_index(const struct vfn_function *fn)
+{
+	return vfn_has(fn, VIRTIO_NET_F_MQ) ? 2u * fn->params.max_pairs : 2u;
+}
+
+/* function.c: what exists. */
+int vfn_function_create(const struct vfn_function_params *params, struct vfn_function **fn);
+void vfn_function_destroy(struct vfn_function *fn);
+
+/* regs.c: trapped register access; -EINVAL where there is no register of that width. */
+void vfn_regs_init(struct vfn_function *fn);
+int vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, void *buf,
+	size_t len);
+int vfn_regs_write(struct vfn_function *fn, unsigned int region, uint64_t offset,
+	const void *buf, size_t len);
+void vfn_function_reset(struct vfn_function *fn);
+
+/* dma.c: the map table. */
+int vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map);
+int vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len);
+void vfn_dma_free(struct vfn_function *fn);
+
+/* queue.c: control of one queue. */
+void vfn_queue_init(struct vfn_queue *q);
+bool vfn_queue_active(const struct vfn_queue *q);
+void vfn_queue_enable(struct vfn_queue *q);
+void vfn_queue_suspend(struct vfn_queue *q, bool suspend);
+void vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector);
+int vfn_queue_set_doorbell(struct vfn_queue *q, int fd);
+int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);
+uint64_t vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat);
+/* Poller: notify the driver if it wants to know; deal with a queue that broke. */
+void vfn_queue_call(struct vfn_queue *q);
+void vfn_queue_broken(struct vfn_queue *q);
+
+/* port.c: which queue's frames go where, and who moves them. */
+int vfn_port_open(struct vfn_function *fn);
+void vfn_port_close(struct vfn_function *fn);
+bool vfn_port_link_up(const struct vfn_function *fn);
+void vfn_port_stop(struct vfn_function *fn);
+void vfn_port_start(struct vfn_function *fn);
+
+/* poller.c */
+int vfn_poller_get(const struct vfn_function_params *params, unsigned int i,
+	struct vfn_poller **poller);
+void vfn_poller_put(struct vfn_poller *poller);
+unsigned int vfn_poller_count(const struct vfn_function_params *params);
+void vfn_poller_remove(struct vfn_poller *poller, const struct vfn_function *fn);
+void vfn_poller_add(struct vfn_poller *poller, struct vfn_work *work);
+void vfn_poller_wake(struct vfn_poller *poller);
+void vfn_poller_numa_check(struct vfn_poller *poller, const struct vfn_queue *q);
+/* Room for one burst of each direction; the poller's own. */
+/* Space for one frame of any size. */
+uint8_t *vfn_poller_scratch(struct vfn_poller *poller);
+/* NUMA node of a CPU, or SOCKET_ID_ANY. */
+int vfn_cpu_node(unsigned int cpu);
+struct vringh_batch *vfn_poller_batch(struct vfn_poller *poller, unsigned int direction);
+
+/* net.c, ctrl.c: the net class. */
+#define VFN_NET_BURST	 32
+#define VFN_NET_HDR_SIZE sizeof(struct virtio_net_hdr_mrg_rxbuf)
+/* An IP packet of the largest size with Ethernet and VLAN headers. */
+#define VFN_NET_MAX_FRAME (65535u + 14 + 4)
+uint64_t vfn_net_features(const struct vfn_function_params *params);
+uint64_t vfn_net_features_missing(uint64_t features);
+unsigned int vfn_net_forward(struct vfn_work *work);
+unsigned int vfn_ctrl_run(struct vfn_work *work);
+void vfn_ctrl_cancel(struct vfn_function *fn);
+
+#endif /* VFN_FUNCTION_H */

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/**
+ * @file
+ * The link between a driver and a virtio function: register access, DMA maps, interrupts and
+ * doorbells, whatever carries them. Nothing above a link knows where the function runs.
+ *
+ * Threads: calls for one link are serialised by the function; they may come from any thread but
+ * a poller. No call returns before the function acts on it: after dma_unmap(), a reset or a
+ * suspend that reads back done, no memory concerned is touched any more.
+ */
+
+#ifndef VFN_LINK_H
+#define VFN_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** Memory that the function may reach. */
+struct vfn_dma_map {
+	uint64_t iova;	 /**< Bus address; iova + len does not wrap. */
+	uint64_t len;	 /**< Bytes, at least 1. */
+	void *host;	 /**< Mapping in this process, for links inside it. */
+	int fd;		 /**< The memory as a file for links to other processes, or -1. */
+	uint64_t offset; /**< Of the range in fd. */
+	bool readable;	 /**< By the function. */
+	bool writable;	 /**< By the function. */
+};
+
+struct vfn_link;
+
+/** What a transport implements. All return 0 or a negative errno value. */
+struct vfn_link_ops {
+	/** Read registers; region is enum vfn_region. -EINVAL outside the region. */
+	int (*read)(struct vfn_link *link, unsigned int region, uint64_t offset, void *buf,
+		size_t len);
+	/** Write registers. -EINVAL outside the region or for a width that no register has. */
+	int (*write)(struct vfn_link *link, unsigned int region, uint64_t offset,
+		const void *buf, size_t len);
+	/** Let the function reach memory. -EEXIST if the range overlaps a mapped one. */
+	int (*dma_map)(struct vfn_link *link, const struct vfn_dma_map *map);
+	/** Take back all maps inside the range. -EINVAL if it would cut one in two. */
+	int (*dma_unmap)(struct vfn_link *link, uint64_t iova, uint64_t len);
+	/** Eventfd that an MSI-X vector signals, -1 for none. The link keeps a duplicate. */
+	int (*set_irq)(struct vfn_link *link, unsigned int vector, int fd);
+	/** Eventfd that stands for a queue's doorbell, -1 for none. Duplicated too. */
+	int (*set_doorbell)(struct vfn_link *link, unsigned int queue, int fd);
+	/** Detach: the function is gone when it returns. */
+	void (*close)(struct vfn_link *link);
+};
+
+struct vfn_link {
+	const struct vfn_link_ops *ops;
+};
+
+/** What a function's network side is wired to. */
+enum vfn_port_kind {
+	VFN_PORT_LOOPBACK, /**< What the guest sends comes back on the same queue pair. */
+	VFN_PORT_WIRE,	   /**< What the guest sends the peer receives. */
+};
+
+#define VFN_MAX_POLLERS 16
+#define VFN_NAME_SIZE	64
+
+/** Properties of a function simulated in this process. */
+struct vfn_function_params {
+	char name[VFN_NAME_SIZE]; /**< Unique. */
+	uint16_t max_pairs;	  /**< 1 to VFN_MAX_PAIRS. */
+	uint8_t mac[6];
+	uint16_t mtu; /**< 68 to 65535, or 0: not offered. */
+	enum vfn_port_kind port;
+	char peer[VFN_NAME_SIZE]; /**< Wire: name of the other end, or "" if that one names us. */
+	bool sleep;		  /**< Pollers sleep when quiet, else they busy-poll. */
+	unsigned int nb_cpus;	  /**< Entries of cpu; 0: service cores, else any CPU. */
+	unsigned int cpu[VFN_MAX_POLLERS]; /**< A poller thread is pinned to each. */
+};
+
+/**
+ * Make a function in this process and link to it.
+ *
+ * @param link
+ *   Set on success; vfn_link_ops.close() ends the function.
+ * @return
+ *   0; -EEXIST if the name is taken; -EBUSY if the peer is wired already; -ENOMEM; or the
+ *   error of starting a poller.
+ */
+int vfn_link_local_open(const struct vfn_function_params *params, struct vfn_link **link);
+
+#endif /* VFN_LINK_H */

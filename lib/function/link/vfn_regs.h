@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/**
+ * @file
+ * Registers of the virtio function, as both sides of every link see them.
+ *
+ * The function is a virtio-pci device (virtio 1.3, 4.1) with its structures in BARs that are
+ * found through the capabilities in configuration space. What virtio has no register for (queue
+ * state, suspending a queue, statistics) is behind one vendor capability. All registers are
+ * little-endian and accessed with their natural width.
+ */
+
+#ifndef VFN_REGS_H
+#define VFN_REGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/virtio_pci.h>
+
+/** Regions of the function, numbered as in VFIO. */
+enum vfn_region {
+	VFN_REGION_BAR0 = 0,   /**< Structures, see VFN_OFF_*. */
+	VFN_REGION_BAR1 = 1,   /**< MSI-X table and pending bits. */
+	VFN_REGION_BAR2 = 2,   /**< Doorbells, a page per queue. */
+	VFN_REGION_CONFIG = 7, /**< PCI configuration space. */
+};
+
+#define VFN_PCI_VENDOR	    0x1af4
+#define VFN_PCI_DEVICE_NET  0x1041 /* 0x1040 + virtio device id (4.1.2) */
+#define VFN_PCI_CONFIG_SIZE 256
+
+#define VFN_MAX_PAIRS	64
+#define VFN_MAX_QUEUES	(2 * VFN_MAX_PAIRS + 1) /* receive and transmit, one control queue */
+#define VFN_MAX_VECTORS (VFN_MAX_QUEUES + 1)	/* configuration changes have one */
+
+/** Where the structures are in BAR 0. Drivers find them through the capabilities. */
+#define VFN_OFF_COMMON 0x0000
+#define VFN_OFF_ISR    0x1000
+#define VFN_OFF_DEVICE 0x2000
+#define VFN_OFF_VENDOR 0x3000
+#define VFN_OFF_STATS  0x4000
+#define VFN_BAR0_SIZE  0x20000
+
+/** BAR 1. */
+#define VFN_OFF_MSIX_TABLE 0x0000
+#define VFN_OFF_MSIX_PBA   0x1000
+#define VFN_BAR1_SIZE	   0x2000
+
+/** BAR 2: doorbell of queue n at n * VFN_NOTIFY_STEP. */
+#define VFN_NOTIFY_STEP 4096
+#define VFN_BAR2_SIZE	0x100000
+
+/** Common configuration structure of virtio 1.3, 4.1.4.3 (no admin queues). */
+struct vfn_common_cfg {
+	uint32_t device_feature_select;
+	uint32_t device_feature;
+	uint32_t driver_feature_select;
+	uint32_t driver_feature;
+	uint16_t config_msix_vector;
+	uint16_t num_queues;
+	uint8_t device_status;
+	uint8_t config_generation;
+	uint16_t queue_select;
+	uint16_t queue_size;
+	uint16_t queue_msix_vector;
+	uint16_t queue_enable;
+	uint16_t queue_notify_off;
+	uint32_t queue_desc_lo;
+	uint32_t queue_desc_hi;
+	uint32_t queue_driver_lo;
+	uint32_t queue_driver_hi;
+	uint32_t queue_device_lo;
+	uint32_t queue_device_hi;
+	uint16_t queue_notify_data;
+	uint16_t queue_reset;
+};
+_Static_assert(sizeof(struct vfn_common_cfg) == 60, "layout of virtio 1.3, 4.1.4.3");
+_Static_assert(offsetof(struct vfn_common_cfg, queue_desc_lo) == VIRTIO_PCI_COMMON_Q_DESCLO,
+	"layout of virtio 1.3, 4.1.4.3");
+
+#define VFN_VENDOR_VERSION 1
+
+/** Structure behind the vendor capability. The queue is the one in common queue_select. */
+struct vfn_vendor_cfg {
+	uint32_t version;	/**< RO: VFN_VENDOR_VERSION. */
+	uint32_t stats_offset;	/**< RO: statistics in the same BAR. */
+	uint32_t stats_step;	/**< RO: bytes from one queue's statistics to the next's. */
+	uint16_t queue_suspend; /**< RW: write 1 to suspend; reads 1 once it is, 0 resumes. */
+	uint16_t queue_error;	/**< RO: why the queue was refused or broke, 0 if it did not. */
+	/**
+	 * RW: the queue's position, split index or packed slot with the wrap counter in bit 15.
+	 * Written before queue_enable; read while suspended, then both are final and equal.
+	 */
+	uint16_t queue_avail;
+	uint16_t queue_used;
+	/**
+	 * RW: queue pairs that may receive, as in VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; 1 after reset.
+	 */
+	uint16_t curr_pairs;
+	uint16_t reserved;
+};
+
+/** Vendor capability in configuration space (4.1.4.8: cfg_type, vendor_id, then our own). */
+struct vfn_vendor_cap {
+	uint8_t cap_vndr;
+	uint8_t cap_next;
+	uint8_t cap_len;
+	uint8_t cfg_type; /**< VFN_PCI_CAP_VENDOR_CFG. */
+	uint16_t vendor_id;
+	uint8_t bar;
+	uint8_t reserved;
+	uint32_t offset; /**< Of struct vfn_vendor_cfg in the BAR. */
+	uint32_t length;
+};
+#define VFN_PCI_CAP_VENDOR_CFG 9
+
+/**
+ * Statistics of a queue: 64-bit counters in this order, read only, never reset.
+ * X(symbol, name). "errors_" are chains and rings that were refused, one counter per reason.
+ */
+#define VFN_STATS(X) \
+	X(PACKETS, "packets") /* frames taken from, or put into, the queue */ \
+	X(BYTES, "bytes") /* of those, without the virtio-net header */ \
+	X(DROPPED_NO_BUFFER, "dropped_no_buffer") /* the receiver had no room for a second */ \
+	X(DROPPED_NO_PEER, "dropped_no_peer") /* nobody receives on the other side */ \
+	X(DROPPED_SIZE, "dropped_size") /* empty, runt or larger than the receiver takes */ \
+	X(DROPPED_OFFLOAD, "dropped_offload") /* segmentation that the receiver did not accept */ \
+	X(ERRORS_HEADER, "errors_header") /* chain too short for it, or offload fields invalid */ \
+	X(ERRORS_DIRECTION, "errors_direction") /* receive chain not writable, transmit not readable */ \
+	X(CALLS, "calls") /* interrupts raised */ \
+	X(ARMED, "armed") /* times a poller armed the doorbell to sleep */ \
+	X(ERRORS_AVAIL_IDX, "errors_avail_idx") \
+	X(ERRORS_HEAD, "errors_head") \
+	X(ERRORS_RUNAWAY, "errors_runaway") \
+	X(ERRORS_NEXT, "errors_next") \
+	X(ERRORS_LOOP, "errors_loop") \
+	X(ERRORS_ORDER, "errors_order") \
+	X(ERRORS_INDIRECT, "errors_indirect") \
+	X(ERRORS_TABLE, "errors_table") \
+	X(ERRORS_ADDR, "errors_addr") \
+	X(ERRORS_PERM, "errors_perm") \
+	X(ERRORS_LEN, "errors_len") \
+	X(ERRORS_SEGS, "errors_segs")
+
+enum vfn_stat {
+#define X(symbol, name) VFN_STAT_##symbol,
+	VFN_STATS(X)
+#undef X
+	VFN_STAT_MAX
+};
+
+#define VFN_STATS_STEP 512
+_Static_assert(VFN_STAT_MAX * sizeof(uint64_t) <= VFN_STATS_STEP, "statistics overlap");
+_Static_assert(VFN_OFF_STATS + VFN_MAX_QUEUES * VFN_STATS_STEP <= VFN_BAR0_SIZE, "BAR 0 too small");
+
+#endif /* VFN_REGS_H */

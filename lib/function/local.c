@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The link to a function in the same process: register accesses are calls, memory is reached
+ * where it is mapped. Any thread; one at a time under the control lock.
+ */
+
+#include <errno.h>
+
+#include <rte_common.h>
+
+#include "function.h"
+
+static struct vfn_function *
+function(struct vfn_link *link)
+{
+	return container_of(link, struct vfn_function, link);
+}
+
+static int
+local_read(struct vfn_link *link, unsigned int region, uint64_t offset, void *buf, size_t len)
+{
+	int ret;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	ret = vfn_regs_read(function(link), region, offset, buf, len);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}
+
+static int
+local_write(struct vfn_link *link, unsigned int region, uint64_t offset, const void *buf,
+	size_t len)
+{
+	int ret;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	ret = vfn_regs_write(function(link), region, offset, buf, len);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}
+
+static int
+local_dma_map(struct vfn_link *link, const struct vfn_dma_map *map)
+{
+	int ret;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	ret = vfn_dma_map(function(link), map);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}
+
+static int
+local_dma_unmap(struct vfn_link *link, uint64_t iova, uint64_t len)
+{
+	int ret;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	ret = vfn_dma_unmap(function(link), iova, len);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}
+
+static int
+local_set_irq(struct vfn_link *link, unsigned int vector, int fd)
+{
+	int ret;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	ret = vfn_irq_set(function(link), vector, fd);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}
+
+static int
+local_set_doorbell(struct vfn_link *link, unsigned int queue, int fd)
+{
+	struct vfn_function *fn = function(link);
+	int ret = -EINVAL;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	if (queue < fn->nb_queues)
+		ret = vfn_queue_set_doorbell(&fn->queue[queue], fd);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}
+
+static void
+local_close(struct vfn_link *link)
+{
+	vfn_ctrl_cancel(function(link));
+	pthread_mutex_lock(&vfn_control_lock);
+	vfn_function_destroy(function(link));
+	pthread_mutex_unlock(&vfn_control_lock);
+}
+
+static const struct vfn_link_ops local_ops = {
+	.read = local_read,
+	.write = local_write,
+	.dma_map = local_dma_map,
+	.dma_unmap = local_dma_unmap,
+	.set_irq = local_set_irq,
+	.set_doorbell = local_set_doorbell,
+	.close = local_close,
+};
+
+int
+vfn_link_local_open(const struct vfn_function_params *params, struct vfn_link **link)
+{
+	struct vfn_function *fn;
+	int ret;
+
+	pthread_mutex_lock(&vfn_control_lock);
+	ret = vfn_function_create(params, &fn);
+	if (ret == 0) {
+		fn->link.ops = &local_ops;
+		*link = &fn->link;
+	}
+	pthread_mutex_unlock(&vfn_control_lock);
+	return ret;
+}

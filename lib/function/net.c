@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The net class's data path (virtio 1.3, 5.1.6): frames go from a transmit queue straight into
+ * a receive queue, one copy, no buffer between. Poller.
+ *
+ * Frames and headers are in guest memory and change under our hands: a header is copied once
+ * and judged in the copy.
+ */
+
+#include <string.h>
+
+#include <rte_common.h>
+#include <rte_cycles.h>
+#include <rte_prefetch.h>
+
+#include "function.h"
+
+#define ETH_HDR_LEN 14
+#define VLAN_LEN    4
+
+/* Larger frames need segmentation offload: then the IP packet may have 65,535 bytes. */
+#define MAX_FRAME 65534u
+
+/* A receiver without buffers makes senders wait this long; then it is taken for dead. */
+#define STALL_SECONDS 1
+
+/* Copies up to this length are done in line. */
+#define SMALL_COPY 256
+
+/* What happens to one frame. */
+enum verdict {
+	DONE,  /* consumed: delivered, or dropped and counted */
+	STALL, /* the receiver has no buffers now */
+};
+
+/* Everything about the burst in work. */
+struct burst {
+	struct vfn_queue *tx;
+	struct vfn_queue *rx;
+	struct vringh_batch *to;	/* chains of rx */
+	const struct vfn_function *from_fn;
+	const struct vfn_function *to_fn;
+	uint8_t *scratch;
+	uint32_t filled;	/* chains of rx that are filled, or bad */
+	bool mergeable;		/* rx takes frames in several buffers */
+	uint32_t max_frame;	/* largest frame without segmentation that rx takes */
+	uint64_t tx_packets, tx_bytes;
+	uint64_t rx_packets, rx_bytes;
+};
+
+uint64_t
+vfn_net_features(const struct vfn_function_params *params)
+{
+	uint64_t features = FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_F_RING_PACKED) |
+			FEATURE(VIRTIO_F_IN_ORDER) | FEATURE(VIRTIO_F_RING_RESET) |
+			FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_RING_F_EVENT_IDX) |
+			FEATURE(VIRTIO_NET_F_MAC) | FEATURE(VIRTIO_NET_F_STATUS) |
+			FEATURE(VIRTIO_NET_F_MRG_RXBUF) |
+			FEATURE(VIRTIO_NET_F_CTRL_VQ) | FEATURE(VIRTIO_NET_F_CTRL_RX) |
+			FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+			FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
+			FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
+			FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
+			FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
+
+	if (params->max_pairs > 1)
+		features |= FEATURE(VIRTIO_NET_F_MQ);
+	if (params->mtu != 0)
+		features |= FEATURE(VIRTIO_NET_F_MTU);
+	return features;
+}
+
+/* Feature bits that others need (5.1.3.1): the first one missing, or 0. */
+uint64_t
+vfn_net_features_missing(uint64_t features)
+{
+	static const struct {
+		uint8_t bit;
+		uint64_t any_of;
+	} needs[] = {
+		{VIRTIO_NET_F_GUEST_TSO4, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
+		{VIRTIO_NET_F_GUEST_TSO6, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
+		{VIRTIO_NET_F_GUEST_UFO, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
+		{VIRTIO_NET_F_GUEST_ECN, FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
+				FEATURE(VIRTIO_NET_F_GUEST_TSO6)},
+		{VIRTIO_NET_F_HOST_TSO4, FEATURE(VIRTIO_NET_F_CSUM)},
+		{VIRTIO_NET_F_HOST_TSO6, FEATURE(VIRTIO_NET_F_CSUM)},
+		{VIRTIO_NET_F_HOST_UFO, FEATURE(VIRTIO_NET_F_CSUM)},
+		{VIRTIO_NET_F_HOST_ECN, FEATURE(VIRTIO_NET_F_HOST_TSO4) |
+				FEATURE(VIRTIO_NET_F_HOST_TSO6)},
+		{VIRTIO_NET_F_CTRL_RX, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_MQ, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
+		if ((features & FEATURE(needs[i].bit)) && !(features & needs[i].any_of))
+			return needs[i].any_of;
+	return 0;
+}
+
+static inline void
+copy(uint8_t *dst, const uint8_t *src, size_t n)
+{
+	uint8_t tail[16];
+	size_t i;
+
+	/* Guests may let the two overlap. libc picks the widest vectors at run time. */
+	if (n > SMALL_COPY || n < sizeof(tail)) {
+		memmove(dst, src, n);
+		return;
+	}
+	memcpy(tail, src + n - sizeof(tail), sizeof(tail));
+	for (i = 0; i + sizeof(tail) < n; i += sizeof(tail)) {
+		uint8_t piece[16];
+
+		memcpy(piece, src + i, sizeof(piece));
+		memcpy(dst + i, piece, sizeof(piece));
+	}
+	memcpy(dst + n - sizeof(tail), tail, sizeof(tail));
+}
+
+static inline void
+drop(struct burst *b, enum vfn_stat reason, uint32_t len)
+{
+	b->tx->stats[reason]++;
+	b->tx_packets++;
+	b->tx_bytes += len;
+}
+
+/* Feature bits by which the two sides agree on a kind of segmentation (5.1.6.2, 5.1.6.4). */
+static bool
+gso_bits(uint8_t gso_type, unsigned int *host, unsigned int *guest)
+{
+	switch (gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+		*host = VIRTIO_NET_F_HOST_TSO4;
+		*guest = VIRTIO_NET_F_GUEST_TSO4;
+		return true;
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		*host = VIRTIO_NET_F_HOST_TSO6;
+		*guest = VIRTIO_NET_F_GUEST_TSO6;
+		return true;
+	case VIRTIO_NET_HDR_GSO_UDP:
+		*host = VIRTIO_NET_F_HOST_UFO;
+		*guest = VIRTIO_NET_F_GUEST_UFO;
+		return true;
+	}
+	return false;
+}
+
+/* Are the offload fields ones that this driver may send (5.1.6.2.1)? */
+static bool
+header_ok(const struct vfn_function *from, const struct virtio_net_hdr *hdr, uint32_t len)
+{
+	unsigned int host, guest;
+
+	if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+		if (!vfn_has(from, VIRTIO_NET_F_CSUM) ||
+				(uint32_t)hdr->csum_start + hdr->csum_offset + sizeof(uint16_t) > len)
+			return false;
+	}
+	if (hdr->gso_type == VIRTIO_NET_HDR_GSO_NONE)
+		return true;
+	return gso_bits(hdr->gso_type, &host, &guest) && vfn_has(from, host) &&
+			(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
+				vfn_has(from, VIRTIO_NET_F_HOST_ECN)) &&
+			(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && hdr->gso_size != 0 &&
+			hdr->hdr_len <= len;
+}
+
+/* Does the receiver take such a segmentation? */
+static bool
+gso_accepted(const struct vfn_function *to, const struct virtio_net_hdr *hdr)
+{
+	unsigned int host, guest;
+
+	if (hdr->gso_type == VIRTIO_NET_HDR_GSO_NONE)
+		return true;
+	return gso_bits(hdr->gso_type, &host, &guest) && vfn_has(to, guest) &&
+			(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
+				vfn_has(to, VIRTIO_NET_F_GUEST_ECN));
+}
+
+/* Internet checksum over [start, len), where the pseudo header's sum is already in place. */
+static void
+fill_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t offset)
+{
+	uint64_t sum = 0;
+	uint16_t word;
+	uint32_t i;
+
+	for (i = start; i + sizeof(word) <= len; i += sizeof(word)) {
+		memcpy(&word, frame + i, sizeof(word));
+		sum += word;
+	}
+	if (i < len)
+		sum += frame[i]; /* an odd last byte is padded with 0 behind it */
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	word = ~sum;
+	/* 0 means "no checksum" in UDP; both stand for the same sum elsewhere. */
+	if (word == 0)
+		word = 0xffff;
+	memcpy(frame + start + offset, &word, sizeof(word));
+}
+
+static bool
+rx_chain_ok(const struct vringh_chain *chain)
+{
+	return chain->error == VRINGH_OK && chain->write_len >= VFN_NET_HDR_SIZE;
+}
+
+/* A receive chain that can't be used is completed empty, before those in use. */
+static void
+rx_chain_reject(struct burst *b, uint32_t i)
+{
+	struct vringh_chain bad = b->to->chain[i];
+
+	memmove(&b->to->chain[b->filled + 1], &b->to->chain[b->filled],
+		(i - b->filled) * sizeof(bad));
+	bad.written = 0;
+	b->to->chain[b->filled++] = bad;
+	if (bad.error == VRINGH_OK)
+		b->rx->stats[VFN_STAT_ERRORS_DIRECTION]++;
+}
+
+/*
+ * Chains for need bytes, header included (5.1.6.4): one, or with mergeable buffers as many as it
+ * takes. Returns how many, all of which are there, 0 if they are not, -1 if they never will be.
+ */
+static int
+rx_gather(struct burst *b, uint32_t need)
+{
+	uint32_t have = 0, i = b->filled;
+
+	for (;;) {
+		if (i == b->to->nb_chains) {
+			uint32_t n = i - b->filled;
+
+			if (n == b->rx->vr.size || b->to->nb_chains == b->to->max_chains)
+				return -1;
+			if (vringh_fetch(&b->rx->vr, b->to, VFN_NET_BURST) <= 0)
+				return 0;
+		}
+		if (!rx_chain_ok(&b->to->chain[i])) {
+			rx_chain_reject(b, i++);
+			continue;
+		}
+		have += b->to->chain[i++].write_len;
+		if (have >= need)
+			return i - b->filled;
+		if (!b->mergeable)
+			return -1;
+	}
+}
+
+static void
+rx_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame,
+	uint32_t len, unsigned int n)
+{
+	struct vringh_chain *chain = &b->to->chain[b->filled];
+	struct vringh_iter it = vringh_iter_write(chain);
+	uint32_t left = len;
+	unsigned int i;
+
+	hdr->num_buffers = n;
+	vringh_push(&it, hdr, sizeof(*hdr));
+	chain->written = sizeof(*hdr);
+	for (i = 0; i < n; i++, chain++) {
+		uint32_t done;
+
+		if (i > 0) {
+			it = vringh_iter_write(chain);
+			chain->written = 0;
+		}
+		done = vringh_copy(&it, frame, left);
+		chain->written += done;
+		left -= done;
+	}
+	b->filled += n;
+	b->rx_packets++;
+	b->rx_bytes += len;
+}
+
+/* Any frame: every layout, offloads, several receive buffers. */
+static __attribute__((noinline)) enum verdict
+forward_any(struct burst *b, const struct vringh_chain *chain)
+{
+	struct vringh_iter frame = vringh_iter_read(chain);
+	struct virtio_net_hdr_mrg_rxbuf hdr;
+	struct vringh_seg linear;
+	bool fill = false;
+	uint32_t len;
+	int n;
+
+	if (chain->error != VRINGH_OK)
+		return DONE; /* counted by the ring */
+	if (vringh_pull(&frame, &hdr, sizeof(hdr)) < sizeof(hdr)) {
+		b->tx->stats[chain->nb_read == 0 && chain->nb_write > 0 ?
+				VFN_STAT_ERRORS_DIRECTION : VFN_STAT_ERRORS_HEADER]++;
+		return DONE;
+	}
+	len = chain->read_len - sizeof(hdr);
+	/* What else may be set has no meaning on transmission (5.1.6.2). */
+	hdr.hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	if (!header_ok(b->from_fn, &hdr.hdr, len)) {
+		b->tx->stats[VFN_STAT_ERRORS_HEADER]++;
+		return DONE;
+	}
+	if (len < ETH_HDR_LEN || len > (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE ?
+			b->max_frame : VFN_NET_MAX_FRAME)) {
+		drop(b, VFN_STAT_DROPPED_SIZE, len);
+		return DONE;
+	}
+	if (b->rx == NULL) {
+		drop(b, VFN_STAT_DROPPED_NO_PEER, len);
+		return DONE;
+	}
+	if (!gso_accepted(b->to_fn, &hdr.hdr)) {
+		drop(b, VFN_STAT_DROPPED_OFFLOAD, len);
+		return DONE;
+	}
+	n = rx_gather(b, sizeof(hdr) + len);
+	if (n < 0)
+		drop(b, VFN_STAT_DROPPED_SIZE, len);
+	if (n == 0)
+		return STALL;
+	if (n < 0)
+		return DONE;
+	if (hdr.hdr.flags && !vfn_has(b->to_fn, VIRTIO_NET_F_GUEST_CSUM))
+		fill = true;
+	if (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE && (fill || hdr.hdr.flags == 0)) {
+		if (fill) {
+			/* The receiver takes no partial checksums: complete it in a copy. */
+			vringh_pull(&frame, b->scratch, len);
+			fill_checksum(b->scratch, len, hdr.hdr.csum_start, hdr.hdr.csum_offset);
+			linear = (struct vringh_seg){.addr = b->scratch, .len = len};
+			frame = (struct vringh_iter){.seg = &linear, .nb_segs = 1};
+		}
+		memset(&hdr, 0, sizeof(hdr));
+	}
+	rx_fill(b, &hdr, &frame, len, n);
+	b->tx_packets++;
+	b->tx_bytes += len;
+	return DONE;
+}
+
+/* The frame that nearly all are: one piece, no offload, into one piece. */
+static inline enum verdict
+forward_one(struct burst *b, const struct vringh_chain *chain)
+{
+	struct vringh_chain *to = &b->to->chain[b->filled];
+	uint32_t len = chain->read_len - VFN_NET_HDR_SIZE;
+	struct virtio_net_hdr_mrg_rxbuf hdr, old;
+	const uint8_t *src;
+	uint8_t *dst;
+
+	if (chain->nb_read != 1 || b->filled >= b->to->nb_chains || to->nb_write != 1 ||
+			chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > b->max_frame ||
+			to->write_len < chain->read_len)
+		return forward_any(b, chain);
+	src = chain->seg->addr;
+	memcpy(&hdr, src, sizeof(hdr));
+	if ((hdr.hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
+			hdr.hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		return forward_any(b, chain);
+
+	dst = to->seg[to->nb_read].addr;
+	hdr = (struct virtio_net_hdr_mrg_rxbuf){.num_buffers = 1};
+	/* The header that is there from the last lap mostly fits: spare the line's transfer. */
+	memcpy(&old, dst, sizeof(old));
+	if (memcmp(&old, &hdr, sizeof(hdr)) != 0)
+		memcpy(dst, &hdr, sizeof(hdr));
+	copy(dst + sizeof(hdr), src + sizeof(hdr), len);
+	to->written = chain->read_len;
+	b->filled++;
+	b->tx_packets++;
+	b->tx_bytes += len;
+	b->rx_packets++;
+	b->rx_bytes += len;
+	return DONE;
+}
+
+static void
+prefetch_first(const struct vringh_batch *batch, bool write)
+{
+	uint32_t i;
+
+	for (i = 0; i < batch->nb_chains; i++) {
+		const struct vringh_chain *chain = &batch->chain[i];
+		const uint8_t *addr;
+
+		if (chain->nb_read + chain->nb_write == 0)
+			continue;
+		addr = chain->seg->addr;
+		if (write) {
+			__builtin_prefetch(addr, 0);
+			__builtin_prefetch(addr + VFN_NET_HDR_SIZE, 1);
+		} else {
+			rte_prefetch0(addr);
+			rte_prefetch0(addr + VFN_NET_HDR_SIZE);
+		}
+	}
+}
+
+/* No buffers since when? True once the receiver has been given enough time. */
+static bool
+stalled_too_long(struct vfn_work *w)
+{
+	uint64_t now = rte_rdtsc();
+
+	if (w->stalled_since == 0)
+		w->stalled_since = now;
+	return now - w->stalled_since > STALL_SECONDS * rte_get_tsc_hz();
+}
+
+static uint32_t
+largest_frame(const struct vfn_function *to)
+{
+	/* 5.1.4.1: frames above the MTU that was negotiated are not passed on. */
+	if (to != NULL && vfn_has(to, VIRTIO_NET_F_MTU))
+		return RTE_MIN(to->params.mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
+	return MAX_FRAME;
+}
+
+unsigned int
+vfn_net_forward(struct vfn_work *w)
+{
+	struct vringh_batch *from = vfn_poller_batch(w->poller, 0);
+	struct burst b = {
+		.tx = w->tx,
+		.rx = w->rx,
+		.to = vfn_poller_batch(w->poller, 1),
+		.from_fn = w->fn,
+		.scratch = vfn_poller_scratch(w->poller),
+	};
+	uint32_t done;
+	int n;
+
+	n = vringh_fetch(&w->tx->vr, from, VFN_NET_BURST);
+	if (n <= 0) {
+		if (n < 0)
+			vfn_queue_broken(w->tx);
+		return 0;
+	}
+	if (b.rx != NULL && vringh_fetch(&b.rx->vr, b.to, n) < 0) {
+		vfn_queue_broken(b.rx);
+		b.rx = NULL;
+	}
+	if (b.rx != NULL) {
+		b.to_fn = b.rx->fn;
+		b.mergeable = vfn_has(b.to_fn, VIRTIO_NET_F_MRG_RXBUF);
+	}
+	b.max_frame = largest_frame(b.to_fn);
+	prefetch_first(from, false);
+	prefetch_first(b.to, true);
+
+	for (done = 0; done < from->nb_chains; done++) {
+		struct vringh_chain *chain = &from->chain[done];
+
+		chain->written = 0;
+		if (forward_one(&b, chain) == DONE)
+			continue;
+		if (!stalled_too_long(w))
+			break;
+		drop(&b, VFN_STAT_DROPPED_NO_BUFFER, chain->read_len - VFN_NET_HDR_SIZE);
+	}
+	if (b.rx_packets > 0)
+		w->stalled_since = 0;
+
+	if (b.rx != NULL) {
+		vringh_complete(&b.rx->vr, b.to->chain, b.filled);
+		vringh_discard(&b.rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
+		b.rx->stats[VFN_STAT_PACKETS] += b.rx_packets;
+		b.rx->stats[VFN_STAT_BYTES] += b.rx_bytes;
+		vfn_queue_call(b.rx);
+	}
+	vringh_complete(&w->tx->vr, from->chain, done);
+	vringh_discard(&w->tx->vr, from->chain + done, from->nb_chains - done);
+	w->tx->stats[VFN_STAT_PACKETS] += b.tx_packets;
+	w->tx->stats[VFN_STAT_BYTES] += b.tx_bytes;
+	vfn_queue_call(w->tx);
+	return done;
+}

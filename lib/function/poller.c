@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Pollers: they look at queues and move bursts. A poller is a DPDK service where the
+ * application gives service cores, else a thread of its own; functions that name the same CPU
+ * share one.
+ *
+ * Control reaches a poller by request and acknowledgement: it posts a function that the poller
+ * runs between two bursts, and waits until it has run. Nobody else touches a poller's work.
+ */
+
+#include <errno.h>
+#include <sched.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <numa.h>
+#include <numaif.h>
+
+#include <rte_common.h>
+#include <rte_cycles.h>
+#include <rte_lcore.h>
+#include <rte_malloc.h>
+#include <rte_pause.h>
+#include <rte_service.h>
+#include <rte_service_component.h>
+
+#include "function.h"
+
+#define ANY_CPU -1
+
+/* A poller that may sleep does so after this long without work. */
+#define QUIET_US 50
+
+/* A stalled receiver is looked at this often even if no doorbell rings. */
+#define STALL_POLL_MS 100
+
+/* Segments of a burst: one chain may be as long as the largest queue (2.7.5.3.1). */
+#define BATCH_SEGS   (VRINGH_MAX_SIZE + VFN_NET_BURST)
+#define BATCH_CHAINS 1024
+
+struct request {
+	void (*fn)(struct vfn_poller *poller, void *arg);
+	void *arg;
+};
+
+struct vfn_poller {
+	/* Shared between control and the poller. */
+	struct request *request; /* posted by control with release, set to NULL when done */
+	bool running;		 /* somebody is inside poller_iterate() */
+	bool quit;
+
+	/* Poller. */
+	struct vfn_work **work;
+	unsigned int nb_work;
+	unsigned int max_work;
+	bool may_sleep;
+	uint64_t last_progress;
+	struct vringh_batch batch[2];
+	int epoll_fd;
+	int wake_fd;
+
+	/* Control. */
+	TAILQ_ENTRY(vfn_poller) next;
+	unsigned int users;
+	int cpu;	     /* ANY_CPU: not pinned, or a service */
+	unsigned int number; /* among those with the same cpu */
+	bool is_service;
+	bool numa_told;
+	uint32_t service_id;
+	pthread_t thread;
+
+	uint8_t scratch[VFN_NET_MAX_FRAME]; /* poller */
+};
+
+static TAILQ_HEAD(, vfn_poller) pollers = TAILQ_HEAD_INITIALIZER(pollers);
+
+struct vringh_batch *
+vfn_poller_batch(struct vfn_poller *p, unsigned int direction)
+{
+	p->batch[direction].nb_chains = 0;
+	p->batch[direction].nb_segs = 0;
+	return &p->batch[direction];
+}
+
+uint8_t *
+vfn_poller_scratch(struct vfn_poller *p)
+{
+	return p->scratch;
+}
+
+int
+vfn_cpu_node(unsigned int cpu)
+{
+	return numa_available() >= 0 ? numa_node_of_cpu(cpu) : SOCKET_ID_ANY;
+}
+
+/*
+ * One look at every queue. Returns what was moved, or -1 when another thread is at it, which
+ * happens only where a service was mapped to two cores or control stands in for a stopped one.
+ */
+static int
+poller_iterate(struct vfn_poller *p)
+{
+	struct request *request;
+	unsigned int i;
+	int moved = 0;
+
+	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
+		return -1;
+	/* Pairs with the release in poller_call(). */
+	request = __atomic_load_n(&p->request, __ATOMIC_ACQUIRE);
+	if (request != NULL) {
+		request->fn(p, request->arg);
+		/* The acknowledgement: everything done so far is visible to control. */
+		__atomic_store_n(&p->request, NULL, __ATOMIC_RELEASE);
+	}
+	for (i = 0; i < p->nb_work; i++) {
+		struct vfn_work *w = p->work[i];
+
+		if (vringh_pending(&w->tx->vr))
+			moved += w->run(w);
+	}
+	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
+	return moved;
+}
+
+/* A stalled transmit queue waits for its receiver's buffers. */
+static struct vringh *
+waits_for(struct vfn_work *w)
+{
+	return w->stalled_since != 0 && w->rx != NULL ? &w->rx->vr : &w->tx->vr;
+}
+
+/* Block until a doorbell rings. Doorbells that ring while they are being armed are seen. */
+static void
+poller_sleep(struct vfn_poller *p)
+{
+	struct epoll_event event[8];
+	bool pending = false;
+	unsigned int i;
+	int timeout = -1;
+
+	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
+		return;
+	for (i = 0; i < p->nb_work; i++) {
+		struct vfn_work *w = p->work[i];
+
+		w->tx->stats[VFN_STAT_ARMED]++;
+		if (vringh_notify_enable(waits_for(w)))
+			pending = true;
+		if (w->stalled_since != 0)
+			timeout = STALL_POLL_MS;
+	}
+	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
+	/*
+	 * Doorbells and the wake-up are edge-triggered: nothing has to be read, and an edge that
+	 * came before this call is still reported by it.
+	 */
+	epoll_wait(p->epoll_fd, event, RTE_DIM(event), pending ? 0 : timeout);
+	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
+		return;
+	for (i = 0; i < p->nb_work; i++)
+		vringh_notify_disable(waits_for(p->work[i]));
+	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
+	p->last_progress = rte_rdtsc();
+}
+
+static void *
+poller_thread(void *arg)
+{
+	uint64_t quiet = rte_get_tsc_hz() / 1000000 * QUIET_US;
+	struct vfn_poller *p = arg;
+
+	while (!__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE)) {
+		if (poller_iterate(p) > 0) {
+			p->last_progress = rte_rdtsc();
+		} else if (p->nb_work == 0 || (p->may_sleep &&
+				rte_rdtsc() - p->last_progress > quiet)) {
+			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)
+				poller_sleep(p);
+		} else {
+			rte_pause();
+		}
+	}
+	return NULL;
+}
+
+static int32_t
+poller_service(void *arg)
+{
+	return poller_iterate(arg) > 0 ? 0 : -EAGAIN;
+}
+
+/* Have the poller run fn between two bursts; returns when it did. Control. */
+static void
+poller_call(struct vfn_poller *p, void (*fn)(struct vfn_poller *, void *), void *arg)
+{
+	struct request request = {.fn = fn, .arg = arg};
+	struct timespec nap = {.tv_nsec = 20000};
+	unsigned int waits;
+
+	__atomic_store_n(&p->request, &request, __ATOMIC_RELEASE);
+	vfn_poller_wake(p);
+	/* Pairs with the release that acknowledges. */
+	for (waits = 0; __atomic_load_n(&p->request, __ATOMIC_ACQUIRE) != NULL; waits++) {
+		if (waits < 1000)
+			rte_pause();
+		else if (waits < 1100)
+			sched_yield();
+		else
+			nanosleep(&nap, NULL);
+		/* A service whose core was stopped never looks: stand in for it. */
+		if (p->is_service && waits > 1500)
+			poller_iterate(p);
+	}
+}
+
+static void
+doorbell(struct vfn_poller *p, int op, const struct vfn_queue *q)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+
+	/* Two queues may wait for one receiver: EEXIST and ENOENT are as good as done. */
+	if (!p->is_service && q != NULL && q->doorbell_fd >= 0)
+		epoll_ctl(p->epoll_fd, op, q->doorbell_fd, &event);
+}
+
+static void
+may_sleep(struct vfn_poller *p)
+{
+	unsigned int i;
+
+	p->may_sleep = true;
+	for (i = 0; i < p->nb_work; i++) {
+		struct vfn_work *w = p->work[i];
+
+		/* Without its doorbell nobody would wake us for a queue. */
+		if (!w->fn->params.sleep || w->tx->doorbell_fd < 0 ||
+				(w->rx != NULL && w->rx->doorbell_fd < 0))
+			p->may_sleep = false;
+	}
+}
+
+static void
+request_add(struct vfn_poller *p, void *arg)
+{
+	struct vfn_work *w = arg;
+
+	if (p->nb_work == p->max_work) {
+		unsigned int max = RTE_MAX(2 * p->max_work, 16u);
+		struct vfn_work **work = realloc(p->work, max * sizeof(struct vfn_work *));
+
+		if (work == NULL) {
+			FN_LOG(ERR, w->fn, "queue %u: no memory to poll it", w->tx->index);
+			return;
+		}
+		p->work = work;
+		p->max_work = max;
+	}
+	p->work[p->nb_work++] = w;
+	may_sleep(p);
+	doorbell(p, EPOLL_CTL_ADD, w->tx);
+	doorbell(p, EPOLL_CTL_ADD, w->rx);
+	vringh_notify_disable(&w->tx->vr);
+	if (w->rx != NULL)
+		vringh_notify_disable(&w->rx->vr);
+	p->last_progress = rte_rdtsc();
+}
+
+static void
+request_remove(struct vfn_poller *p, void *arg)
+{
+	unsigned int i, kept = 0;
+
+	for (i = 0; i < p->nb_work; i++) {
+		struct vfn_work *w = p->work[i];
+
+		if (w->fn != arg) {
+			p->work[kept++] = w;
+			continue;
+		}
+		doorbell(p, EPOLL_CTL_DEL, w->tx);
+		doorbell(p, EPOLL_CTL_DEL, w->rx);
+	}
+	p->nb_work = kept;
+	may_sleep(p);
+}
+
+/* Control. The poller has none of fn's work when this returns. */
+void
+vfn_poller_remove(struct vfn_poller *p, const struct vfn_function *fn)
+{
+	poller_call(p, request_remove, (void *)(uintptr_t)fn);
+}
+
+/* A service that no running core has is given to the service core with the least to do. */
+static void
+service_place(struct vfn_poller *p)
+{
+	uint32_t lcore[RTE_MAX_LCORE], best = 0;
+	int i, n, least = INT32_MAX;
+
+	if (rte_service_may_be_active(p->service_id) == 1)
+		return;
+	n = rte_service_lcore_list(lcore, RTE_DIM(lcore));
+	for (i = 0; i < n; i++) {
+		int load = rte_service_lcore_count_services(lcore[i]);
+
+		if (load < least) {
+			least = load;
+			best = lcore[i];
+		}
+	}
+	if (n <= 0) {
+		VFN_LOG(ERR, "poller %u: the application took its service cores away", p->number);
+		return;
+	}
+	rte_service_runstate_set(p->service_id, 1);
+	rte_service_map_lcore_set(p->service_id, best, 1);
+	rte_service_lcore_start(best);
+}
+
+/* Control. */
+void
+vfn_poller_add(struct vfn_poller *p, struct vfn_work *w)
+{
+	if (p->is_service)
+		service_place(p);
+	w->poller = p;
+	w->stalled_since = 0;
+	poller_call(p, request_add, w);
+}
+
+void
+vfn_poller_wake(struct vfn_poller *p)
+{
+	if (!p->is_service)
+		eventfd_write(p->wake_fd, 1);
+}
+
+/* Control. Warns once if the poller's CPU is on another node than the queue's memory. */
+void
+vfn_poller_numa_check(struct vfn_poller *p, const struct vfn_queue *q)
+{
+	const struct vringh_region *r = q->vr.hit;
+	int node = -1, own;
+	void *page;
+
+	if (p->cpu == ANY_CPU || p->numa_told || r == NULL || numa_available() < 0)
+		return;
+	page = (void *)((uintptr_t)r->host & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
+	own = numa_node_of_cpu(p->cpu);
+	if (move_pages(0, 1, &page, NULL, &node, 0) != 0 || node < 0 || node == own)
+		return;
+	p->numa_told = true;
+	FN_LOG(WARNING, q->fn, "queue %u is in memory of NUMA node %d, its poller runs on CPU %d of "
+		"node %d", q->index, node, p->cpu, own);
+}
+
+static int
+thread_start(struct vfn_poller *p)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+	sigset_t all, old;
+	char name[16];
+	int ret;
+
+	p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->epoll_fd < 0 || p->wake_fd < 0 ||
+			epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd, &event) < 0)
+		return -errno;
+	/* A poller never handles a signal. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = pthread_create(&p->thread, NULL, poller_thread, p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret != 0)
+		return -ret;
+	if (p->cpu == ANY_CPU) {
+		snprintf(name, sizeof(name), "vfn-poll");
+	} else {
+		cpu_set_t set;
+
+		snprintf(name, sizeof(name), "vfn-poll-%d", p->cpu);
+		CPU_ZERO(&set);
+		CPU_SET(p->cpu, &set);
+		ret = pthread_setaffinity_np(p->thread, sizeof(set), &set);
+	}
+	pthread_setname_np(p->thread, name);
+	if (ret != 0) {
+		VFN_LOG(ERR, "poll-cpu=%d: cannot run there: %s", p->cpu, strerror(ret));
+		__atomic_store_n(&p->quit, true, __ATOMIC_RELEASE);
+		vfn_poller_wake(p);
+		pthread_join(p->thread, NULL);
+	}
+	return -ret;
+}
+
+static int
+service_start(struct vfn_poller *p)
+{
+	struct rte_service_spec spec = {.callback = poller_service, .callback_userdata = p};
+	int ret;
+
+	snprintf(spec.name, sizeof(spec.name), "vfn-poll-%u", p->number);
+	ret = rte_service_component_register(&spec, &p->service_id);
+	if (ret == 0)
+		ret = rte_service_component_runstate_set(p->service_id, 1);
+	return ret;
+}
+
+static void
+poller_free(struct vfn_poller *p)
+{
+	unsigned int d;
+
+	for (d = 0; d < 2; d++) {
+		rte_free(p->batch[d].chain);
+		rte_free(p->batch[d].seg);
+	}
+	if (p->epoll_fd >= 0)
+		close(p->epoll_fd);
+	if (p->wake_fd >= 0)
+		close(p->wake_fd);
+	free(p->work);
+	rte_free(p);
+}
+
+/* How many pollers a function's queue pairs are spread over. */
+unsigned int
+vfn_poller_count(const struct vfn_function_params *params)
+{
+	unsigned int n = params->nb_cpus;
+
+	if (n == 0)
+		n = rte_service_lcore_count();
+	n = RTE_MIN(n, (unsigned int)VFN_MAX_POLLERS);
+	n = RTE_MIN(n, params->max_pairs);
+	return RTE_MAX(n, 1u);
+}
+
+/* Control. The i-th poller of a function: an existing one or a new one. */
+int
+vfn_poller_get(const struct vfn_function_params *params, unsigned int i, struct vfn_poller **poller)
+{
+	bool is_service = params->nb_cpus == 0 && rte_service_lcore_count() > 0;
+	int cpu = params->nb_cpus > 0 ? (int)params->cpu[i] : ANY_CPU;
+	unsigned int number = cpu == ANY_CPU ? i : 0;
+	struct vfn_poller *p;
+	int socket, ret = 0;
+	unsigned int d;
+
+	TAILQ_FOREACH(p, &pollers, next) {
+		if (p->cpu == cpu && p->number == number) {
+			p->users++;
+			*poller = p;
+			return 0;
+		}
+	}
+	socket = cpu != ANY_CPU ? vfn_cpu_node(cpu) : SOCKET_ID_ANY;
+	p = rte_zmalloc_socket("vfn_poller", sizeof(*p), RTE_CACHE_LINE_SIZE, socket);
+	if (p == NULL)
+		return -ENOMEM;
+	p->users = 1;
+	p->cpu = cpu;
+	p->number = number;
+	p->is_service = is_service;
+	p->epoll_fd = p->wake_fd = -1;
+	for (d = 0; d < 2; d++) {
+		p->batch[d] = (struct vringh_batch){
+			.chain = rte_malloc_socket(NULL, BATCH_CHAINS * sizeof(struct vringh_chain),
+				RTE_CACHE_LINE_SIZE, socket),
+			.seg = rte_malloc_socket(NULL, BATCH_SEGS * sizeof(struct vringh_seg),
+				RTE_CACHE_LINE_SIZE, socket),
+			.max_chains = BATCH_CHAINS,
+			.max_segs = BATCH_SEGS,
+		};
+		if (p->batch[d].chain == NULL || p->batch[d].seg == NULL)
+			ret = -ENOMEM;
+	}
+	if (ret == 0)
+		ret = is_service ? service_start(p) : thread_start(p);
+	if (ret < 0) {
+		VFN_LOG(ERR, "%s: cannot start a poller: %s", params->name, strerror(-ret));
+		poller_free(p);
+		return ret;
+	}
+	TAILQ_INSERT_TAIL(&pollers, p, next);
+	*poller = p;
+	return 0;
+}
+
+/* Control. */
+void
+vfn_poller_put(struct vfn_poller *p)
+{
+	if (--p->users > 0)
+		return;
+	TAILQ_REMOVE(&pollers, p, next);
+	if (p->is_service) {
+		/* rte_eal_cleanup() ends the services, and their cores, before the devices. */
+		if (rte_service_get_count() > 0) {
+			rte_service_component_runstate_set(p->service_id, 0);
+			while (rte_service_may_be_active(p->service_id) == 1)
+				rte_pause();
+			rte_service_component_unregister(p->service_id);
+		}
+	} else {
+		__atomic_store_n(&p->quit, true, __ATOMIC_RELEASE);
+		vfn_poller_wake(p);
+		pthread_join(p->thread, NULL);
+	}
+	poller_free(p);
+}

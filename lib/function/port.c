@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Ports: where the frames of each transmit queue go, and which poller moves them. Control.
+ *
+ * Everything that changes a function's queues happens between vfn_port_stop(), after which no
+ * poller touches a queue of the function or sends to it, and vfn_port_start(), which works out
+ * anew who sends where. Pollers of other functions are not concerned.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_common.h>
+
+#include "function.h"
+
+int
+vfn_port_open(struct vfn_function *fn)
+{
+	struct vfn_function *other;
+	unsigned int i;
+	int ret;
+
+	TAILQ_FOREACH(other, &vfn_functions, next) {
+		if (fn->params.port != VFN_PORT_WIRE || other->params.port != VFN_PORT_WIRE)
+			continue;
+		if (strcmp(fn->params.peer, other->params.name) != 0 &&
+				strcmp(other->params.peer, fn->params.name) != 0)
+			continue;
+		if (other->peer != NULL || fn->peer != NULL) {
+			FN_LOG(ERR, fn, "peer=%s: that end is wired to %s already", other->params.name,
+				other->peer != NULL ? other->peer->params.name : fn->peer->params.name);
+			return -EBUSY;
+		}
+		fn->peer = other;
+	}
+	fn->work = calloc(fn->params.max_pairs + 1, sizeof(*fn->work));
+	if (fn->work == NULL)
+		return -ENOMEM;
+	for (i = 0; i < vfn_poller_count(&fn->params); i++) {
+		ret = vfn_poller_get(&fn->params, i, &fn->poller[i]);
+		if (ret < 0) {
+			while (i-- > 0)
+				vfn_poller_put(fn->poller[i]);
+			free(fn->work);
+			return ret;
+		}
+		fn->nb_pollers++;
+	}
+	if (fn->params.port == VFN_PORT_LOOPBACK)
+		fn->peer = fn;
+	else if (fn->peer != NULL)
+		fn->peer->peer = fn;
+	return 0;
+}
+
+/* The function's queues are all disabled. */
+void
+vfn_port_close(struct vfn_function *fn)
+{
+	struct vfn_function *peer = fn->peer;
+	unsigned int i;
+
+	if (peer != NULL && peer != fn) {
+		vfn_port_stop(fn);
+		peer->peer = NULL;
+		fn->peer = NULL;
+		vfn_port_start(peer);
+	}
+	for (i = 0; i < fn->nb_pollers; i++)
+		vfn_poller_put(fn->poller[i]);
+	free(fn->work);
+}
+
+bool
+vfn_port_link_up(const struct vfn_function *fn)
+{
+	return fn->peer != NULL;
+}
+
+static void
+work_remove(struct vfn_function *fn)
+{
+	struct vfn_poller *done = NULL;
+	unsigned int i;
+
+	/* Neighbours in the list mostly share a poller; asking one twice is harmless. */
+	for (i = 0; i < fn->nb_work; i++) {
+		if (fn->work[i].poller != done) {
+			done = fn->work[i].poller;
+			vfn_poller_remove(done, fn);
+		}
+	}
+	fn->nb_work = 0;
+}
+
+static void
+work_add(struct vfn_function *fn, struct vfn_work work, struct vfn_poller *poller)
+{
+	struct vfn_work *w = &fn->work[fn->nb_work++];
+
+	*w = work;
+	vfn_poller_add(poller, w);
+}
+
+/*
+ * Receive queues that frames may be put into (5.1.6.5.6): active ones of the pairs in use.
+ * *hold is set if there is none, but one that is merely suspended.
+ */
+static unsigned int
+receivers(struct vfn_function *fn, struct vfn_queue **rx, bool *hold)
+{
+	unsigned int i, n = 0;
+
+	*hold = false;
+	for (i = 0; i < fn->curr_pairs; i++) {
+		struct vfn_queue *q = &fn->queue[2 * i];
+
+		if (vfn_queue_active(q))
+			rx[n++] = q;
+		else if (q->enabled && q->suspended)
+			*hold = true;
+	}
+	return n;
+}
+
+static void
+work_start(struct vfn_function *fn)
+{
+	struct vfn_queue *rx[VFN_MAX_PAIRS], *ctrl;
+	unsigned int i, n = 0;
+	bool hold = false;
+
+	if (fn->peer != NULL)
+		n = receivers(fn->peer, rx, &hold);
+	for (i = 0; i < fn->params.max_pairs; i++) {
+		struct vfn_work w = {.fn = fn, .tx = &fn->queue[2 * i + 1], .run = vfn_net_forward};
+		struct vfn_poller *poller = fn->poller[i % fn->nb_pollers];
+
+		/* While the receiver is only suspended frames wait: nothing is lost. */
+		if (!vfn_queue_active(w.tx) || (n == 0 && hold))
+			continue;
+		if (n > 0) {
+			/* A receive queue has one poller, whoever sends to it. */
+			struct vfn_function *to = fn->peer;
+
+			w.rx = rx[i % n];
+			poller = to->poller[w.rx->index / 2 % to->nb_pollers];
+		}
+		work_add(fn, w, poller);
+	}
+	ctrl = &fn->queue[vfn_ctrl_index(fn)];
+	if (vfn_has(fn, VIRTIO_NET_F_CTRL_VQ) && vfn_queue_active(ctrl))
+		work_add(fn, (struct vfn_work){.fn = fn, .tx = ctrl, .run = vfn_ctrl_run},
+			fn->poller[0]);
+}
+
+void
+vfn_port_stop(struct vfn_function *fn)
+{
+	work_remove(fn);
+	if (fn->peer != NULL && fn->peer != fn)
+		work_remove(fn->peer);
+}
+
+void
+vfn_port_start(struct vfn_function *fn)
+{
+	work_start(fn);
+	if (fn->peer != NULL && fn->peer != fn)
+		work_start(fn->peer);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * One virtqueue of the function: enabling, suspending, interrupt and doorbell. Control, but for
+ * the functions that say otherwise.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "function.h"
+
+/* Registers of a queue after reset (4.1.4.3); the ring itself is set up by enabling it. */
+void
+vfn_queue_init(struct vfn_queue *q)
+{
+	q->size = q->index < 2 * q->fn->params.max_pairs ? VRINGH_MAX_SIZE : 64;
+	q->vector = NO_VECTOR;
+	q->call_fd = -1;
+	q->enabled = false;
+	q->suspended = false;
+	q->error = VRINGH_OK;
+	q->area[0] = q->area[1] = q->area[2] = 0;
+	q->state = (struct vringh_state){0};
+}
+
+/* May the function touch the queue's memory now? */
+bool
+vfn_queue_active(const struct vfn_queue *q)
+{
+	return q->enabled && !q->suspended && (q->fn->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+			vringh_broken(&q->vr) == VRINGH_OK;
+}
+
+/* The ring's counters start anew with the ring, the queue's go on. */
+static void
+queue_keep_errors(struct vfn_queue *q)
+{
+	int e;
+
+	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++) {
+		q->stats[VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] += q->vr.nb_errors[e];
+		q->vr.nb_errors[e] = 0;
+	}
+}
+
+void
+vfn_queue_enable(struct vfn_queue *q)
+{
+	struct vfn_function *fn = q->fn;
+	struct vringh_config cfg = {
+		.packed = vfn_has(fn, VIRTIO_F_RING_PACKED),
+		.event_idx = vfn_has(fn, VIRTIO_RING_F_EVENT_IDX),
+		.indirect = vfn_has(fn, VIRTIO_RING_F_INDIRECT_DESC),
+		.size = q->size,
+		.desc = q->area[0],
+		.driver = q->area[1],
+		.device = q->area[2],
+		.mem = {.table = fn->dma, .nb_regions = fn->nb_dma},
+		.state = q->state,
+	};
+
+	if (q->enabled)
+		return;
+	queue_keep_errors(q);
+	q->error = vringh_init(&q->vr, &cfg);
+	if (q->error != VRINGH_OK) {
+		FN_LOG(ERR, fn, "queue %u refused: %s (size %u, areas 0x%" PRIx64 " 0x%" PRIx64
+			" 0x%" PRIx64 ", position 0x%x 0x%x)", q->index, vringh_strerror(q->error),
+			q->size, q->area[0], q->area[1], q->area[2], q->state.avail, q->state.used);
+		return;
+	}
+	vfn_port_stop(fn);
+	q->enabled = true;
+	q->suspended = false;
+	q->broken_told = false;
+	vfn_port_start(fn);
+	vfn_poller_numa_check(fn->poller[q->index / 2 % fn->nb_pollers], q);
+	FN_LOG(DEBUG, fn, "queue %u enabled, size %u, position 0x%x", q->index, q->size,
+		q->state.avail);
+}
+
+void
+vfn_queue_suspend(struct vfn_queue *q, bool suspend)
+{
+	if (!q->enabled || q->suspended == suspend)
+		return;
+	vfn_port_stop(q->fn);
+	q->suspended = suspend;
+	vfn_port_start(q->fn);
+	FN_LOG(DEBUG, q->fn, "queue %u %s at 0x%x", q->index, suspend ? "suspended" : "resumed",
+		vringh_get_state(&q->vr).avail);
+}
+
+static void
+queue_use_irq(struct vfn_queue *q)
+{
+	q->call_fd = q->vector == NO_VECTOR ? -1 : q->fn->irq_fd[q->vector];
+	q->call_may_block = q->call_fd >= 0 && !(fcntl(q->call_fd, F_GETFL) & O_NONBLOCK);
+}
+
+void
+vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector)
+{
+	vfn_port_stop(q->fn);
+	/* A vector that cannot be had reads back as none (4.1.5.1.2). */
+	q->vector = vector < VFN_MAX_VECTORS ? vector : NO_VECTOR;
+	queue_use_irq(q);
+	vfn_port_start(q->fn);
+}
+
+static int
+fd_replace(int *fd, int with)
+{
+	int dup = -1;
+
+	if (with >= 0) {
+		dup = fcntl(with, F_DUPFD_CLOEXEC, 3);
+		if (dup < 0)
+			return -errno;
+	}
+	if (*fd >= 0)
+		close(*fd);
+	*fd = dup;
+	return 0;
+}
+
+/* Can a poller wait for it? Regular files, for example, can't be waited for. */
+static bool
+can_wait_for(int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	bool ok = epoll_fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+
+	if (epoll_fd >= 0)
+		close(epoll_fd);
+	return ok;
+}
+
+int
+vfn_queue_set_doorbell(struct vfn_queue *q, int fd)
+{
+	int ret;
+
+	if (fd >= 0 && !can_wait_for(fd)) {
+		FN_LOG(WARNING, q->fn, "queue %u: doorbell is not an eventfd, the queue is polled",
+			q->index);
+		fd = -1;
+	}
+	vfn_port_stop(q->fn);
+	ret = fd_replace(&q->doorbell_fd, fd);
+	vfn_port_start(q->fn);
+	return ret;
+}
+
+int
+vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
+{
+	unsigned int i;
+	int ret;
+
+	if (vector >= VFN_MAX_VECTORS)
+		return -EINVAL;
+	vfn_port_stop(fn);
+	ret = fd_replace(&fn->irq_fd[vector], fd);
+	for (i = 0; i < fn->nb_queues; i++)
+		if (fn->queue[i].vector == vector)
+			queue_use_irq(&fn->queue[i]);
+	vfn_port_start(fn);
+	return ret;
+}
+
+/* Any thread: the counters only grow, a poller adds to them. */
+uint64_t
+vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat)
+{
+	uint64_t v = __atomic_load_n(&q->stats[stat], __ATOMIC_RELAXED);
+
+	if (stat >= VFN_STAT_ERRORS_AVAIL_IDX)
+		v += __atomic_load_n(&q->vr.nb_errors[stat - VFN_STAT_ERRORS_AVAIL_IDX +
+				VRINGH_E_AVAIL_IDX], __ATOMIC_RELAXED);
+	return v;
+}
+
+/* Poller. */
+void
+vfn_queue_call(struct vfn_queue *q)
+{
+	if (!vringh_need_notify(&q->vr) || q->call_fd < 0)
+		return;
+	if (q->call_may_block) {
+		struct pollfd pfd = {.fd = q->call_fd, .events = POLLOUT};
+
+		/* Full means that an interrupt is pending: nothing is lost. */
+		if (poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLOUT))
+			return;
+	}
+	eventfd_write(q->call_fd, 1);
+	q->stats[VFN_STAT_CALLS]++;
+}
+
+/* Poller or control. Says so once; the queue works again after it was enabled anew. */
+void
+vfn_queue_broken(struct vfn_queue *q)
+{
+	if (q->broken_told)
+		return;
+	q->broken_told = true;
+	FN_LOG(ERR, q->fn, "queue %u is broken and stopped: %s", q->index,
+		vringh_strerror(vringh_broken(&q->vr)));
+}

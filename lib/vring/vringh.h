@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/**
+ * @file
+ * The device side of a virtqueue, for every ring format and kind of memory.
+ *
+ * A struct vringh walks one virtqueue: it fetches available chains in batches into a form that
+ * does not depend on the ring's format, takes them back completed in batches, decides about
+ * notifications and tells and takes the ring's state. It allocates nothing, starts nothing and
+ * needs neither EAL nor hugepages.
+ *
+ * Threads: a vringh has one owner at a time; no function may run concurrently with another on
+ * the same vringh. Only vringh_pending() may be called by a thread that merely waits. The
+ * driver on the other side runs concurrently, and none of what it writes is trusted.
+ *
+ * Errors: three answers to bad input (enum vringh_error says which reason leads to which).
+ * A queue that can no longer be trusted is *broken*: every later call leaves its memory alone
+ * until vringh_init(). A chain that is bad, but whose identity is known, is returned like any
+ * other with vringh_chain.error set and no segments, and has to be completed like any other.
+ *
+ * Section numbers are those of virtio 1.3.
+ */
+
+#ifndef VRINGH_H
+#define VRINGH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/virtio_ring.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Largest queue size of both formats (2.7, 2.8.10.1). */
+#define VRINGH_MAX_SIZE 32768
+
+/** What a region may be used for, seen from the device. */
+enum vringh_perm {
+	VRINGH_PERM_READ = 1,  /**< The device may read. */
+	VRINGH_PERM_WRITE = 2, /**< The device may write. */
+	VRINGH_PERM_RW = 3,
+};
+
+/** A range of bus addresses and the memory behind it. */
+struct vringh_region {
+	uint64_t iova;	/**< First bus address. */
+	uint64_t len;	/**< Bytes; iova + len does not wrap. */
+	uint8_t *host;	/**< Where the range is mapped in this process. */
+	uint32_t perm;	/**< enum vringh_perm. */
+};
+
+/** The memory that a device can reach: regions, the last one hit is looked at first. */
+struct vringh_mem {
+	const struct vringh_region *table; /**< Sorted by iova, not overlapping. */
+	uint32_t nb_regions;		   /**< Entries of table; 1 is a direct mapping. */
+};
+
+/** Reasons for which a ring, a queue's memory or a chain is refused. */
+enum vringh_error {
+	VRINGH_OK,
+	/* The queue can't be trusted any more. */
+	VRINGH_E_AVAIL_IDX, /**< Split: available index moved by more than the queue size. */
+	VRINGH_E_HEAD,	    /**< Split: head outside the descriptor table. */
+	VRINGH_E_RUNAWAY,   /**< Packed: chain longer than the ring. */
+	/* The chain is bad; it is completed with length 0. */
+	VRINGH_E_NEXT,	   /**< Split: next outside the descriptor table. */
+	VRINGH_E_LOOP,	   /**< Chain longer than the queue size. */
+	VRINGH_E_ORDER,	   /**< Device-readable descriptor after a device-writable one. */
+	VRINGH_E_INDIRECT, /**< Indirect not negotiated, nested, or together with NEXT. */
+	VRINGH_E_TABLE,	   /**< Indirect table of length 0, ragged, or longer than the queue. */
+	VRINGH_E_ADDR,	   /**< Address outside the memory, or wrapping. */
+	VRINGH_E_PERM,	   /**< Memory is not readable, or not writable, for the device. */
+	VRINGH_E_LEN,	   /**< Lengths of one direction add up to 2^32 or more. */
+	VRINGH_E_SEGS,	   /**< More segments than the whole batch can hold. */
+	/* The ring was refused by vringh_init(). */
+	VRINGH_E_SIZE,	  /**< Size 0, above 32768, or (split) not a power of two. */
+	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8). */
+	VRINGH_E_AREA,	  /**< An area is not wholly inside one region with the rights it needs. */
+	VRINGH_E_OVERLAP, /**< Areas overlap. */
+	VRINGH_E_STATE,	  /**< Indices that cannot occur on a ring of this size. */
+	VRINGH_E_MAX,
+};
+
+/** True if @p e makes the whole queue unusable. */
+static inline bool
+vringh_error_is_fatal(enum vringh_error e)
+{
+	return e >= VRINGH_E_AVAIL_IDX && e <= VRINGH_E_RUNAWAY;
+}
+
+/**
+ * Ring position, as it is saved and restored.
+ *
+ * Split: free-running 16-bit indices. Packed: slot in bits 0-14, wrap counter in bit 15, as in
+ * vhost-user and in queue notifications (2.9). Available is what is fetched next, used what is
+ * completed next.
+ */
+struct vringh_state {
+	uint16_t avail;
+	uint16_t used;
+};
+
+/** State of a packed ring that was never used; a split one starts at 0, 0. */
+#define VRINGH_PACKED_START ((struct vringh_state){.avail = 0x8000, .used = 0x8000})
+
+/** What a virtqueue looks like. */
+struct vringh_config {
+	bool packed;		      /**< Ring format (VIRTIO_F_RING_PACKED). */
+	bool event_idx;		      /**< VIRTIO_F_EVENT_IDX negotiated. */
+	bool indirect;		      /**< VIRTIO_F_INDIRECT_DESC negotiated. */
+	uint32_t size;		      /**< Entries, 1 to VRINGH_MAX_SIZE. */
+	uint64_t desc;		      /**< Bus address of the descriptor area. */
+	uint64_t driver;	      /**< Of the driver area: available ring, driver events. */
+	uint64_t device;	      /**< Of the device area: used ring, device events. */
+	struct vringh_mem mem;	      /**< Memory of the areas and the buffers. */
+	struct vringh_state state;    /**< Where to start. */
+};
+
+/** A piece of a buffer, contiguous in this process. */
+struct vringh_seg {
+	uint8_t *addr;
+	uint32_t len; /**< Bytes, at least 1. */
+};
+
+/** A chain of descriptors, independent of the ring's format. */
+struct vringh_chain {
+	struct vringh_seg *seg; /**< nb_read segments to read, then nb_write to write. */
+	uint32_t read_len;	/**< Bytes in the readable segments. */
+	uint32_t write_len;	/**< Bytes in the writable segments. */
+	uint16_t nb_read;
+	uint16_t nb_write;
+	uint16_t id;	  /**< Split: head. Packed: buffer id. */
+	uint16_t slots;	  /**< Ring entries that the chain takes; 1 for split. */
+	uint32_t written; /**< Set by the caller before vringh_complete(): bytes written. */
+	uint32_t error;	  /**< enum vringh_error: VRINGH_OK, or why there are no segments. */
+};
+
+/**
+ * Room for fetched chains and their segments, owned by the caller and reused.
+ *
+ * Chains stay valid until the caller sets nb_chains and nb_segs back to 0.
+ */
+struct vringh_batch {
+	struct vringh_chain *chain;
+	struct vringh_seg *seg;
+	uint32_t max_chains;
+	uint32_t max_segs; /**< At least the queue size, or long chains are refused. */
+	uint32_t nb_chains;
+	uint32_t nb_segs;
+};
+
+struct vringh_ops;
+
+/**
+ * Device side of one virtqueue. All fields are private; the struct is public so that it can be
+ * embedded and vringh_pending() inlined.
+ */
+struct vringh {
+	union {
+		struct {
+			const struct vring_desc *desc;
+			const struct vring_avail *avail;
+			struct vring_used *used;
+		} split;
+		struct {
+			struct vring_packed_desc *desc;
+			const struct vring_packed_desc_event *driver;
+			struct vring_packed_desc_event *device;
+		} packed_ring;
+	};
+	uint32_t size;
+	uint16_t avail;	      /* next to fetch: split index, packed slot */
+	uint16_t avail_seen;  /* split: the driver's index as last read */
+	uint16_t avail_flags; /* packed: AVAIL and USED bits that mean available in this lap */
+	uint16_t used;	      /* next to complete: split index, packed slot */
+	uint16_t used_flags;  /* packed: AVAIL and USED bits that mean used in this lap */
+	bool packed;
+	bool event_idx;
+	bool indirect;
+	uint8_t broken;	     /* enum vringh_error, sticky */
+	uint32_t unnotified; /* entries completed since the last notification decision */
+
+	const struct vringh_ops *ops;
+	struct vringh_mem mem;
+	const struct vringh_region *hit; /* region of the last address, never NULL */
+	uint64_t area[3];		 /* bus addresses: desc, driver, device */
+	uint64_t nb_errors[VRINGH_E_MAX];
+} __attribute__((aligned(64)));
+
+/** Text for an error, without a full stop. */
+const char *vringh_strerror(enum vringh_error error);
+
+/**
+ * Prepare a virtqueue. Nothing is written to the ring.
+ *
+ * @param vr
+ *   Any memory of the right size and alignment; its error counters start at 0.
+ * @param cfg
+ *   Copied, but for the region table, which has to stay until it is replaced.
+ * @return
+ *   VRINGH_OK, or why the ring is refused (2.7 and 2.8 for sizes and alignment); then vr is
+ *   broken and may still be passed to every function.
+ */
+enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg);
+
+/**
+ * Replace the memory, for example after a DMA map changed.
+ *
+ * @return
+ *   VRINGH_OK, or VRINGH_E_AREA and a broken queue when the ring is no longer mapped.
+ *   Segments that were fetched before are stale.
+ */
+enum vringh_error vringh_set_mem(struct vringh *vr, const struct vringh_mem *mem);
+
+/**
+ * Append available chains to a batch (2.7.13, 2.8.21).
+ *
+ * A partial batch is returned when fewer are available, when the batch's room ends, and when a
+ * fault that breaks the queue follows: that one is reported by the next call.
+ *
+ * @param max
+ *   Most chains to fetch; never more than the room left in the batch.
+ * @return
+ *   Number of chains appended; 0 if there is nothing (or no room); or -enum vringh_error if
+ *   the queue is broken.
+ */
+int vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
+
+/**
+ * Hand back the chains that were fetched last, so that they are fetched again.
+ *
+ * @param chain
+ *   The last @p n chains fetched from this queue, in the order in which they were fetched, none
+ *   completed.
+ */
+void vringh_discard(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+
+/**
+ * Return chains to the driver with what was written to each (vringh_chain.written), in one
+ * update of the ring (2.7.8.2, 2.8.22): the driver sees all of them or none.
+ *
+ * On packed rings chains have to be completed in an order in which their slots can be given
+ * back; the order of fetching always is one.
+ */
+void vringh_complete(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+
+/**
+ * Whether the driver wants a notification for what was completed since the last call
+ * (2.7.7.2, 2.8.14). Has a full memory barrier: call it once per burst.
+ */
+bool vringh_need_notify(struct vringh *vr);
+
+/**
+ * Ask the driver for a notification of the next chain it makes available (2.7.10.1, 2.8.14).
+ *
+ * @return
+ *   True if chains are available already: then no notification may come for them, and the
+ *   caller has to look again instead of waiting.
+ */
+bool vringh_notify_enable(struct vringh *vr);
+
+/** Tell the driver that no notifications are needed. They may come all the same. */
+void vringh_notify_disable(struct vringh *vr);
+
+/**
+ * Where the ring stands. With every fetched chain completed or handed back avail equals used.
+ * Works on a broken queue too.
+ */
+struct vringh_state vringh_get_state(const struct vringh *vr);
+
+/** Why the queue is broken, or VRINGH_OK. */
+static inline enum vringh_error
+vringh_broken(const struct vringh *vr)
+{
+	return (enum vringh_error)vr->broken;
+}
+
+/**
+ * Whether a fetch would find something. Reads one cache line of guest memory. Orders nothing:
+ * vringh_fetch() looks again with the barrier that it needs.
+ */
+static inline bool
+vringh_pending(const struct vringh *vr)
+{
+	if (vr->broken != VRINGH_OK)
+		return false;
+	if (vr->packed) {
+		uint16_t flags = __atomic_load_n(&vr->packed_ring.desc[vr->avail].flags,
+				__ATOMIC_RELAXED);
+
+		return (flags & (1 << VRING_PACKED_DESC_F_AVAIL | 1 << VRING_PACKED_DESC_F_USED)) ==
+				vr->avail_flags;
+	}
+	return vr->avail != __atomic_load_n(&vr->split.avail->idx, __ATOMIC_RELAXED);
+}
+
+/** A place in a chain's readable or writable bytes. */
+struct vringh_iter {
+	const struct vringh_seg *seg;
+	uint32_t nb_segs; /**< Segments left, the current one included. */
+	uint32_t off;	  /**< Bytes of the current segment already passed. */
+};
+
+/** Iterator over the bytes that the device may read. */
+static inline struct vringh_iter
+vringh_iter_read(const struct vringh_chain *chain)
+{
+	return (struct vringh_iter){.seg = chain->seg, .nb_segs = chain->nb_read};
+}
+
+/** Iterator over the bytes that the device may write. */
+static inline struct vringh_iter
+vringh_iter_write(const struct vringh_chain *chain)
+{
+	return (struct vringh_iter){.seg = chain->seg + chain->nb_read, .nb_segs = chain->nb_write};
+}
+
+/**
+ * Copy bytes out of a chain.
+ * @return Bytes copied, less than @p len at the end of the chain.
+ */
+size_t vringh_pull(struct vringh_iter *it, void *dst, size_t len);
+
+/**
+ * Copy bytes into a chain.
+ * @return Bytes copied, less than @p len at the end of the chain.
+ */
+size_t vringh_push(struct vringh_iter *it, const void *src, size_t len);
+
+/**
+ * Copy bytes from one chain into another: the one copy between two queues.
+ * @return Bytes copied, less than @p len where either chain ends.
+ */
+size_t vringh_copy(struct vringh_iter *dst, struct vringh_iter *src, size_t len);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* VRINGH_H */
