@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Device arguments: "--vdev vdpa_vfn0,queues=4,idle=sleep". Runs when a device is probed.
+ */
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_common.h>
+#include <rte_ether.h>
+#include <rte_kvargs.h>
+
+#include "vfn_drv.h"
+
+/* One argument; returns false if the value is not one of its values. */
+struct arg {
+	const char *key;
+	const char *values; /* for the error message */
+	bool (*parse)(const char *value, struct vfn_function_params *params);
+};
+
+/* A whole decimal number; *end points behind it. */
+static bool
+number(const char *s, const char **end, unsigned long min, unsigned long max, unsigned long *v)
+{
+	char *stop;
+
+	if (!isdigit((unsigned char)*s))
+		return false;
+	errno = 0;
+	*v = strtoul(s, &stop, 10);
+	*end = stop;
+	return errno == 0 && *v >= min && *v <= max;
+}
+
+static bool
+parse_queues(const char *value, struct vfn_function_params *params)
+{
+	unsigned long v;
+
+	if (!number(value, &value, 1, VFN_MAX_PAIRS, &v) || *value != '\0')
+		return false;
+	params->max_pairs = v;
+	return true;
+}
+
+static bool
+parse_mtu(const char *value, struct vfn_function_params *params)
+{
+	unsigned long v;
+
+	if (!number(value, &value, 68, UINT16_MAX, &v) || *value != '\0')
+		return false;
+	params->mtu = v;
+	return true;
+}
+
+static bool
+parse_mac(const char *value, struct vfn_function_params *params)
+{
+	struct rte_ether_addr addr;
+
+	if (rte_ether_unformat_addr(value, &addr) != 0 || !rte_is_valid_assigned_ether_addr(&addr))
+		return false;
+	memcpy(params->mac, addr.addr_bytes, sizeof(params->mac));
+	return true;
+}
+
+static bool
+parse_port(const char *value, struct vfn_function_params *params)
+{
+	if (strcmp(value, "loopback") == 0)
+		params->port = VFN_PORT_LOOPBACK;
+	else if (strcmp(value, "wire") == 0)
+		params->port = VFN_PORT_WIRE;
+	else
+		return false;
+	return true;
+}
+
+static bool
+parse_peer(const char *value, struct vfn_function_params *params)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(params->peer) ||
+			strcmp(value, params->name) == 0)
+		return false;
+	strcpy(params->peer, value);
+	return true;
+}
+
+static bool
+parse_idle(const char *value, struct vfn_function_params *params)
+{
+	params->sleep = strcmp(value, "sleep") == 0;
+	return params->sleep || strcmp(value, "busy") == 0;
+}
+
+/* "3", or a list with ranges in brackets, as EAL has them: "[1,4-6]". */
+static bool
+parse_poll_cpu(const char *value, struct vfn_function_params *params)
+{
+	bool list = *value == '[';
+	unsigned int i;
+
+	value += list;
+	params->nb_cpus = 0;
+	do {
+		unsigned long first, last;
+
+		if (!number(value, &value, 0, CPU_SETSIZE - 1, &first))
+			return false;
+		last = first;
+		if (*value == '-' && !number(value + 1, &value, first, CPU_SETSIZE - 1, &last))
+			return false;
+		for (; first <= last; first++) {
+			for (i = 0; i < params->nb_cpus; i++)
+				if (params->cpu[i] == first)
+					return false;
+			if (params->nb_cpus == VFN_MAX_POLLERS)
+				return false;
+			params->cpu[params->nb_cpus++] = first;
+		}
+	} while (list && *value++ == ',');
+	return list ? value[-1] == ']' && *value == '\0' : *value == '\0';
+}
+
+static const struct arg args_known[] = {
+	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues},
+	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac},
+	{"mtu", "68 to 65535", parse_mtu},
+	{"port", "loopback or wire", parse_port},
+	{"peer", "the name of another device", parse_peer},
+	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
+		parse_poll_cpu},
+	{"idle", "busy or sleep", parse_idle},
+};
+
+struct progress {
+	struct vfn_function_params *params;
+	bool seen[RTE_DIM(args_known)];
+};
+
+static int
+parse_one(const char *key, const char *value, void *opaque)
+{
+	struct progress *progress = opaque;
+	struct vfn_function_params *params = progress->params;
+	unsigned int i;
+
+	for (i = 0; i < RTE_DIM(args_known); i++)
+		if (strcmp(key, args_known[i].key) == 0)
+			break;
+	if (i == RTE_DIM(args_known)) {
+		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", params->name, key);
+		return -EINVAL;
+	}
+	if (progress->seen[i]) {
+		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", params->name, key);
+		return -EINVAL;
+	}
+	progress->seen[i] = true;
+	if (value == NULL || !args_known[i].parse(value, params)) {
+		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", params->name, key,
+			value != NULL ? value : "", args_known[i].values);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int
+vfn_args_parse(const char *name, const char *args, struct vfn_function_params *params)
+{
+	struct progress progress = {.params = params};
+	struct rte_kvargs *kvlist;
+	uint32_t hash = 5381;
+	const char *c;
+	int ret;
+
+	*params = (struct vfn_function_params){.max_pairs = 1};
+	if (strlen(name) >= sizeof(params->name)) {
+		DRV_LOG(ERR, "%s: name is longer than %zu", name, sizeof(params->name) - 1);
+		return -EINVAL;
+	}
+	strcpy(params->name, name);
+	/* A locally administered address that stays the same for a name. */
+	for (c = name; *c != '\0'; c++)
+		hash = hash * 33 + (unsigned char)*c;
+	params->mac[0] = 0x02;
+	params->mac[1] = 'v';
+	memcpy(params->mac + 2, &hash, sizeof(hash));
+
+	kvlist = rte_kvargs_parse(args, NULL);
+	if (kvlist == NULL) {
+		DRV_LOG(ERR, "%s: malformed device arguments \"%s\"", name, args);
+		return -EINVAL;
+	}
+	ret = rte_kvargs_process(kvlist, NULL, parse_one, &progress);
+	rte_kvargs_free(kvlist);
+	if (ret < 0)
+		return -EINVAL;
+	if (params->peer[0] != '\0' && params->port != VFN_PORT_WIRE) {
+		DRV_LOG(ERR, "%s: device argument \"peer\" needs port=wire", name);
+		return -EINVAL;
+	}
+	return 0;
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The life cycle of a device: from librte_vhost's idea of a guest to a running function and
+ * back. On librte_vhost's message thread, with the device's lock held.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+#include "vfn_drv.h"
+
+static const char *const state_names[VFN_STATE_MAX] = {
+	[VFN_IDLE] = "idle",
+	[VFN_CONFIGURED] = "configured",
+	[VFN_RUNNING] = "running",
+	[VFN_SUSPENDED] = "suspended",
+	[VFN_FAILED] = "failed",
+};
+
+/*
+ * The legal moves: from (row) to (column).
+ *
+ *   dev_conf         idle, failed -> configured -> running; -> failed where something is refused
+ *   set_vring_state  running stays; before that it is only noted
+ *   dev_close,       running -> suspended -> idle; configured, failed -> idle
+ *   dev_cleanup
+ */
+static const bool legal[VFN_STATE_MAX][VFN_STATE_MAX] = {
+	[VFN_IDLE] = {[VFN_CONFIGURED] = true, [VFN_FAILED] = true},
+	[VFN_CONFIGURED] = {[VFN_RUNNING] = true, [VFN_FAILED] = true, [VFN_IDLE] = true},
+	[VFN_RUNNING] = {[VFN_SUSPENDED] = true},
+	[VFN_SUSPENDED] = {[VFN_IDLE] = true},
+	[VFN_FAILED] = {[VFN_CONFIGURED] = true, [VFN_FAILED] = true, [VFN_IDLE] = true},
+};
+
+static int
+move(struct vfn_dev *dev, enum vfn_state to)
+{
+	if (!legal[dev->state][to]) {
+		DEV_LOG(ERR, dev, "cannot become %s while %s", state_names[to],
+			state_names[dev->state]);
+		return -EBUSY;
+	}
+	DEV_LOG(DEBUG, dev, "%s -> %s", state_names[dev->state], state_names[to]);
+	dev->state = to;
+	return 0;
+}
+
+/* Guest-physical address of something that librte_vhost has mapped here. */
+static bool
+guest_address(const struct rte_vhost_memory *mem, const void *host, uint64_t *gpa)
+{
+	uint64_t addr = (uintptr_t)host;
+	uint32_t i;
+
+	for (i = 0; i < mem->nregions; i++) {
+		const struct rte_vhost_mem_region *r = &mem->regions[i];
+
+		if (addr - r->host_user_addr < r->size) {
+			*gpa = addr - r->host_user_addr + r->guest_phys_addr;
+			return true;
+		}
+	}
+	return false;
+}
+
+static int
+ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+{
+	struct rte_vhost_memory *mem = NULL;
+	struct rte_vhost_vring vring;
+	bool found;
+
+	if (rte_vhost_get_vhost_vring(dev->vid, queue, &vring) < 0 ||
+			rte_vhost_get_vring_base(dev->vid, queue, &ring->avail, &ring->used) < 0 ||
+			rte_vhost_get_mem_table(dev->vid, &mem) < 0) {
+		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not tell its ring", queue);
+		return -EINVAL;
+	}
+	/* The three areas are unions with those of a packed ring. */
+	found = guest_address(mem, vring.desc, &ring->desc) &&
+			guest_address(mem, vring.avail, &ring->driver) &&
+			guest_address(mem, vring.used, &ring->device);
+	free(mem);
+	if (!found) {
+		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
+		return -EINVAL;
+	}
+	ring->size = vring.size;
+	ring->kickfd = vring.kickfd;
+	ring->callfd = vring.callfd;
+	return 0;
+}
+
+static int
+queue_start(struct vfn_dev *dev, uint16_t queue)
+{
+	struct vfn_ring ring;
+	int ret;
+
+	if (dev->started[queue])
+		return 0;
+	ret = ring_get(dev, queue, &ring);
+	if (ret == 0)
+		ret = vfn_pci_queue_start(dev, queue, &ring);
+	dev->started[queue] = ret == 0;
+	return ret;
+}
+
+static void
+queue_stop(struct vfn_dev *dev, uint16_t queue)
+{
+	struct vfn_ring ring;
+
+	if (!dev->started[queue])
+		return;
+	vfn_pci_queue_suspend(dev, queue, &ring);
+	/* GET_VRING_BASE, and the next start, answer from here. */
+	if (rte_vhost_set_vring_base(dev->vid, queue, ring.avail, ring.used) < 0)
+		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
+	vfn_pci_queue_reset(dev, queue);
+	dev->started[queue] = false;
+}
+
+static int
+map_memory(struct vfn_dev *dev)
+{
+	struct rte_vhost_memory *mem = NULL;
+	uint32_t i;
+	int ret = 0;
+
+	if (rte_vhost_get_mem_table(dev->vid, &mem) < 0) {
+		DEV_LOG(ERR, dev, "librte_vhost has no memory table");
+		return -EINVAL;
+	}
+	for (i = 0; i < mem->nregions && ret == 0; i++) {
+		const struct rte_vhost_mem_region *r = &mem->regions[i];
+		struct vfn_dma_map map = {
+			.iova = r->guest_phys_addr,
+			.len = r->size,
+			.host = (void *)(uintptr_t)r->host_user_addr,
+			.fd = r->fd,
+			.offset = r->host_user_addr - (uintptr_t)r->mmap_addr,
+			.readable = true,
+			.writable = true,
+		};
+
+		ret = dev->link->ops->dma_map(dev->link, &map);
+		if (ret < 0)
+			DEV_LOG(ERR, dev, "memory region %u (0x%" PRIx64 ", %" PRIu64 " bytes) is "
+				"refused: %s", i, map.iova, map.len,
+				ret == -EEXIST ? "it overlaps another" : strerror(-ret));
+	}
+	free(mem);
+	return ret;
+}
+
+static void
+release(struct vfn_dev *dev)
+{
+	vfn_pci_reset(dev);
+	dev->link->ops->dma_unmap(dev->link, 0, UINT64_MAX);
+}
+
+int
+vfn_conf_start(struct vfn_dev *dev, int vid)
+{
+	/* The control queue's index depends on MQ; the guest may not know of either. */
+	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
+			UINT64_C(1) << VIRTIO_F_RING_RESET;
+	uint64_t features;
+	uint16_t q;
+	int ret;
+
+	if (dev->state == VFN_RUNNING)
+		return -EBUSY;
+	dev->vid = vid;
+	ret = rte_vhost_get_negotiated_features(vid, &features);
+	if (ret == 0)
+		ret = vfn_pci_negotiate(dev, (features | own) & dev->features);
+	if (ret == 0)
+		ret = map_memory(dev);
+	if (ret < 0) {
+		release(dev);
+		move(dev, VFN_FAILED);
+		return ret;
+	}
+	move(dev, VFN_CONFIGURED);
+	/* A ring that is refused stays off; it harms no other. */
+	for (q = 0; q < dev->nb_queues; q++)
+		if (dev->wanted[q])
+			queue_start(dev, q);
+	vfn_pci_driver_ok(dev);
+	move(dev, VFN_RUNNING);
+	DEV_LOG(INFO, dev, "running, features 0x%" PRIx64, features);
+	return 0;
+}
+
+/* Idempotent: librte_vhost closes on the first GET_VRING_BASE, on a disconnect, and more. */
+void
+vfn_conf_stop(struct vfn_dev *dev)
+{
+	uint16_t q;
+
+	if (dev->state == VFN_IDLE)
+		return;
+	if (dev->state == VFN_RUNNING) {
+		for (q = 0; q < dev->nb_queues; q++)
+			queue_stop(dev, q);
+		move(dev, VFN_SUSPENDED);
+	}
+	release(dev);
+	move(dev, VFN_IDLE);
+	DEV_LOG(INFO, dev, "stopped");
+}
+
+int
+vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
+{
+	if (queue >= 2 * dev->max_pairs) {
+		/* virtio-user may set up more rings than the device has; they stay off. */
+		if (on)
+			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs", queue,
+				dev->max_pairs);
+		return 0;
+	}
+	/* Noted while librte_vhost holds the rings' locks; they are read in dev_conf. */
+	dev->wanted[queue] = on;
+	if (dev->state != VFN_RUNNING || dev->vid != vid)
+		return 0;
+	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
+	if (on)
+		return queue_start(dev, queue);
+	queue_stop(dev, queue);
+	return 0;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The vDPA driver's own declarations. It turns what librte_vhost wants into register writes and
+ * DMA maps of a virtio function behind a link; packets are not its business.
+ *
+ * Threads: librte_vhost calls the operations that have a vid on its one message thread, the
+ * others on any thread. Everything is short and under the device's lock.
+ */
+
+#ifndef VFN_DRV_H
+#define VFN_DRV_H
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include <rte_log.h>
+
+#include <vfn_link.h>
+#include <vfn_regs.h>
+#include <vfn_sdk.h>
+
+extern int vfn_drv_logtype;
+#define DRV_LOG(level, fmt, ...) \
+	rte_log(RTE_LOG_##level, vfn_drv_logtype, "vfn: " fmt "\n", ##__VA_ARGS__)
+#define DEV_LOG(level, dev, fmt, ...) \
+	rte_log(RTE_LOG_##level, vfn_drv_logtype, "%s: " fmt "\n", (dev)->name, ##__VA_ARGS__)
+
+/* Life cycle of a device, see the table in vfn_conf.c. */
+enum vfn_state {
+	VFN_IDLE,	/* no guest, the function is reset */
+	VFN_CONFIGURED, /* features and memory are set, no queue runs */
+	VFN_RUNNING,	/* queues that are ready run */
+	VFN_SUSPENDED,	/* queues stand still, their positions were handed back */
+	VFN_FAILED,	/* the guest's set-up was refused; waits for another */
+	VFN_STATE_MAX,
+};
+
+/* Where the structures of a function were found. */
+struct vfn_place {
+	uint8_t region;
+	uint32_t offset;
+	uint32_t length;
+};
+
+struct vfn_ring {
+	uint64_t desc, driver, device; /* bus addresses */
+	uint16_t size;
+	uint16_t avail, used; /* position, packed with wrap counters in bit 15 */
+	int kickfd, callfd;
+};
+
+struct vfn_dev {
+	TAILQ_ENTRY(vfn_dev) next;
+	char name[VFN_NAME_SIZE];
+	struct rte_vdpa_device *vdpa;
+
+	struct vfn_link *link;
+	struct vfn_place common, notify, device, vendor;
+	uint64_t features; /* offered by the function */
+	uint16_t nb_queues;
+	uint16_t max_pairs;
+
+	pthread_mutex_t lock; /* protects what follows */
+	enum vfn_state state;
+	int vid;
+	bool wanted[VFN_MAX_QUEUES];  /* librte_vhost says the ring is ready */
+	bool started[VFN_MAX_QUEUES]; /* the function runs it */
+	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
+};
+
+/* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
+int vfn_args_parse(const char *name, const char *args, struct vfn_function_params *params);
+
+/* vfn_pci.c: the virtio driver of the function, over any link. */
+int vfn_pci_init(struct vfn_dev *dev);
+int vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features);
+int vfn_pci_driver_ok(struct vfn_dev *dev);
+void vfn_pci_reset(struct vfn_dev *dev);
+int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
+void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue);
+
+/* vfn_conf.c: the life cycle. dev->lock held. */
+int vfn_conf_start(struct vfn_dev *dev, int vid);
+void vfn_conf_stop(struct vfn_dev *dev);
+int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+
+/* vfn_stats.c: operations. */
+int vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names,
+	unsigned int size);
+int vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats,
+	unsigned int n);
+int vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue);
+
+/* vfn_vdpa.c */
+struct vfn_dev *vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa);
+
+#endif /* VFN_DRV_H */

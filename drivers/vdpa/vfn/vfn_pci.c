@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The virtio driver of the function (virtio 1.3, 3.1 and 4.1): finds the structures through the
+ * capabilities, negotiates, and programs queues. Everything goes through the link.
+ */
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+#include <rte_cycles.h>
+
+#include "vfn_drv.h"
+
+#define PCI_STATUS	    0x06
+#define PCI_STATUS_CAP_LIST 0x10
+#define PCI_CAP_POINTER	    0x34
+#define PCI_CAP_ID_VENDOR   0x09
+
+/* A function that does not answer within this time is broken. */
+#define TIMEOUT_MS 5000
+
+static int
+place_read(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, void *buf,
+	size_t len)
+{
+	if (offset + len > place->length)
+		return -EINVAL;
+	return dev->link->ops->read(dev->link, place->region, place->offset + offset, buf, len);
+}
+
+static int
+place_write(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, const void *buf,
+	size_t len)
+{
+	if (offset + len > place->length)
+		return -EINVAL;
+	return dev->link->ops->write(dev->link, place->region, place->offset + offset, buf, len);
+}
+
+/* One register of 1, 2 or 4 bytes. A link that is gone reads as all ones. */
+static uint32_t
+reg_read(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, size_t size)
+{
+	uint32_t v = 0;
+
+	if (place_read(dev, place, offset, &v, size) < 0)
+		v = UINT32_MAX >> (32 - 8 * size);
+	return v;
+}
+
+static int
+reg_write(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, size_t size,
+	uint32_t v)
+{
+	return place_write(dev, place, offset, &v, size);
+}
+
+/* Wait for a register that the function changes when it is done. */
+static void
+reg_wait(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, size_t size,
+	uint32_t v, const char *what)
+{
+	uint64_t end = rte_get_timer_cycles() + rte_get_timer_hz() / 1000 * TIMEOUT_MS;
+
+	while (reg_read(dev, place, offset, size) != v) {
+		if (rte_get_timer_cycles() > end) {
+			DEV_LOG(ERR, dev, "the function does not answer: %s stays", what);
+			return;
+		}
+		usleep(10);
+	}
+}
+
+/* Place, offset and width of a field. */
+#define COMMON(dev, field) \
+	&(dev)->common, offsetof(struct vfn_common_cfg, field), \
+	sizeof(((struct vfn_common_cfg *)NULL)->field)
+#define VENDOR(dev, field) \
+	&(dev)->vendor, offsetof(struct vfn_vendor_cfg, field), \
+	sizeof(((struct vfn_vendor_cfg *)NULL)->field)
+#define COMMON_READ(dev, field)		reg_read(dev, COMMON(dev, field))
+#define COMMON_WRITE(dev, field, value) reg_write(dev, COMMON(dev, field), value)
+#define COMMON_WAIT(dev, field, value)	reg_wait(dev, COMMON(dev, field), value, #field)
+#define VENDOR_READ(dev, field)		reg_read(dev, VENDOR(dev, field))
+#define VENDOR_WRITE(dev, field, value) reg_write(dev, VENDOR(dev, field), value)
+#define VENDOR_WAIT(dev, field, value)	reg_wait(dev, VENDOR(dev, field), value, #field)
+
+static int
+config_read(struct vfn_dev *dev, uint8_t offset, void *buf, size_t len)
+{
+	return dev->link->ops->read(dev->link, VFN_REGION_CONFIG, offset, buf, len);
+}
+
+static int
+find_structures(struct vfn_dev *dev)
+{
+	unsigned int count;
+	uint16_t status;
+	uint8_t at;
+
+	if (config_read(dev, PCI_STATUS, &status, sizeof(status)) < 0 ||
+			!(status & PCI_STATUS_CAP_LIST) ||
+			config_read(dev, PCI_CAP_POINTER, &at, sizeof(at)) < 0)
+		return -ENODEV;
+	for (count = 0; at != 0 && count < VFN_PCI_CONFIG_SIZE / 4; count++) {
+		struct vfn_vendor_cap vendor;
+		struct virtio_pci_cap cap;
+		struct vfn_place *place = NULL;
+
+		if (config_read(dev, at, &cap, 2) < 0)
+			return -ENODEV;
+		if (cap.cap_vndr == PCI_CAP_ID_VENDOR) {
+			if (config_read(dev, at, &cap, sizeof(cap)) < 0)
+				return -ENODEV;
+			if (cap.cfg_type == VIRTIO_PCI_CAP_COMMON_CFG)
+				place = &dev->common;
+			else if (cap.cfg_type == VIRTIO_PCI_CAP_NOTIFY_CFG)
+				place = &dev->notify;
+			else if (cap.cfg_type == VIRTIO_PCI_CAP_DEVICE_CFG)
+				place = &dev->device;
+			/* The first of a type that can be used counts (4.1.4.1). */
+			if (place != NULL && place->length == 0)
+				*place = (struct vfn_place){cap.bar, cap.offset, cap.length};
+			if (cap.cfg_type == VFN_PCI_CAP_VENDOR_CFG &&
+					config_read(dev, at, &vendor, sizeof(vendor)) == 0 &&
+					vendor.vendor_id == VFN_PCI_VENDOR)
+				dev->vendor = (struct vfn_place){vendor.bar, vendor.offset,
+					vendor.length};
+		}
+		at = cap.cap_next;
+	}
+	if (dev->common.length < sizeof(struct vfn_common_cfg) || dev->notify.length == 0 ||
+			dev->device.length < sizeof(struct virtio_net_config) ||
+			dev->vendor.length < sizeof(struct vfn_vendor_cfg))
+		return -ENODEV;
+	return VENDOR_READ(dev, version) == VFN_VENDOR_VERSION ? 0 : -ENODEV;
+}
+
+/* Find the function's structures and learn what it can. */
+int
+vfn_pci_init(struct vfn_dev *dev)
+{
+	int ret = find_structures(dev);
+
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "the function does not have the structures of a virtio-pci device");
+		return ret;
+	}
+	vfn_pci_reset(dev);
+	COMMON_WRITE(dev, device_feature_select, 0);
+	dev->features = COMMON_READ(dev, device_feature);
+	COMMON_WRITE(dev, device_feature_select, 1);
+	dev->features |= (uint64_t)COMMON_READ(dev, device_feature) << 32;
+	dev->nb_queues = COMMON_READ(dev, num_queues);
+	dev->max_pairs = reg_read(dev, &dev->device,
+		offsetof(struct virtio_net_config, max_virtqueue_pairs), sizeof(uint16_t));
+	if (dev->nb_queues > VFN_MAX_QUEUES || 2 * dev->max_pairs >= dev->nb_queues)
+		return -ENODEV;
+	return 0;
+}
+
+/* Device initialisation up to FEATURES_OK (3.1.1). */
+int
+vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features)
+{
+	const uint8_t driver = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
+
+	vfn_pci_reset(dev);
+	COMMON_WRITE(dev, device_status, driver);
+	COMMON_WRITE(dev, driver_feature_select, 0);
+	COMMON_WRITE(dev, driver_feature, (uint32_t)features);
+	COMMON_WRITE(dev, driver_feature_select, 1);
+	COMMON_WRITE(dev, driver_feature, (uint32_t)(features >> 32));
+	COMMON_WRITE(dev, device_status, driver | VIRTIO_CONFIG_S_FEATURES_OK);
+	if (!(COMMON_READ(dev, device_status) & VIRTIO_CONFIG_S_FEATURES_OK)) {
+		DEV_LOG(ERR, dev, "the function refused the features 0x%" PRIx64, features);
+		return -ENOTSUP;
+	}
+	/*
+	 * Rings that the guest does not use are not enabled, so all pairs are allowed; with
+	 * vhost-user the front-end keeps the control queue's MQ command to itself.
+	 */
+	return VENDOR_WRITE(dev, curr_pairs, dev->max_pairs);
+}
+
+int
+vfn_pci_driver_ok(struct vfn_dev *dev)
+{
+	return COMMON_WRITE(dev, device_status,
+		COMMON_READ(dev, device_status) | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+void
+vfn_pci_reset(struct vfn_dev *dev)
+{
+	COMMON_WRITE(dev, device_status, 0);
+	COMMON_WAIT(dev, device_status, 0);
+}
+
+/* 0, or -EINVAL if the function refuses the ring. DRIVER_OK may be set before or after. */
+int
+vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring)
+{
+	uint16_t vector = queue + 1; /* vector 0 is for configuration changes */
+	int ret;
+
+	ret = dev->link->ops->set_irq(dev->link, vector, ring->callfd);
+	if (ret == 0)
+		ret = dev->link->ops->set_doorbell(dev->link, queue, ring->kickfd);
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "queue %u: cannot use its kick or call fd: %s", queue,
+			strerror(-ret));
+		return ret;
+	}
+	COMMON_WRITE(dev, queue_select, queue);
+	COMMON_WRITE(dev, queue_size, ring->size);
+	COMMON_WRITE(dev, queue_msix_vector, vector);
+	COMMON_WRITE(dev, queue_desc_lo, (uint32_t)ring->desc);
+	COMMON_WRITE(dev, queue_desc_hi, ring->desc >> 32);
+	COMMON_WRITE(dev, queue_driver_lo, (uint32_t)ring->driver);
+	COMMON_WRITE(dev, queue_driver_hi, ring->driver >> 32);
+	COMMON_WRITE(dev, queue_device_lo, (uint32_t)ring->device);
+	COMMON_WRITE(dev, queue_device_hi, ring->device >> 32);
+	VENDOR_WRITE(dev, queue_avail, ring->avail);
+	VENDOR_WRITE(dev, queue_used, ring->used);
+	COMMON_WRITE(dev, queue_enable, 1);
+	if (COMMON_READ(dev, queue_enable) != 1) {
+		DEV_LOG(ERR, dev, "queue %u was refused by the function, reason %u; it stays off", queue,
+			VENDOR_READ(dev, queue_error));
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Nothing of the queue is touched any more on return; its position is in ring. */
+void
+vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	VENDOR_WRITE(dev, queue_suspend, 1);
+	VENDOR_WAIT(dev, queue_suspend, 1);
+	ring->avail = VENDOR_READ(dev, queue_avail);
+	ring->used = VENDOR_READ(dev, queue_used);
+}
+
+/* Ready to be set up anew; the eventfds are given back. */
+void
+vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	COMMON_WRITE(dev, queue_reset, 1);
+	COMMON_WAIT(dev, queue_reset, 0);
+	dev->link->ops->set_irq(dev->link, queue + 1, -1);
+	dev->link->ops->set_doorbell(dev->link, queue, -1);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Statistics per queue, read from the function's registers. Any thread. librte_vhost checks
+ * neither the queue nor the sizes.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include <rte_common.h>
+#include <rte_string_fns.h>
+
+#include "vfn_drv.h"
+
+static const char *const stat_names[VFN_STAT_MAX] = {
+#define X(symbol, name) [VFN_STAT_##symbol] = name,
+	VFN_STATS(X)
+#undef X
+};
+
+int
+vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size)
+{
+	unsigned int i;
+
+	RTE_SET_USED(vdpa);
+	if (names != NULL)
+		for (i = 0; i < RTE_MIN(size, (unsigned int)VFN_STAT_MAX); i++)
+			rte_strscpy(names[i].name, stat_names[i], sizeof(names[i].name));
+	return VFN_STAT_MAX;
+}
+
+static int
+read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_STAT_MAX])
+{
+	if (queue < 0 || queue >= dev->nb_queues) {
+		DEV_LOG(ERR, dev, "there is no queue %d, only 0 to %u", queue, dev->nb_queues - 1);
+		return -EINVAL;
+	}
+	return dev->link->ops->read(dev->link, VFN_REGION_BAR0, VFN_OFF_STATS +
+		(uint64_t)queue * VFN_STATS_STEP, value, VFN_STAT_MAX * sizeof(value[0]));
+}
+
+int
+vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats, unsigned int n)
+{
+	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	uint64_t value[VFN_STAT_MAX];
+	unsigned int i;
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	ret = read_all(dev, queue, value);
+	if (ret < 0)
+		return ret;
+	n = RTE_MIN(n, (unsigned int)VFN_STAT_MAX);
+	pthread_mutex_lock(&dev->lock);
+	for (i = 0; i < n; i++) {
+		stats[i].id = i;
+		stats[i].value = value[i] - dev->stats_base[queue][i];
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return n;
+}
+
+int
+vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue)
+{
+	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	uint64_t value[VFN_STAT_MAX];
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	ret = read_all(dev, queue, value);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&dev->lock);
+	memcpy(dev->stats_base[queue], value, sizeof(value));
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
+}

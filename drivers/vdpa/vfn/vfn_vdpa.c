@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The driver towards DPDK: probing vdpa_vfn devices, and the operations that librte_vhost calls.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+
+#include <rte_common.h>
+
+#include "vfn_drv.h"
+
+RTE_LOG_REGISTER(vfn_drv_logtype, pmd.vdpa.vfn.driver, NOTICE);
+
+static TAILQ_HEAD(, vfn_dev) devs = TAILQ_HEAD_INITIALIZER(devs);
+static pthread_mutex_t devs_lock = PTHREAD_MUTEX_INITIALIZER;
+
+struct vfn_dev *
+vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa)
+{
+	struct vfn_dev *dev;
+
+	pthread_mutex_lock(&devs_lock);
+	TAILQ_FOREACH(dev, &devs, next)
+		if (dev->vdpa == vdpa)
+			break;
+	pthread_mutex_unlock(&devs_lock);
+	return dev;
+}
+
+static struct vfn_dev *
+dev_by_vid(int vid)
+{
+	struct rte_vdpa_device *vdpa = rte_vhost_get_vdpa_device(vid);
+
+	return vdpa != NULL ? vfn_dev_by_vdpa(vdpa) : NULL;
+}
+
+static int
+vfn_get_queue_num(struct rte_vdpa_device *vdpa, uint32_t *queue_num)
+{
+	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+
+	if (dev == NULL)
+		return -ENODEV;
+	*queue_num = dev->max_pairs;
+	return 0;
+}
+
+static int
+vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
+{
+	/*
+	 * vhost-user carries no queue resets, and gives a vDPA driver no access to the guest's
+	 * IOMMU.
+	 */
+	const uint64_t hidden = UINT64_C(1) << VIRTIO_F_RING_RESET |
+			UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
+	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+
+	if (dev == NULL)
+		return -ENODEV;
+	*features = (dev->features & ~hidden) | UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES;
+	return 0;
+}
+
+static int
+vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
+{
+	RTE_SET_USED(vdpa);
+	*features = UINT64_C(1) << VHOST_USER_PROTOCOL_F_MQ |
+			UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
+			UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
+			UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
+			UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS;
+	return 0;
+}
+
+static int
+vfn_dev_conf(int vid)
+{
+	struct vfn_dev *dev = dev_by_vid(vid);
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	ret = vfn_conf_start(dev, vid);
+	pthread_mutex_unlock(&dev->lock);
+	return ret;
+}
+
+static int
+vfn_dev_close(int vid)
+{
+	struct vfn_dev *dev = dev_by_vid(vid);
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	vfn_conf_stop(dev);
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
+}
+
+/* The guest's memory goes away; a device that was closed before has nothing left to do. */
+static int
+vfn_dev_cleanup(int vid)
+{
+	return vfn_dev_close(vid);
+}
+
+static int
+vfn_set_vring_state(int vid, int vring, int state)
+{
+	struct vfn_dev *dev = dev_by_vid(vid);
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	ret = vfn_conf_vring(dev, vid, vring, state != 0);
+	pthread_mutex_unlock(&dev->lock);
+	return ret;
+}
+
+/*
+ * The first call comes before there is memory; features are taken over by dev_conf. A later
+ * change is about LOG_ALL, which is not offered.
+ */
+static int
+vfn_set_features(int vid)
+{
+	return dev_by_vid(vid) != NULL ? 0 : -ENODEV;
+}
+
+static int
+vfn_get_config(int vid, uint8_t *config, uint32_t size)
+{
+	struct vfn_dev *dev = dev_by_vid(vid);
+
+	if (dev == NULL)
+		return -ENODEV;
+	memset(config, 0, size);
+	return dev->link->ops->read(dev->link, dev->device.region, dev->device.offset, config,
+		RTE_MIN(size, dev->device.length));
+}
+
+static int
+vfn_get_dev_type(struct rte_vdpa_device *vdpa, uint32_t *type)
+{
+	RTE_SET_USED(vdpa);
+	*type = RTE_VHOST_VDPA_DEVICE_TYPE_NET;
+	return 0;
+}
+
+static struct rte_vdpa_dev_ops vfn_ops = {
+	.get_queue_num = vfn_get_queue_num,
+	.get_features = vfn_get_features,
+	.get_protocol_features = vfn_get_protocol_features,
+	.dev_conf = vfn_dev_conf,
+	.dev_close = vfn_dev_close,
+	.dev_cleanup = vfn_dev_cleanup,
+	.set_vring_state = vfn_set_vring_state,
+	.set_features = vfn_set_features,
+	.get_stats_names = vfn_stats_names,
+	.get_stats = vfn_stats_get,
+	.reset_stats = vfn_stats_reset,
+	.get_config = vfn_get_config,
+	.get_dev_type = vfn_get_dev_type,
+};
+
+static int
+vfn_probe(struct rte_vdev_device *vdev)
+{
+	struct vfn_function_params params;
+	struct vfn_dev *dev;
+	int ret;
+
+	ret = vfn_sdk_check(vdev);
+	if (ret == 0)
+		ret = vfn_args_parse(rte_vdev_device_name(vdev), rte_vdev_device_args(vdev), &params);
+	if (ret < 0)
+		return ret;
+	dev = calloc(1, sizeof(*dev));
+	if (dev == NULL)
+		return -ENOMEM;
+	memcpy(dev->name, params.name, sizeof(dev->name));
+	pthread_mutex_init(&dev->lock, NULL);
+	ret = vfn_link_local_open(&params, &dev->link);
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
+		goto free_dev;
+	}
+	ret = vfn_pci_init(dev);
+	if (ret < 0)
+		goto close_link;
+	/* librte_vhost asks for the features as soon as the device is registered. */
+	pthread_mutex_lock(&devs_lock);
+	TAILQ_INSERT_TAIL(&devs, dev, next);
+	pthread_mutex_unlock(&devs_lock);
+	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
+	if (dev->vdpa == NULL) {
+		DEV_LOG(ERR, dev, "cannot register as vDPA device");
+		ret = -EEXIST;
+		goto unlist;
+	}
+	return 0;
+
+unlist:
+	pthread_mutex_lock(&devs_lock);
+	TAILQ_REMOVE(&devs, dev, next);
+	pthread_mutex_unlock(&devs_lock);
+close_link:
+	dev->link->ops->close(dev->link);
+free_dev:
+	pthread_mutex_destroy(&dev->lock);
+	free(dev);
+	return ret;
+}
+
+static int
+vfn_remove(struct rte_vdev_device *vdev)
+{
+	struct rte_vdpa_device *vdpa = rte_vdpa_find_device_by_name(rte_vdev_device_name(vdev));
+	struct vfn_dev *dev = vdpa != NULL ? vfn_dev_by_vdpa(vdpa) : NULL;
+	bool busy;
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	busy = dev->state != VFN_IDLE;
+	pthread_mutex_unlock(&dev->lock);
+	if (busy) {
+		DEV_LOG(ERR, dev, "cannot be removed while a guest uses it");
+		return -EBUSY;
+	}
+	rte_vdpa_unregister_device(vdpa);
+	pthread_mutex_lock(&devs_lock);
+	TAILQ_REMOVE(&devs, dev, next);
+	pthread_mutex_unlock(&devs_lock);
+	dev->link->ops->close(dev->link);
+	pthread_mutex_destroy(&dev->lock);
+	free(dev);
+	return 0;
+}
+
+static struct rte_vdev_driver vfn_driver = {
+	.probe = vfn_probe,
+	.remove = vfn_remove,
+};
+
+RTE_PMD_REGISTER_VDEV(vdpa_vfn, vfn_driver);
+RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
+	"queues=<1-" RTE_STR(VFN_MAX_PAIRS) "> "
+	"mac=<address> "
+	"mtu=<68-65535> "
+	"port=<loopback|wire> "
+	"peer=<name> "
+	"poll-cpu=<cpu|[cpu,cpu-cpu]> "
+	"idle=<busy|sleep>");
