@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The prompt of --interactive, on standard input and output: a terminal, a pipe or a FIFO. Runs on
+ * the main thread, which calls cli_input() whenever there is something to read.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <rte_dev.h>
+
+#include <cmdline_parse.h>
+#include <cmdline_parse_string.h>
+#include <cmdline_socket.h>
+#include <cmdline.h>
+
+#include "app.h"
+
+struct command {
+	cmdline_fixed_string_t name;
+	cmdline_fixed_string_t path;
+	cmdline_fixed_string_t device;
+	cmdline_fixed_string_t queue;
+};
+
+static struct cmdline *cli;
+static bool quit;
+
+static struct rte_vdpa_device *
+find_device(struct cmdline *cl, const char *name)
+{
+	struct rte_vdpa_device *dev = rte_vdpa_find_device_by_name(name);
+
+	if (dev == NULL)
+		cmdline_printf(cl, "No vDPA device is named %s.\n", name);
+	return dev;
+}
+
+static void
+cmd_help(void *parsed, struct cmdline *cl, void *data)
+{
+	(void)parsed;
+	(void)data;
+	cmdline_printf(cl,
+		"help                    this text\n"
+		"list                    every vDPA device, what it offers and its socket\n"
+		"create PATH DEVNAME     serve a device on a socket\n"
+		"stats DEVNAME QUEUE|all counters of one virtqueue, or of all that are in use\n"
+		"quit                    disconnect, remove the sockets, end\n");
+}
+
+static void
+cmd_list(void *parsed, struct cmdline *cl, void *data)
+{
+	uint64_t features, protocol_features;
+	struct rte_dev_iterator it;
+	struct rte_vdpa_device *vdpa;
+	struct rte_device *dev;
+	uint32_t queues;
+	const char *path;
+
+	(void)parsed;
+	(void)data;
+	cmdline_printf(cl, "%-20s %6s %18s %18s  %s\n", "device", "queues", "features",
+		"protocol features", "socket");
+	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
+		vdpa = rte_vdpa_find_device_by_name(rte_dev_name(dev));
+		if (rte_vdpa_get_queue_num(vdpa, &queues) < 0 ||
+			rte_vdpa_get_features(vdpa, &features) < 0 ||
+			rte_vdpa_get_protocol_features(vdpa, &protocol_features) < 0) {
+			cmdline_printf(cl, "%-20s gives no answer\n", rte_dev_name(dev));
+			continue;
+		}
+		path = port_path(vdpa);
+		cmdline_printf(cl, "%-20s %6" PRIu32 " %#18" PRIx64 " %#18" PRIx64 "  %s\n",
+			rte_dev_name(dev), queues, features, protocol_features,
+			path != NULL ? path : "-");
+	}
+}
+
+static void
+cmd_create(void *parsed, struct cmdline *cl, void *data)
+{
+	struct command *cmd = parsed;
+	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
+
+	(void)data;
+	if (dev != NULL)
+		port_create(cmd->path, dev);
+}
+
+static void
+print_stats(struct cmdline *cl, struct rte_vdpa_device *dev, uint16_t queue,
+	const struct rte_vdpa_stat_name *names, struct rte_vdpa_stat *stats, int nb_names)
+{
+	int i, n = rte_vdpa_get_stats(dev, queue, stats, nb_names);
+
+	if (n <= 0) {
+		cmdline_printf(cl, "%s gives no statistics of virtqueue %u.\n", vdpa_name(dev),
+			queue);
+		return;
+	}
+	cmdline_printf(cl, "\tVirtq %u:\n", queue);
+	for (i = 0; i < n; i++)
+		if (stats[i].id < (uint64_t)nb_names)
+			cmdline_printf(cl, "\t\t%-*s %-16" PRIu64 "\n", RTE_VDPA_STATS_NAME_SIZE,
+				names[stats[i].id].name, stats[i].value);
+}
+
+/* The virtqueues meant by "QUEUE|all": [*first, *end). */
+static bool
+parse_queues(struct cmdline *cl, const struct command *cmd, struct rte_vdpa_device *dev,
+	unsigned int *first, unsigned int *end)
+{
+	unsigned long queue;
+	char *rest;
+
+	if (strcmp(cmd->queue, "all") == 0) {
+		*first = 0;
+		*end = port_rings(dev);
+		if (*end == 0)
+			cmdline_printf(cl, "No front-end is connected to %s: name a queue.\n",
+				cmd->device);
+		return *end > 0;
+	}
+	queue = strtoul(cmd->queue, &rest, 10);
+	if (*rest != '\0' || queue > UINT16_MAX) {
+		cmdline_printf(cl, "%s is not the number of a virtqueue.\n", cmd->queue);
+		return false;
+	}
+	*first = queue;
+	*end = queue + 1;
+	return true;
+}
+
+static void
+cmd_stats(void *parsed, struct cmdline *cl, void *data)
+{
+	struct command *cmd = parsed;
+	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
+	struct rte_vdpa_stat_name *names = NULL;
+	struct rte_vdpa_stat *stats = NULL;
+	unsigned int queue, end;
+	int n;
+
+	(void)data;
+	if (dev == NULL || !parse_queues(cl, cmd, dev, &queue, &end))
+		return;
+	n = rte_vdpa_get_stats_names(dev, NULL, 0);
+	if (n > 0) {
+		names = calloc(n, sizeof(*names));
+		stats = calloc(n, sizeof(*stats));
+	}
+	if (names == NULL || stats == NULL || rte_vdpa_get_stats_names(dev, names, n) != n) {
+		cmdline_printf(cl, "%s gives no statistics.\n", cmd->device);
+	} else {
+		cmdline_printf(cl, "\nDevice %s:\n", cmd->device);
+		for (; queue < end; queue++)
+			print_stats(cl, dev, queue, names, stats, n);
+	}
+	free(stats);
+	free(names);
+}
+
+static void
+cmd_quit(void *parsed, struct cmdline *cl, void *data)
+{
+	(void)parsed;
+	(void)data;
+	quit = true;
+	cmdline_quit(cl);
+}
+
+#define WORD(field, word) TOKEN_STRING_INITIALIZER(struct command, field, word)
+
+static cmdline_parse_token_string_t
+	help_word = WORD(name, "help"),
+	list_word = WORD(name, "list"),
+	create_word = WORD(name, "create"),
+	stats_word = WORD(name, "stats"),
+	quit_word = WORD(name, "quit"),
+	path_arg = WORD(path, NULL),
+	device_arg = WORD(device, NULL),
+	queue_arg = WORD(queue, NULL);
+
+static cmdline_parse_inst_t
+	help_cmd = {cmd_help, NULL, "help", {(void *)&help_word, NULL}},
+	list_cmd = {cmd_list, NULL, "list", {(void *)&list_word, NULL}},
+	create_cmd = {cmd_create, NULL, "create PATH DEVNAME",
+		{(void *)&create_word, (void *)&path_arg, (void *)&device_arg, NULL}},
+	stats_cmd = {cmd_stats, NULL, "stats DEVNAME QUEUE|all",
+		{(void *)&stats_word, (void *)&device_arg, (void *)&queue_arg, NULL}},
+	quit_cmd = {cmd_quit, NULL, "quit", {(void *)&quit_word, NULL}};
+
+static cmdline_parse_ctx_t commands[] = {
+	&help_cmd, &list_cmd, &create_cmd, &stats_cmd, &quit_cmd, NULL,
+};
+
+int
+cli_start(void)
+{
+	cli = cmdline_stdin_new(commands, "vdpa> ");
+	if (cli == NULL) {
+		report("cannot start the prompt");
+		return -1;
+	}
+	return 0;
+}
+
+enum cli_state
+cli_input(void)
+{
+	char buf[256];
+	ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return CLI_RUNNING;
+	if (n > 0 && cmdline_in(cli, buf, n) >= 0)
+		return CLI_RUNNING;
+	return quit ? CLI_QUIT : CLI_ENDED;
+}
+
+void
+cli_stop(void)
+{
+	cmdline_stdin_exit(cli);
+	cli = NULL;
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * vfn-vhost: serve vDPA devices to vhost-user front-ends. Options, start and end of the program,
+ * all on the main thread, which after that only waits for a signal or a command.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+
+#include "app.h"
+
+#define DEFAULT_PREFIX "/tmp/vhost-user-"
+
+struct options options;
+
+static const char usage[] =
+	"Usage: vfn-vhost [EAL options] -- [options]\n"
+	"Serve every vDPA device on a vhost-user socket of its own.\n"
+	"\n"
+	"  --iface PREFIX     sockets are PREFIX0, PREFIX1, ... (default " DEFAULT_PREFIX ";\n"
+	"                     with -i none unless given)\n"
+	"  --client           connect to sockets which the front-ends own, reconnect for ever\n"
+	"  -i, --interactive  prompt with help, list, create, stats, quit\n"
+	"  -h, --help         this text\n"
+	"\n"
+	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"
+	"Example: vfn-vhost -d librte_vdpa_vfn.so --vdev vdpa_vfn0 -- --iface /run/vfn-\n"
+	"Exit status: 0 ended as asked, 1 failure, 2 wrong usage, 3 no vDPA device\n";
+
+static void
+show_help(void)
+{
+	fputs(usage, stdout);
+	exit(EXIT_OK);
+}
+
+static void
+parse_options(int argc, char **argv)
+{
+	/* Not characters, so that optopt tells a short option from a long one. */
+	enum { IFACE = 256, CLIENT, INTERACTIVE, HELP };
+	static const struct option names[] = {
+		{"iface", required_argument, NULL, IFACE},
+		{"client", no_argument, NULL, CLIENT},
+		{"interactive", no_argument, NULL, INTERACTIVE},
+		{"help", no_argument, NULL, HELP},
+		{NULL, 0, NULL, 0},
+	};
+	int opt;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, ":ih", names, NULL)) != -1) {
+		switch (opt) {
+		case IFACE:
+			options.prefix = optarg;
+			break;
+		case CLIENT:
+			options.client = true;
+			break;
+		case INTERACTIVE:
+		case 'i':
+			options.interactive = true;
+			break;
+		case HELP:
+		case 'h':
+			show_help();
+			break;
+		case ':':
+			report("option %s needs a value", argv[optind - 1]);
+			exit(EXIT_USAGE);
+		default:
+			if (optopt > 0 && optopt < IFACE)
+				report("unknown option -%c, see --help", optopt);
+			else
+				report("unknown option %s, see --help", argv[optind - 1]);
+			exit(EXIT_USAGE);
+		}
+	}
+	if (optind < argc) {
+		report("unexpected argument %s, see --help", argv[optind]);
+		exit(EXIT_USAGE);
+	}
+	if (options.prefix != NULL && options.prefix[0] == '\0') {
+		report("--iface is empty");
+		exit(EXIT_USAGE);
+	}
+	if (options.prefix == NULL && !options.interactive)
+		options.prefix = DEFAULT_PREFIX;
+}
+
+static enum exit_code
+report_no_device(void)
+{
+	report("no vDPA device: load its driver (-d librte_vdpa_vfn.so) and name a function "
+	       "(--vdev vdpa_vfn0)");
+	return EXIT_NO_DEVICE;
+}
+
+/* EAL has logged what failed; say what usually helps. */
+static enum exit_code
+report_eal_failure(int err)
+{
+	const char *remedy;
+
+	switch (err) {
+	case ENODEV: /* --vdev names a device that no loaded driver knows */
+		return report_no_device();
+	case EACCES:
+		remedy = "reserve hugepages and mount hugetlbfs (--in-memory needs no mount), "
+			 "or do without: --no-huge -m 64";
+		break;
+	case ENOMEM:
+		remedy = "reserve more hugepages, or ask for less memory: -m 64";
+		break;
+	case EINVAL:
+		remedy = "check what stands before \"--\" (our options come after it); a plugin is "
+			 "given as -d NAME.so and found through LD_LIBRARY_PATH";
+		break;
+	default:
+		remedy = "does another DPDK process use the same --file-prefix?";
+	}
+	report("EAL did not start: %s", remedy);
+	return EXIT_RUNTIME;
+}
+
+/* Else a socket would get the number of a closed standard descriptor, and be printed to. */
+static void
+open_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static enum exit_code
+serve(int sigfd)
+{
+	struct pollfd fds[] = {
+		{.fd = sigfd, .events = POLLIN},
+		{.fd = -1, .events = POLLIN},
+	};
+	struct rte_dev_iterator it;
+	enum cli_state state = CLI_RUNNING;
+
+	rte_dev_iterator_init(&it, VDPA_DEVICES); /* fails for any old rte_errno: next tells */
+	if (rte_dev_iterator_next(&it) == NULL)
+		return report_no_device();
+	if (options.prefix != NULL && ports_create(options.prefix) != 0)
+		return EXIT_RUNTIME;
+	printf("vfn-vhost: ready, %u port(s)\n", ports_count());
+
+	if (options.interactive) {
+		if (cli_start() != 0)
+			return EXIT_RUNTIME;
+		fds[1].fd = STDIN_FILENO;
+	}
+	while (fds[0].revents == 0 && state != CLI_QUIT) {
+		if (poll(fds, 2, -1) < 0 || fds[1].revents == 0)
+			continue;
+		state = cli_input();
+		if (state == CLI_ENDED) {
+			cli_stop();
+			fds[1].fd = -1;
+			printf("\nvfn-vhost: end of input, serving until SIGTERM or SIGINT\n");
+		}
+	}
+	return EXIT_OK;
+}
+
+int
+main(int argc, char **argv)
+{
+	enum exit_code code;
+	sigset_t signals;
+	int eal_argc, parsed, sigfd;
+
+	open_standard_fds();
+	setvbuf(stdout, NULL, _IOLBF, 0);
+
+	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
+		if (strcmp(argv[eal_argc], "--help") == 0)
+			show_help();
+	parse_options(argc - eal_argc, argv + eal_argc);
+
+	/* Before EAL and its plugins start threads: they inherit the mask. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	sigfd = signalfd(-1, &signals, SFD_CLOEXEC);
+	signal(SIGPIPE, SIG_IGN); /* a log reader that leaves must not end the server */
+	if (sigfd < 0) {
+		report("signalfd: %s", strerror(errno));
+		return EXIT_RUNTIME;
+	}
+
+	parsed = rte_eal_init(eal_argc, argv);
+	if (parsed < 0)
+		return report_eal_failure(rte_errno);
+	if (parsed + 1 < eal_argc) {
+		report("unexpected argument %s, see --help", argv[parsed + 1]);
+		code = EXIT_USAGE;
+	} else {
+		code = serve(sigfd);
+	}
+	cli_stop();
+	ports_destroy();
+	rte_eal_cleanup();
+	return code;
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The file-system side of a listening socket: what may be at its path, and who may put it there.
+ * librte_vhost binds, listens and, at the end, unlinks. Runs on the main thread.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "app.h"
+
+/* Others hold the lock for one bind or one unlink. */
+#define LOCK_WAIT_MS 500
+#define LOCK_POLL_MS 5
+
+bool
+socket_path_fits(const char *path)
+{
+	const size_t limit = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+
+	if (strlen(path) <= limit)
+		return true;
+	report("socket path %s is too long: %zu bytes, the limit is %zu", path, strlen(path),
+		limit);
+	return false;
+}
+
+/*
+ * Between "is it stale?" and the library's bind, and between the library's close and its unlink,
+ * a second instance must not act on the same path. The directory itself is locked: that leaves no
+ * file behind, ends with the process, and holds across containers and spellings of the path.
+ */
+int
+socket_lock(const char *path)
+{
+	char copy[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	const char *dir;
+	int fd, waited;
+
+	dir = dirname(strcpy(copy, path));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		report("cannot open directory %s of socket %s: %s", dir, path, strerror(errno));
+		return -1;
+	}
+	for (waited = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; waited += LOCK_POLL_MS) {
+		if (errno != EWOULDBLOCK || waited >= LOCK_WAIT_MS) {
+			report("cannot lock directory %s of socket %s: %s", dir, path,
+				strerror(errno));
+			close(fd);
+			return -1;
+		}
+		usleep(LOCK_POLL_MS * 1000);
+	}
+	return fd;
+}
+
+/*
+ * A datagram socket asks without connecting: a live stream socket answers EPROTOTYPE, also between
+ * its bind and its listen, and its owner sees no connection. errno tells the outcome.
+ */
+static void
+probe(const struct sockaddr_un *un)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int err;
+
+	if (fd < 0)
+		return;
+	err = connect(fd, (const struct sockaddr *)un, sizeof(*un)) == 0 ? 0 : errno;
+	close(fd);
+	errno = err;
+}
+
+static int
+clear_path(const struct sockaddr_un *un)
+{
+	const char *path = un->sun_path;
+	struct stat st;
+
+	if (lstat(path, &st) != 0) {
+		if (errno == ENOENT)
+			return 0;
+		report("cannot look at socket path %s: %s", path, strerror(errno));
+		return -1;
+	}
+	if (!S_ISSOCK(st.st_mode)) {
+		report("%s exists and is not a socket, it is left alone", path);
+		return -1;
+	}
+	probe(un);
+	switch (errno) {
+	case ECONNREFUSED:
+		break;
+	case 0:
+	case EPROTOTYPE:
+		report("socket %s is in use by another process", path);
+		return -1;
+	default:
+		report("cannot tell who uses socket %s: %s", path, strerror(errno));
+		return -1;
+	}
+	if (unlink(path) != 0) {
+		report("cannot remove stale socket %s: %s", path, strerror(errno));
+		return -1;
+	}
+	printf("vfn-vhost: removed stale socket %s\n", path);
+	return 0;
+}
+
+/* A trial, because librte_vhost cannot take back a port whose bind failed: see port_create(). */
+static int
+try_bind(const struct sockaddr_un *un)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int ret = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)un, sizeof(*un));
+
+	if (ret != 0)
+		report("cannot create socket %s: %s", un->sun_path, strerror(errno));
+	else
+		unlink(un->sun_path);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+int
+socket_claim(const char *path)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int lock = socket_lock(path);
+
+	if (lock < 0)
+		return -1;
+	strcpy(un.sun_path, path);
+	if (clear_path(&un) != 0 || try_bind(&un) != 0) {
+		close(lock);
+		return -1;
+	}
+	return lock;
+}
