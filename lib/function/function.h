@@ -181,8 +181,8 @@ int vfn_poller_get(const struct vfn_function_params *params, unsigned int i,
 	struct vfn_poller **poller);
 void vfn_poller_put(struct vfn_poller *poller);
 unsigned int vfn_poller_count(const struct vfn_function_params *params);
-void vfn_poller_remove(struct vfn_poller *poller, const struct vfn_function *fn);
-void vfn_poller_add(struct vfn_poller *poller, struct vfn_work *work);
+void vfn_poller_remove(struct vfn_poller *poller, struct vfn_function *fn);
+void vfn_poller_add(struct vfn_poller *poller, struct vfn_function *fn);
 void vfn_poller_wake(struct vfn_poller *poller);
 void vfn_poller_numa_check(struct vfn_poller *poller, const struct vfn_queue *q);
 /* Room for one burst of each direction; the poller's own. */

@@ -231,7 +231,7 @@ doorbell(struct vfn_poller *p, int op, const struct vfn_queue *q)
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 
 	/* Two queues may wait for one receiver: EEXIST and ENOENT are as good as done. */
-	if (!p->is_service && q != NULL && q->doorbell_fd >= 0)
+	if (!p->is_service && q->doorbell_fd >= 0)
 		epoll_ctl(p->epoll_fd, op, q->doorbell_fd, &event);
 }
 
@@ -254,26 +254,34 @@ may_sleep(struct vfn_poller *p)
 static void
 request_add(struct vfn_poller *p, void *arg)
 {
-	struct vfn_work *w = arg;
+	struct vfn_function *fn = arg;
+	unsigned int i;
 
-	if (p->nb_work == p->max_work) {
-		unsigned int max = RTE_MAX(2 * p->max_work, 16u);
-		struct vfn_work **work = realloc(p->work, max * sizeof(struct vfn_work *));
+	for (i = 0; i < fn->nb_work; i++) {
+		struct vfn_work *w = &fn->work[i];
 
-		if (work == NULL) {
-			FN_LOG(ERR, w->fn, "queue %u: no memory to poll it", w->tx->index);
-			return;
+		if (w->poller != p)
+			continue;
+		if (p->nb_work == p->max_work) {
+			unsigned int max = RTE_MAX(2 * p->max_work, 16u);
+			struct vfn_work **work = realloc(p->work, max * sizeof(*work));
+
+			if (work == NULL) {
+				FN_LOG(ERR, fn, "queue %u: no memory to poll it", w->tx->index);
+				break;
+			}
+			p->work = work;
+			p->max_work = max;
 		}
-		p->work = work;
-		p->max_work = max;
+		p->work[p->nb_work++] = w;
+		doorbell(p, EPOLL_CTL_ADD, w->tx);
+		vringh_notify_disable(&w->tx->vr);
+		if (w->rx != NULL) {
+			doorbell(p, EPOLL_CTL_ADD, w->rx);
+			vringh_notify_disable(&w->rx->vr);
+		}
 	}
-	p->work[p->nb_work++] = w;
 	may_sleep(p);
-	doorbell(p, EPOLL_CTL_ADD, w->tx);
-	doorbell(p, EPOLL_CTL_ADD, w->rx);
-	vringh_notify_disable(&w->tx->vr);
-	if (w->rx != NULL)
-		vringh_notify_disable(&w->rx->vr);
 	p->last_progress = rte_rdtsc();
 }
 
@@ -290,7 +298,8 @@ request_remove(struct vfn_poller *p, void *arg)
 			continue;
 		}
 		doorbell(p, EPOLL_CTL_DEL, w->tx);
-		doorbell(p, EPOLL_CTL_DEL, w->rx);
+		if (w->rx != NULL)
+			doorbell(p, EPOLL_CTL_DEL, w->rx);
 	}
 	p->nb_work = kept;
 	may_sleep(p);
@@ -298,9 +307,9 @@ request_remove(struct vfn_poller *p, void *arg)
 
 /* Control. The poller has none of fn's work when this returns. */
 void
-vfn_poller_remove(struct vfn_poller *p, const struct vfn_function *fn)
+vfn_poller_remove(struct vfn_poller *p, struct vfn_function *fn)
 {
-	poller_call(p, request_remove, (void *)(uintptr_t)fn);
+	poller_call(p, request_remove, fn);
 }
 
 /* A service that no running core has is given to the service core with the least to do. */
@@ -330,15 +339,13 @@ service_place(struct vfn_poller *p)
 	rte_service_lcore_start(best);
 }
 
-/* Control. */
+/* Control. The poller gets all of fn's work that names it. */
 void
-vfn_poller_add(struct vfn_poller *p, struct vfn_work *w)
+vfn_poller_add(struct vfn_poller *p, struct vfn_function *fn)
 {
 	if (p->is_service)
 		service_place(p);
-	w->poller = p;
-	w->stalled_since = 0;
-	poller_call(p, request_add, w);
+	poller_call(p, request_add, fn);
 }
 
 void

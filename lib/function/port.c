@@ -82,29 +82,25 @@ vfn_port_link_up(const struct vfn_function *fn)
 	return fn->peer != NULL;
 }
 
+/* Tell every poller that has some of fn's work, once each. */
 static void
-work_remove(struct vfn_function *fn)
+tell_pollers(struct vfn_function *fn, void (*tell)(struct vfn_poller *, struct vfn_function *))
 {
-	struct vfn_poller *done = NULL;
-	unsigned int i;
+	unsigned int i, j;
 
-	/* Neighbours in the list mostly share a poller; asking one twice is harmless. */
 	for (i = 0; i < fn->nb_work; i++) {
-		if (fn->work[i].poller != done) {
-			done = fn->work[i].poller;
-			vfn_poller_remove(done, fn);
-		}
+		for (j = 0; j < i && fn->work[j].poller != fn->work[i].poller; j++)
+			;
+		if (j == i)
+			tell(fn->work[i].poller, fn);
 	}
-	fn->nb_work = 0;
 }
 
 static void
-work_add(struct vfn_function *fn, struct vfn_work work, struct vfn_poller *poller)
+work_stop(struct vfn_function *fn)
 {
-	struct vfn_work *w = &fn->work[fn->nb_work++];
-
-	*w = work;
-	vfn_poller_add(poller, w);
+	tell_pollers(fn, vfn_poller_remove);
+	fn->nb_work = 0;
 }
 
 /*
@@ -138,8 +134,12 @@ work_start(struct vfn_function *fn)
 	if (fn->peer != NULL)
 		n = receivers(fn->peer, rx, &hold);
 	for (i = 0; i < fn->params.max_pairs; i++) {
-		struct vfn_work w = {.fn = fn, .tx = &fn->queue[2 * i + 1], .run = vfn_net_forward};
-		struct vfn_poller *poller = fn->poller[i % fn->nb_pollers];
+		struct vfn_work w = {
+			.fn = fn,
+			.tx = &fn->queue[2 * i + 1],
+			.poller = fn->poller[i % fn->nb_pollers],
+			.run = vfn_net_forward,
+		};
 
 		/* While the receiver is only suspended frames wait: nothing is lost. */
 		if (!vfn_queue_active(w.tx) || (n == 0 && hold))
@@ -149,22 +149,23 @@ work_start(struct vfn_function *fn)
 			struct vfn_function *to = fn->peer;
 
 			w.rx = rx[i % n];
-			poller = to->poller[w.rx->index / 2 % to->nb_pollers];
+			w.poller = to->poller[w.rx->index / 2 % to->nb_pollers];
 		}
-		work_add(fn, w, poller);
+		fn->work[fn->nb_work++] = w;
 	}
 	ctrl = &fn->queue[vfn_ctrl_index(fn)];
 	if (vfn_has(fn, VIRTIO_NET_F_CTRL_VQ) && vfn_queue_active(ctrl))
-		work_add(fn, (struct vfn_work){.fn = fn, .tx = ctrl, .run = vfn_ctrl_run},
-			fn->poller[0]);
+		fn->work[fn->nb_work++] = (struct vfn_work){
+			.fn = fn, .tx = ctrl, .poller = fn->poller[0], .run = vfn_ctrl_run};
+	tell_pollers(fn, vfn_poller_add);
 }
 
 void
 vfn_port_stop(struct vfn_function *fn)
 {
-	work_remove(fn);
+	work_stop(fn);
 	if (fn->peer != NULL && fn->peer != fn)
-		work_remove(fn->peer);
+		work_stop(fn->peer);
 }
 
 void

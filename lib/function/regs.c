@@ -407,12 +407,28 @@ config_window(struct vfn_function *fn, uint64_t offset, size_t len, struct virti
 	return 0;
 }
 
+static bool
+in_region(unsigned int region, uint64_t offset, size_t len)
+{
+	static const uint32_t size[] = {
+		[VFN_REGION_BAR0] = VFN_BAR0_SIZE,
+		[VFN_REGION_BAR1] = VFN_BAR1_SIZE,
+		[VFN_REGION_BAR2] = VFN_BAR2_SIZE,
+		[VFN_REGION_CONFIG] = VFN_PCI_CONFIG_SIZE,
+	};
+
+	return region < sizeof(size) / sizeof(size[0]) && offset <= size[region] &&
+			len <= size[region] - offset;
+}
+
 int
 vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, void *buf, size_t len)
 {
 	struct virtio_pci_cap cap;
 	int ret;
 
+	if (!in_region(region, offset, len))
+		return -EINVAL;
 	switch (region) {
 	case VFN_REGION_BAR0:
 		return read_bar0(fn, offset, buf, len);
@@ -429,15 +445,14 @@ vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, voi
 		ret = config_window(fn, offset, len, &cap);
 		if (ret != -ENOENT)
 			return ret < 0 ? ret : vfn_regs_read(fn, cap.bar, cap.offset, buf, len);
-		if (!read_struct(offset, buf, len, 0, fn->pci_config, sizeof(fn->pci_config)))
-			return -EINVAL;
+		memcpy(buf, fn->pci_config + offset, len);
 		return 0;
 	}
 	return -EINVAL;
 }
 
 /* Writable configuration space: command, interrupt line, MSI-X control, the window. */
-static int
+static void
 write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len)
 {
 	static const struct {
@@ -449,8 +464,6 @@ write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t l
 	};
 	size_t i, b;
 
-	if (offset > sizeof(fn->pci_config) || len > sizeof(fn->pci_config) - offset)
-		return -EINVAL;
 	for (b = 0; b < len; b++) {
 		uint8_t *p = &fn->pci_config[offset + b], v = ((const uint8_t *)buf)[b];
 
@@ -458,7 +471,6 @@ write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t l
 			if (offset + b - writable[i].at < writable[i].len)
 				*p = (*p & ~writable[i].mask) | (v & writable[i].mask);
 	}
-	return 0;
 }
 
 int
@@ -469,6 +481,8 @@ vfn_regs_write(struct vfn_function *fn, unsigned int region, uint64_t offset, co
 	uint32_t v = 0;
 	int ret;
 
+	if (!in_region(region, offset, len))
+		return -EINVAL;
 	switch (region) {
 	case VFN_REGION_BAR0:
 		if (len > sizeof(v))
@@ -486,7 +500,8 @@ vfn_regs_write(struct vfn_function *fn, unsigned int region, uint64_t offset, co
 		ret = config_window(fn, offset, len, &cap);
 		if (ret != -ENOENT)
 			return ret < 0 ? ret : vfn_regs_write(fn, cap.bar, cap.offset, buf, len);
-		return write_config(fn, offset, buf, len);
+		write_config(fn, offset, buf, len);
+		return 0;
 	}
 	return -EINVAL;
 }

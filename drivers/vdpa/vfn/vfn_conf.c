@@ -179,9 +179,10 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 	uint16_t q;
 	int ret;
 
-	if (dev->state == VFN_RUNNING)
+	if (dev->state == VFN_RUNNING || dev->vid != vid) {
+		DEV_LOG(ERR, dev, "is in use by another connection");
 		return -EBUSY;
-	dev->vid = vid;
+	}
 	ret = rte_vhost_get_negotiated_features(vid, &features);
 	if (ret == 0)
 		ret = vfn_pci_negotiate(dev, (features | own) & dev->features);
@@ -205,11 +206,11 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 
 /* Idempotent: librte_vhost closes on the first GET_VRING_BASE, on a disconnect, and more. */
 void
-vfn_conf_stop(struct vfn_dev *dev)
+vfn_conf_stop(struct vfn_dev *dev, int vid)
 {
 	uint16_t q;
 
-	if (dev->state == VFN_IDLE)
+	if (dev->state == VFN_IDLE || dev->vid != vid)
 		return;
 	if (dev->state == VFN_RUNNING) {
 		for (q = 0; q < dev->nb_queues; q++)
@@ -219,6 +220,15 @@ vfn_conf_stop(struct vfn_dev *dev)
 	release(dev);
 	move(dev, VFN_IDLE);
 	DEV_LOG(INFO, dev, "stopped");
+}
+
+/* The guest is gone; its rings are not told one by one. */
+void
+vfn_conf_forget(struct vfn_dev *dev, int vid)
+{
+	vfn_conf_stop(dev, vid);
+	if (dev->vid == vid)
+		memset(dev->wanted, 0, sizeof(dev->wanted));
 }
 
 int
@@ -231,9 +241,13 @@ vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 				dev->max_pairs);
 		return 0;
 	}
+	if (dev->state == VFN_IDLE)
+		dev->vid = vid;
+	if (dev->vid != vid)
+		return 0;
 	/* Noted while librte_vhost holds the rings' locks; they are read in dev_conf. */
 	dev->wanted[queue] = on;
-	if (dev->state != VFN_RUNNING || dev->vid != vid)
+	if (dev->state != VFN_RUNNING)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
 	if (on)

@@ -86,7 +86,8 @@ void vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
 int vfn_conf_start(struct vfn_dev *dev, int vid);
-void vfn_conf_stop(struct vfn_dev *dev);
+void vfn_conf_stop(struct vfn_dev *dev, int vid);
+void vfn_conf_forget(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
 
 /* vfn_stats.c: operations. */

@@ -105,16 +105,22 @@ vfn_dev_close(int vid)
 	if (dev == NULL)
 		return -ENODEV;
 	pthread_mutex_lock(&dev->lock);
-	vfn_conf_stop(dev);
+	vfn_conf_stop(dev, vid);
 	pthread_mutex_unlock(&dev->lock);
 	return 0;
 }
 
-/* The guest's memory goes away; a device that was closed before has nothing left to do. */
 static int
 vfn_dev_cleanup(int vid)
 {
-	return vfn_dev_close(vid);
+	struct vfn_dev *dev = dev_by_vid(vid);
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	vfn_conf_forget(dev, vid);
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
 }
 
 static int
