@@ -18,9 +18,9 @@ vringh_strerror(enum vringh_error error)
 {
 	static const char *const text[VRINGH_E_MAX] = {
 		[VRINGH_OK] = "no error",
-		[VRINGH_E_AVAIL_IDX] = "available index moved by more than the queue size",
+		[VRINGH_E_AVAIL_IDX] = "more chains made available than the queue size",
 		[VRINGH_E_HEAD] = "head is outside the descriptor table",
-		[VRINGH_E_RUNAWAY] = "chain is longer than the ring",
+		[VRINGH_E_RUNAWAY] = "more made available than the ring has slots",
 		[VRINGH_E_NEXT] = "next is outside the descriptor table",
 		[VRINGH_E_LOOP] = "chain is longer than the queue size",
 		[VRINGH_E_ORDER] = "readable descriptor after a writable one",
@@ -75,6 +75,8 @@ vringh_mem_find(struct vringh *vr, uint64_t iova, uint32_t *len, uint32_t perm,
 	return r->host + (iova - r->iova);
 }
 
+static const uint32_t area_align[2][AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
+
 /* Layout of the areas: 2.7, 2.7.10 (event index), 2.8.10. */
 static void
 area_sizes(const struct vringh *vr, uint32_t size[AREA_MAX])
@@ -115,6 +117,8 @@ vringh_set_mem(struct vringh *vr, const struct vringh_mem *mem)
 		host[i] = vringh_mem_find(vr, vr->area[i], &len, perm[vr->packed][i], &error);
 		if (host[i] == NULL || len < size[i])
 			return vr->broken = VRINGH_E_AREA;
+		if ((uintptr_t)host[i] % area_align[vr->packed][i] != 0)
+			return vr->broken = VRINGH_E_ALIGN;
 	}
 	if (vr->packed) {
 		vr->packed_ring.desc = host[AREA_DESC];
@@ -131,13 +135,12 @@ vringh_set_mem(struct vringh *vr, const struct vringh_mem *mem)
 static enum vringh_error
 areas_check(const struct vringh *vr)
 {
-	static const uint32_t align[2][AREA_MAX] = {{16, 2, 4}, {16, 4, 4}};
 	uint32_t size[AREA_MAX];
 	int i, j;
 
 	area_sizes(vr, size);
 	for (i = 0; i < AREA_MAX; i++) {
-		if (vr->area[i] % align[vr->packed][i] != 0)
+		if (vr->area[i] % area_align[vr->packed][i] != 0)
 			return VRINGH_E_ALIGN;
 		for (j = 0; j < i; j++)
 			if (vr->area[i] - vr->area[j] < size[j] ||
@@ -158,9 +161,15 @@ set_state(struct vringh *vr, struct vringh_state state)
 		if (vr->avail >= vr->size || vr->used >= vr->size)
 			return VRINGH_E_STATE;
 		/* In one lap avail is not behind used; a lap ahead it is not before it. */
-		if ((state.avail ^ state.used) & PACKED_WRAP ? vr->avail > vr->used :
-							       vr->avail < vr->used)
-			return VRINGH_E_STATE;
+		if ((state.avail ^ state.used) & PACKED_WRAP) {
+			if (vr->avail > vr->used)
+				return VRINGH_E_STATE;
+			vr->in_flight = vr->size - (vr->used - vr->avail);
+		} else {
+			if (vr->avail < vr->used)
+				return VRINGH_E_STATE;
+			vr->in_flight = vr->avail - vr->used;
+		}
 	} else {
 		vr->avail = vr->avail_seen = state.avail;
 		vr->used = state.used;
@@ -180,6 +189,7 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 	vr->packed = cfg->packed;
 	vr->event_idx = cfg->event_idx;
 	vr->indirect = cfg->indirect;
+	vr->reads_only = cfg->reads_only;
 	vr->area[AREA_DESC] = cfg->desc;
 	vr->area[AREA_DRIVER] = cfg->driver;
 	vr->area[AREA_DEVICE] = cfg->device;
@@ -235,9 +245,12 @@ vringh_discard(struct vringh *vr, const struct vringh_chain *chain, unsigned int
 	/* The unit is ring entries, not chains. */
 	for (i = 0; i < n; i++)
 		slots += chain[i].slots;
-	if (vr->packed && slots > vr->avail) {
-		vr->avail += vr->size;
-		vr->avail_flags ^= PACKED_BOTH;
+	if (vr->packed) {
+		vr->in_flight -= slots;
+		if (slots > vr->avail) {
+			slots -= vr->size;
+			vr->avail_flags ^= PACKED_BOTH;
+		}
 	}
 	vr->avail -= slots;
 }
@@ -283,7 +296,7 @@ need_notify_packed(const struct vringh *vr, uint32_t count)
 	if (flags == VRING_PACKED_EVENT_FLAG_DISABLE)
 		return false;
 	if (flags != VRING_PACKED_EVENT_FLAG_DESC || !vr->event_idx || off >= vr->size ||
-			count >= vr->size)
+			count > vr->size)
 		return true;
 	/* How many slots ago was the event's slot the next to be used? */
 	if (wrap == !!(vr->used_flags & PACKED_AVAIL)) {

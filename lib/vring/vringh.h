@@ -64,9 +64,9 @@ struct vringh_mem {
 enum vringh_error {
 	VRINGH_OK,
 	/* The queue can't be trusted any more. */
-	VRINGH_E_AVAIL_IDX, /**< Split: available index moved by more than the queue size. */
+	VRINGH_E_AVAIL_IDX, /**< Split: more made available than the queue size. */
 	VRINGH_E_HEAD,	    /**< Split: head outside the descriptor table. */
-	VRINGH_E_RUNAWAY,   /**< Packed: chain longer than the ring. */
+	VRINGH_E_RUNAWAY,   /**< Packed: more made available than the ring has slots. */
 	/* The chain is bad; it is completed with length 0. */
 	VRINGH_E_NEXT,	   /**< Split: next outside the descriptor table. */
 	VRINGH_E_LOOP,	   /**< Chain longer than the queue size. */
@@ -79,19 +79,12 @@ enum vringh_error {
 	VRINGH_E_SEGS,	   /**< More segments than the whole batch can hold. */
 	/* The ring was refused by vringh_init(). */
 	VRINGH_E_SIZE,	  /**< Size 0, above 32768, or (split) not a power of two. */
-	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8). */
+	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8), on the bus or in this process. */
 	VRINGH_E_AREA,	  /**< An area is not wholly inside one region with the rights it needs. */
 	VRINGH_E_OVERLAP, /**< Areas overlap. */
 	VRINGH_E_STATE,	  /**< Indices that cannot occur on a ring of this size. */
 	VRINGH_E_MAX,
 };
-
-/** True if @p e makes the whole queue unusable. */
-static inline bool
-vringh_error_is_fatal(enum vringh_error e)
-{
-	return e >= VRINGH_E_AVAIL_IDX && e <= VRINGH_E_RUNAWAY;
-}
 
 /**
  * Ring position, as it is saved and restored.
@@ -113,6 +106,11 @@ struct vringh_config {
 	bool packed;		      /**< Ring format (VIRTIO_F_RING_PACKED). */
 	bool event_idx;		      /**< VIRTIO_F_EVENT_IDX negotiated. */
 	bool indirect;		      /**< VIRTIO_F_INDIRECT_DESC negotiated. */
+	/**
+	 * The device only reads on this queue (net transmit). WRITE on the first entry of a packed
+	 * ring's indirect table is ignored then: DPDK's virtio driver leaves it set on the header.
+	 */
+	bool reads_only;
 	uint32_t size;		      /**< Entries, 1 to VRINGH_MAX_SIZE. */
 	uint64_t desc;		      /**< Bus address of the descriptor area. */
 	uint64_t driver;	      /**< Of the driver area: available ring, driver events. */
@@ -182,7 +180,9 @@ struct vringh {
 	bool packed;
 	bool event_idx;
 	bool indirect;
+	bool reads_only;
 	uint8_t broken;	     /* enum vringh_error, sticky */
+	uint32_t in_flight;  /* packed: slots fetched and not yet completed */
 	uint32_t unnotified; /* entries completed since the last notification decision */
 
 	const struct vringh_ops *ops;
@@ -212,7 +212,8 @@ enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg
  * Replace the memory, for example after a DMA map changed.
  *
  * @return
- *   VRINGH_OK, or VRINGH_E_AREA and a broken queue when the ring is no longer mapped.
+ *   VRINGH_OK, or VRINGH_E_AREA or VRINGH_E_ALIGN and a broken queue when the ring is no longer
+ *   mapped, or not where it can be used.
  *   Segments that were fetched before are stale.
  */
 enum vringh_error vringh_set_mem(struct vringh *vr, const struct vringh_mem *mem);

@@ -169,6 +169,8 @@ walk_table(struct walk *w, const struct desc *outer, bool packed)
 			     load_split(&entry.split);
 		if (d.flags & VRING_DESC_F_INDIRECT)
 			return VRINGH_E_INDIRECT;
+		if (packed && seen == 0 && w->vr->reads_only)
+			d.flags &= ~VRING_DESC_F_WRITE;
 		error = walk_add(w, &d);
 		if (error != VRINGH_OK)
 			return error;
@@ -246,8 +248,10 @@ walk_packed(struct walk *w, struct desc d)
 			goto stop;
 		if (!(d.flags & VRING_DESC_F_NEXT))
 			break;
-		if (slots == vr->size)
+		if (slots == vr->size - vr->in_flight) {
+			w->batch->nb_segs = w->first_seg;
 			return VRINGH_E_RUNAWAY;
+		}
 		if (++slot == vr->size) {
 			slot = 0;
 			want ^= PACKED_BOTH;
@@ -303,11 +307,12 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 		/* Pairs with the driver's release of idx after the entries (2.7.13.3). */
 		uint16_t idx = __atomic_load_n(&vr->split.avail->idx, __ATOMIC_ACQUIRE);
 
-		known = idx - vr->avail;
-		if (vringh_unlikely(known > vr->size)) {
+		/* What is out already counts: only so many chains fit into the ring. */
+		if (vringh_unlikely((uint16_t)(idx - vr->used) > vr->size)) {
 			vr->broken = VRINGH_E_AVAIL_IDX;
 			return 0;
 		}
+		known = idx - vr->avail;
 		vr->avail_seen = idx;
 		if (known < max)
 			max = known;
@@ -352,6 +357,11 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 
 		if ((flags & PACKED_BOTH) != vr->avail_flags)
 			break;
+		if (vringh_unlikely(vr->in_flight == vr->size)) {
+			if (i == 0)
+				vr->broken = VRINGH_E_RUNAWAY;
+			break;
+		}
 		d = load_packed(p, flags);
 		chain_start(chain, &batch->seg[batch->nb_segs], d.ref);
 		if (vringh_unlikely(!single(vr, batch, chain, &d))) {
@@ -365,6 +375,7 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 			}
 		}
 		batch->nb_chains++;
+		vr->in_flight += chain->slots;
 		next = (uint32_t)vr->avail + chain->slots;
 		if (next >= vr->size) {
 			next -= vr->size;
@@ -402,6 +413,7 @@ complete_packed(struct vringh *vr, const struct vringh_chain *chain, unsigned in
 	struct vring_packed_desc *ring = vr->packed_ring.desc;
 	uint32_t used = vr->used, head = used;
 	uint16_t flags = vr->used_flags;
+	uint32_t slots = 0;
 	uint64_t first = 0;
 	unsigned int i;
 
@@ -414,7 +426,7 @@ complete_packed(struct vringh *vr, const struct vringh_chain *chain, unsigned in
 			first = v;
 		else
 			__atomic_store_n((u64_alias *)&ring[used].len, v, __ATOMIC_RELAXED);
-		vr->unnotified += chain[i].slots;
+		slots += chain[i].slots;
 		used += chain[i].slots;
 		if (used >= vr->size) {
 			used -= vr->size;
@@ -423,6 +435,8 @@ complete_packed(struct vringh *vr, const struct vringh_chain *chain, unsigned in
 	}
 	vr->used = used;
 	vr->used_flags = flags;
+	vr->in_flight -= slots;
+	vr->unnotified += slots;
 	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
 	__atomic_store_n((u64_alias *)&ring[head].len, first, __ATOMIC_RELEASE);
 }

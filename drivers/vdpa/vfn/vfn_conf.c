@@ -125,7 +125,6 @@ queue_stop(struct vfn_dev *dev, uint16_t queue)
 	/* GET_VRING_BASE, and the next start, answer from here. */
 	if (rte_vhost_set_vring_base(dev->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
-	vfn_pci_queue_reset(dev, queue);
 	dev->started[queue] = false;
 }
 

@@ -82,7 +82,6 @@ int vfn_pci_driver_ok(struct vfn_dev *dev);
 void vfn_pci_reset(struct vfn_dev *dev);
 int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
-void vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
 int vfn_conf_start(struct vfn_dev *dev, int vid);

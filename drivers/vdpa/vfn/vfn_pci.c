@@ -220,6 +220,11 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 		return ret;
 	}
 	COMMON_WRITE(dev, queue_select, queue);
+	if (COMMON_READ(dev, queue_enable) == 1) {
+		/* It was suspended; a ring can be moved only after a reset (2.6.1). */
+		COMMON_WRITE(dev, queue_reset, 1);
+		COMMON_WAIT(dev, queue_reset, 0);
+	}
 	COMMON_WRITE(dev, queue_size, ring->size);
 	COMMON_WRITE(dev, queue_msix_vector, vector);
 	COMMON_WRITE(dev, queue_desc_lo, (uint32_t)ring->desc);
@@ -239,7 +244,10 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 	return 0;
 }
 
-/* Nothing of the queue is touched any more on return; its position is in ring. */
+/*
+ * Nothing of the queue is touched any more on return, its position is in ring, the eventfds are
+ * given back. It stays enabled: who sends to it waits instead of dropping.
+ */
 void
 vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 {
@@ -248,15 +256,6 @@ vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring
 	VENDOR_WAIT(dev, queue_suspend, 1);
 	ring->avail = VENDOR_READ(dev, queue_avail);
 	ring->used = VENDOR_READ(dev, queue_used);
-}
-
-/* Ready to be set up anew; the eventfds are given back. */
-void
-vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue)
-{
-	COMMON_WRITE(dev, queue_select, queue);
-	COMMON_WRITE(dev, queue_reset, 1);
-	COMMON_WAIT(dev, queue_reset, 0);
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
 }
