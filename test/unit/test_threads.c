@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * A driver thread and a device thread that share nothing but the ring and two eventfds. Both
+ * sleep when there is nothing to do, so a lost notification stops the traffic and fails the
+ * test. With -Db_sanitize=thread this also sees missing release and acquire, which x86 hides.
+ */
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+#ifndef NB_CHAINS
+#define NB_CHAINS 200000
+#endif
+#define PATIENCE  10000 /* ms without a notification */
+
+struct pair {
+	struct queue *q;
+	int kick, call;
+	uint32_t nb_chains;
+	char device_fault[128];
+	char driver_fault[160];
+	uint64_t nb_kicks, nb_calls;
+};
+
+static bool
+sleep_on(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	uint64_t count;
+
+	return poll(&p, 1, PATIENCE) == 1 && read(fd, &count, sizeof(count)) == sizeof(count);
+}
+
+static bool
+wake(int fd)
+{
+	uint64_t one = 1;
+
+	return write(fd, &one, sizeof(one)) == sizeof(one);
+}
+
+/* Reads a number from each chain, writes its complement and how many follow in its batch. */
+static void *
+device(void *arg)
+{
+	struct pair *p = arg;
+	struct vringh *vr = &p->q->vr;
+	struct vringh_batch *batch = &p->q->batch;
+	uint32_t seen = 0;
+
+	vringh_notify_disable(vr);
+	while (seen < p->nb_chains) {
+		int i, n;
+
+		batch->nb_chains = batch->nb_segs = 0;
+		n = vringh_fetch(vr, batch, 1 + seen % 40);
+		if (n < 0) {
+			snprintf(p->device_fault, sizeof(p->device_fault), "%s",
+				vringh_strerror(-n));
+			return NULL;
+		}
+		if (n == 0) {
+			if (!vringh_notify_enable(vr) && !sleep_on(p->kick)) {
+				snprintf(p->device_fault, sizeof(p->device_fault),
+					"no kick after %u chains", seen);
+				return NULL;
+			}
+			vringh_notify_disable(vr);
+			continue;
+		}
+		for (i = 0; i < n; i++) {
+			struct vringh_chain *chain = &batch->chain[i];
+			struct vringh_iter r = vringh_iter_read(chain),
+					   w = vringh_iter_write(chain);
+			uint32_t v[2];
+
+			if (chain->error != VRINGH_OK || vringh_pull(&r, v, 4) != 4 ||
+				v[0] != seen) {
+				snprintf(p->device_fault, sizeof(p->device_fault),
+					"chain %u: '%s', number %u", seen,
+					vringh_strerror(chain->error), v[0]);
+				return NULL;
+			}
+			v[0] = ~v[0];
+			v[1] = n - i - 1;
+			chain->written = vringh_push(&w, v, sizeof(v));
+			seen++;
+		}
+		vringh_complete(vr, batch->chain, n);
+		if (vringh_need_notify(vr)) {
+			p->nb_calls++;
+			wake(p->call);
+		}
+	}
+	return NULL;
+}
+
+/* What came back of one batch: in order, right, and the batch all at once. */
+static bool
+driver_check(struct pair *p, const struct mock_used *used, int n, uint32_t *back, uint32_t *left)
+{
+	struct mock_driver *d = &p->q->drv;
+	int i;
+
+	if (n < 0 || (n == 0 && *left > 0)) {
+		snprintf(p->driver_fault, sizeof(p->driver_fault), "%s: %s",
+			n < 0 ? "fault" : "batch seen in part", d->fault);
+		return false;
+	}
+	for (i = 0; i < n; i++) {
+		uint32_t v[2];
+
+		/* The number is 4 bytes read, what comes back is written across two buffers. */
+		memcpy(v, mock_mem_at(&p->q->mem, mock_buf_addr(d, used[i].id, 4), 8), 8);
+		if (used[i].token != *back || used[i].len != 8 || v[0] != ~*back ||
+				(*left > 0 && v[1] != *left - 1)) {
+			snprintf(p->driver_fault, sizeof(p->driver_fault),
+				"chain %u: token %ju, len %u, %u, %u", *back,
+				(uintmax_t)used[i].token, used[i].len, v[0], v[1]);
+			return false;
+		}
+		*left = v[1];
+		(*back)++;
+	}
+	return true;
+}
+
+static void
+driver(struct pair *p)
+{
+	static const struct mock_buf buf[3] = {{.len = 4}, {.len = 3, .write = true},
+		{.len = 5, .write = true}};
+	struct mock_driver *d = &p->q->drv;
+	uint32_t sent = 0, back = 0, left = 0;
+
+	mock_events_disable(d);
+	while (back < p->nb_chains) {
+		struct mock_used used[64];
+		uint32_t k = 1 + sent % 50, first = sent;
+		int id, n;
+
+		while (k-- > 0 && sent < p->nb_chains) {
+			bool indirect = p->q->v.indirect && sent % 3 == 0;
+
+			id = mock_post(d, buf, 3, indirect, sent);
+			if (id < 0)
+				break;
+			memcpy(mock_mem_at(&p->q->mem, mock_buf_addr(d, id, 0), 4), &sent, 4);
+			sent++;
+		}
+		if (sent != first) {
+			mock_publish(d);
+			if (mock_should_kick(d)) {
+				p->nb_kicks++;
+				wake(p->kick);
+			}
+		}
+		n = mock_collect(d, used, DIM(used));
+		if (!driver_check(p, used, n, &back, &left))
+			return;
+		/* The ring is full, or all is sent, and nothing came back: sleep. */
+		if (n == 0 && sent == first && !mock_events_enable(d, 0) && !sleep_on(p->call)) {
+			snprintf(
+				p->driver_fault, sizeof(p->driver_fault), "no call after %u", back);
+			return;
+		}
+		if (n == 0)
+			mock_events_disable(d);
+	}
+}
+
+static void
+traffic(struct queue *q)
+{
+	struct pair p = {.q = q, .nb_chains = NB_CHAINS};
+	pthread_t thread;
+
+	p.kick = eventfd(0, 0);
+	p.call = eventfd(0, 0);
+	assert_true(p.kick >= 0 && p.call >= 0);
+	queue_rewind(q, near_end(&q->v, 7));
+	assert_int_equal(pthread_create(&thread, NULL, device, &p), 0);
+	driver(&p);
+	if (p.driver_fault[0] != '\0') /* let the device see its end */
+		p.nb_chains = 0;
+	wake(p.kick);
+	pthread_join(thread, NULL);
+	close(p.kick);
+	close(p.call);
+	if (p.driver_fault[0] != '\0' || p.device_fault[0] != '\0')
+		fail_msg("driver: %s; device: %s", p.driver_fault, p.device_fault);
+	print_message("# %u chains, %ju kicks, %ju calls\n", NB_CHAINS, (uintmax_t)p.nb_kicks,
+		(uintmax_t)p.nb_calls);
+	expect_none(q);
+}
+
+/* Rewrites the ring while it is read, with values that are nearly right. */
+struct scribbler {
+	struct queue *q;
+	bool stop;
+};
+
+static void *
+scribble(void *arg)
+{
+	struct scribbler *s = arg;
+	struct mock_driver *d = &s->q->drv;
+	uint64_t *ring = d->cfg.packed ? (uint64_t *)d->packed : (uint64_t *)d->desc;
+	uint64_t end = BUFS_AT + 4096ull * d->cfg.nb_bufs;
+	uint64_t seed = 5, turns = 0;
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_RELAXED)) {
+		uint64_t r = mock_random(&seed);
+		uint64_t addr[4] = {
+			BUFS_AT + r % 4096, end - r % 64, TABLES_AT, UINT64_MAX - r % 99};
+		uint32_t at = (r >> 40) % d->cfg.size;
+		uint64_t len = r >> 32 & 1 ? 16 * (r >> 33 & 3) : r >> 33 & 127;
+		uint64_t flags = (r >> 12 & 3) | (r >> 14 & 3 ? 0 : VRING_DESC_F_INDIRECT);
+		uint64_t ref = (r >> 50) % (d->cfg.size + 1);
+
+		if (turns++ % 512 == 0) /* on one core the other side needs its turns */
+			sched_yield();
+		__atomic_store_n(&ring[2 * at], addr[r >> 16 & 3], __ATOMIC_RELAXED);
+		if (d->cfg.packed) {
+			/* One lap's bits for a while, now and then the other's. */
+			bool lap = (turns >> 10 & 1) ^ ((r >> 20 & 15) == 0);
+
+			flags |= 1 << (lap ? VRING_PACKED_DESC_F_AVAIL : VRING_PACKED_DESC_F_USED);
+			__atomic_store_n(&ring[2 * at + 1], len | ref << 32 | flags << 48,
+					__ATOMIC_RELAXED);
+			continue;
+		}
+		__atomic_store_n(
+			&ring[2 * at + 1], len | flags << 32 | ref << 48, __ATOMIC_RELAXED);
+		__atomic_store_n(&d->avail_ring->ring[at], (r >> 22 & 63) == 0 ? ref : at,
+				__ATOMIC_RELAXED);
+		if ((r >> 30 & 3) == 0)
+			__atomic_fetch_add(&d->avail_ring->idx, r >> 44 & 7, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static uint64_t
+time_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
+}
+
+/* Whatever is fetched lies in the buffers; nothing else is promised but an end. */
+static void
+hostile(struct queue *q)
+{
+	struct scribbler s = {.q = q};
+	uint64_t end = BUFS_AT + 4096ull * q->drv.cfg.nb_bufs;
+	const uint8_t *low = mock_mem_at(&q->mem, BUFS_AT, 1), *high = low + (end - BUFS_AT);
+	uint32_t round, wrong = 0, served = 0, broken = 0;
+	struct vring_desc *e = (struct vring_desc *)mock_mem_at(&q->mem, TABLES_AT, 48);
+	uint64_t start = time_ms();
+	pthread_t thread;
+	uint32_t i;
+
+	for (i = 0; i < 3; i++)
+		e[i] = (struct vring_desc){.addr = BUFS_AT + i, .len = 5, .flags = i};
+	assert_int_equal(pthread_create(&thread, NULL, scribble, &s), 0);
+	/* Enough, or a third of a second of what a busy machine gives. */
+	for (round = 0; served + broken < 20000 && time_ms() - start < 300; round++) {
+		int n = fetch(q, 1 + round % 16);
+
+		if (n == 0 && round % 16 == 0)
+			sched_yield();
+
+		if (n < 0) {
+			uint16_t at = q->v.packed ? 0x8000 : __atomic_load_n(
+					&q->drv.avail_ring->idx, __ATOMIC_RELAXED);
+
+			broken++;
+			q->cfg.state = (struct vringh_state){at, at};
+			vringh_init(&q->vr, &q->cfg);
+			continue;
+		}
+		for (i = 0; i < q->batch.nb_segs; i++) {
+			struct vringh_seg seg = q->batch.seg[i];
+
+			if ((seg.addr < low || seg.addr + seg.len > high) &&
+					seg.addr != (uint8_t *)e)
+				wrong++;
+		}
+		for (i = 0; (int)i < n; i++) {
+			struct vringh_chain *chain = &q->batch.chain[i];
+			struct vringh_iter r = vringh_iter_read(chain),
+					   w = vringh_iter_write(chain);
+			uint8_t byte[64] = {0};
+
+			wrong +=
+				chain->error >= VRINGH_E_SIZE ||
+				(chain->error != VRINGH_OK && chain->nb_read + chain->nb_write > 0);
+			vringh_pull(&r, byte, sizeof(byte));
+			chain->written = vringh_push(&w, byte, sizeof(byte));
+		}
+		served += n;
+		if (round % 3 == 0)
+			vringh_discard(&q->vr, q->batch.chain, n);
+		else
+			complete(q, 0, n);
+		vringh_need_notify(&q->vr);
+		vringh_notify_enable(&q->vr);
+	}
+	__atomic_store_n(&s.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	print_message("# %u chains served, broken %u times\n", served, broken);
+	assert_int_equal(wrong, 0);
+	assert_true(served + broken > 0);
+}
+
+int
+main(void)
+{
+	static const struct ring_test tests[] = {
+		{"two threads lose data or a notification", traffic, 0, 256, 256},
+		{"ring rewritten while it is read", hostile, 0, 8, 256},
+	};
+
+	return RUN("threads", tests);
+}
