@@ -107,8 +107,9 @@ struct vringh_config {
 	bool event_idx;		      /**< VIRTIO_F_EVENT_IDX negotiated. */
 	bool indirect;		      /**< VIRTIO_F_INDIRECT_DESC negotiated. */
 	/**
-	 * The device only reads on this queue (net transmit). WRITE on the first entry of a packed
-	 * ring's indirect table is ignored then: DPDK's virtio driver leaves it set on the header.
+	 * The device only reads on this queue (net transmit). In indirect tables of a packed ring
+	 * WRITE is ignored then: DPDK's virtio driver leaves it set on the header's entry, and on
+	 * the one whose number is that of the slot.
 	 */
 	bool reads_only;
 	uint32_t size;		      /**< Entries, 1 to VRINGH_MAX_SIZE. */

@@ -169,7 +169,7 @@ walk_table(struct walk *w, const struct desc *outer, bool packed)
 			     load_split(&entry.split);
 		if (d.flags & VRING_DESC_F_INDIRECT)
 			return VRINGH_E_INDIRECT;
-		if (packed && seen == 0 && w->vr->reads_only)
+		if (packed && w->vr->reads_only)
 			d.flags &= ~VRING_DESC_F_WRITE;
 		error = walk_add(w, &d);
 		if (error != VRINGH_OK)
