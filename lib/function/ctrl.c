@@ -53,6 +53,8 @@ command(struct vfn_function *fn, struct vringh_chain *chain)
 	size_t len;
 
 	chain->written = 0;
+	if (chain->error != VRINGH_OK)
+		return; /* counted by the ring */
 	if (chain->write_len < sizeof(ack)) {
 		fn->queue[vfn_ctrl_index(fn)].stats[VFN_STAT_ERRORS_DIRECTION]++;
 		return;

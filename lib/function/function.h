@@ -139,6 +139,13 @@ vfn_ctrl_index(const struct vfn_function *fn)
 	return vfn_has(fn, VIRTIO_NET_F_MQ) ? 2u * fn->params.max_pairs : 2u;
 }
 
+/* A vector for each queue and one for configuration changes. */
+static inline unsigned int
+vfn_nb_vectors(const struct vfn_function *fn)
+{
+	return fn->nb_queues + 1u;
+}
+
 /* function.c: what exists. */
 int vfn_function_create(const struct vfn_function_params *params, struct vfn_function **fn);
 void vfn_function_destroy(struct vfn_function *fn);
@@ -150,6 +157,7 @@ int vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset,
 int vfn_regs_write(struct vfn_function *fn, unsigned int region, uint64_t offset,
 	const void *buf, size_t len);
 void vfn_function_reset(struct vfn_function *fn);
+void vfn_config_set_link(struct vfn_function *fn, bool up);
 
 /* dma.c: the map table. */
 int vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map);
@@ -165,6 +173,7 @@ void vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector);
 int vfn_queue_set_doorbell(struct vfn_queue *q, int fd);
 int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);
 uint64_t vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat);
+void vfn_eventfd_signal(int fd);
 /* Poller: notify the driver if it wants to know; deal with a queue that broke. */
 void vfn_queue_call(struct vfn_queue *q);
 void vfn_queue_broken(struct vfn_queue *q);
@@ -172,7 +181,7 @@ void vfn_queue_broken(struct vfn_queue *q);
 /* port.c: which queue's frames go where, and who moves them. */
 int vfn_port_open(struct vfn_function *fn);
 void vfn_port_close(struct vfn_function *fn);
-bool vfn_port_link_up(const struct vfn_function *fn);
+void vfn_port_wake(const struct vfn_queue *q);
 void vfn_port_stop(struct vfn_function *fn);
 void vfn_port_start(struct vfn_function *fn);
 

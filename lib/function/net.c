@@ -225,37 +225,45 @@ rx_chain_reject(struct burst *b, uint32_t i)
 	bad.written = 0;
 	b->to->chain[b->filled++] = bad;
 	if (bad.error == VRINGH_OK)
-		b->rx->stats[VFN_STAT_ERRORS_DIRECTION]++;
+		b->rx->stats[bad.nb_write > 0 ? VFN_STAT_ERRORS_HEADER :
+						VFN_STAT_ERRORS_DIRECTION]++;
 }
 
 /*
  * Chains for need bytes, header included (5.1.6.4): one, or with mergeable buffers as many as it
  * takes. Returns how many, all of which are there, 0 if they are not, -1 if they never will be.
+ *
+ * Nothing is moved before all are there: what is handed back has to be as it was fetched.
  */
 static int
 rx_gather(struct burst *b, uint32_t need)
 {
-	uint32_t have = 0, i = b->filled;
+	uint32_t have = 0, i = b->filled, end, j;
 
-	for (;;) {
+	while (have < need) {
 		if (i == b->to->nb_chains) {
-			uint32_t n = i - b->filled;
-
-			if (n == b->rx->vr.size || b->to->nb_chains == b->to->max_chains)
+			if (i - b->filled == b->rx->vr.size)
 				return -1;
+			/* A full batch has room again in the next burst. */
+			if (i == b->to->max_chains)
+				return b->filled == 0 ? -1 : 0;
 			if (vringh_fetch(&b->rx->vr, b->to, VFN_NET_BURST) <= 0)
 				return 0;
 		}
 		if (!rx_chain_ok(&b->to->chain[i])) {
-			rx_chain_reject(b, i++);
-			continue;
-		}
-		have += b->to->chain[i++].write_len;
-		if (have >= need)
-			return i - b->filled;
-		if (!b->mergeable)
+			if (i == b->filled)
+				rx_chain_reject(b, i);
+		} else if (!b->mergeable && b->to->chain[i].write_len < need) {
 			return -1;
+		} else {
+			have += b->to->chain[i].write_len;
+		}
+		i++;
 	}
+	for (end = i, j = b->filled; j < end; j++)
+		if (!rx_chain_ok(&b->to->chain[j]))
+			rx_chain_reject(b, j);
+	return end - b->filled;
 }
 
 static void

@@ -84,6 +84,14 @@ struct vfn_poller {
 
 static TAILQ_HEAD(, vfn_poller) pollers = TAILQ_HEAD_INITIALIZER(pollers);
 
+/* What the process may run on: known only before EAL ties the thread that we are created by. */
+static cpu_set_t cpus_at_start;
+
+RTE_INIT(remember_cpus)
+{
+	sched_getaffinity(0, sizeof(cpus_at_start), &cpus_at_start);
+}
+
 struct vringh_batch *
 vfn_poller_batch(struct vfn_poller *p, unsigned int direction)
 {
@@ -134,11 +142,20 @@ poller_iterate(struct vfn_poller *p)
 	return moved;
 }
 
-/* A stalled transmit queue waits for its receiver's buffers. */
+/* What would give us work: more to send, or, where a frame waits, a buffer to receive it. */
 static struct vringh *
 waits_for(struct vfn_work *w)
 {
-	return w->stalled_since != 0 && w->rx != NULL ? &w->rx->vr : &w->tx->vr;
+	return w->stalled_since != 0 && w->rx != NULL && vringh_pending(&w->tx->vr) ? &w->rx->vr :
+										      &w->tx->vr;
+}
+
+static void
+disarm(struct vfn_work *w)
+{
+	vringh_notify_disable(&w->tx->vr);
+	if (w->rx != NULL)
+		vringh_notify_disable(&w->rx->vr);
 }
 
 /* Block until a doorbell rings. Doorbells that ring while they are being armed are seen. */
@@ -170,7 +187,7 @@ poller_sleep(struct vfn_poller *p)
 	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
 		return;
 	for (i = 0; i < p->nb_work; i++)
-		vringh_notify_disable(waits_for(p->work[i]));
+		disarm(p->work[i]);
 	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
 	p->last_progress = rte_rdtsc();
 }
@@ -275,11 +292,9 @@ request_add(struct vfn_poller *p, void *arg)
 		}
 		p->work[p->nb_work++] = w;
 		doorbell(p, EPOLL_CTL_ADD, w->tx);
-		vringh_notify_disable(&w->tx->vr);
-		if (w->rx != NULL) {
+		if (w->rx != NULL)
 			doorbell(p, EPOLL_CTL_ADD, w->rx);
-			vringh_notify_disable(&w->rx->vr);
-		}
+		disarm(w);
 	}
 	may_sleep(p);
 	p->last_progress = rte_rdtsc();
@@ -378,6 +393,7 @@ static int
 thread_start(struct vfn_poller *p)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+	cpu_set_t cpus = cpus_at_start;
 	sigset_t all, old;
 	char name[16];
 	int ret;
@@ -397,13 +413,11 @@ thread_start(struct vfn_poller *p)
 	if (p->cpu == ANY_CPU) {
 		snprintf(name, sizeof(name), "vfn-poll");
 	} else {
-		cpu_set_t set;
-
 		snprintf(name, sizeof(name), "vfn-poll-%d", p->cpu);
-		CPU_ZERO(&set);
-		CPU_SET(p->cpu, &set);
-		ret = pthread_setaffinity_np(p->thread, sizeof(set), &set);
+		CPU_ZERO(&cpus);
+		CPU_SET(p->cpu, &cpus);
 	}
+	ret = pthread_setaffinity_np(p->thread, sizeof(cpus), &cpus);
 	pthread_setname_np(p->thread, name);
 	if (ret != 0) {
 		VFN_LOG(ERR, "poll-cpu=%d: cannot run there: %s", p->cpu, strerror(ret));

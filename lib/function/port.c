@@ -53,8 +53,11 @@ vfn_port_open(struct vfn_function *fn)
 	}
 	if (fn->params.port == VFN_PORT_LOOPBACK)
 		fn->peer = fn;
-	else if (fn->peer != NULL)
+	if (fn->peer != NULL) {
 		fn->peer->peer = fn;
+		vfn_config_set_link(fn, true);
+		vfn_config_set_link(fn->peer, true);
+	}
 	return 0;
 }
 
@@ -70,16 +73,11 @@ vfn_port_close(struct vfn_function *fn)
 		peer->peer = NULL;
 		fn->peer = NULL;
 		vfn_port_start(peer);
+		vfn_config_set_link(peer, false);
 	}
 	for (i = 0; i < fn->nb_pollers; i++)
 		vfn_poller_put(fn->poller[i]);
 	free(fn->work);
-}
-
-bool
-vfn_port_link_up(const struct vfn_function *fn)
-{
-	return fn->peer != NULL;
 }
 
 /* Tell every poller that has some of fn's work, once each. */
@@ -158,6 +156,25 @@ work_start(struct vfn_function *fn)
 		fn->work[fn->nb_work++] = (struct vfn_work){
 			.fn = fn, .tx = ctrl, .poller = fn->poller[0], .run = vfn_ctrl_run};
 	tell_pollers(fn, vfn_poller_add);
+}
+
+static void
+wake_work(const struct vfn_function *fn, const struct vfn_queue *q)
+{
+	unsigned int i;
+
+	for (i = 0; i < fn->nb_work; i++)
+		if (fn->work[i].tx == q || fn->work[i].rx == q)
+			vfn_poller_wake(fn->work[i].poller);
+}
+
+/* The queue's doorbell rang: whoever has it looks. */
+void
+vfn_port_wake(const struct vfn_queue *q)
+{
+	wake_work(q->fn, q);
+	if (q->fn->peer != NULL && q->fn->peer != q->fn)
+		wake_work(q->fn->peer, q);
 }
 
 void

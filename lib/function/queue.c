@@ -112,7 +112,7 @@ vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector)
 {
 	vfn_port_stop(q->fn);
 	/* A vector that cannot be had reads back as none (4.1.5.1.2). */
-	q->vector = vector < VFN_MAX_VECTORS ? vector : NO_VECTOR;
+	q->vector = vector < vfn_nb_vectors(q->fn) ? vector : NO_VECTOR;
 	queue_use_irq(q);
 	vfn_port_start(q->fn);
 }
@@ -168,7 +168,7 @@ vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
 	unsigned int i;
 	int ret;
 
-	if (vector >= VFN_MAX_VECTORS)
+	if (vector >= vfn_nb_vectors(fn))
 		return -EINVAL;
 	vfn_port_stop(fn);
 	ret = fd_replace(&fn->irq_fd[vector], fd);
@@ -191,20 +191,29 @@ vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat)
 	return v;
 }
 
+/*
+ * Any thread. The driver may have left the eventfd blocking: full means that an interrupt is
+ * pending, so nothing is lost by not waiting.
+ */
+void
+vfn_eventfd_signal(int fd)
+{
+	struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+
+	if ((fcntl(fd, F_GETFL) & O_NONBLOCK) || poll(&pfd, 1, 0) == 1)
+		eventfd_write(fd, 1);
+}
+
 /* Poller. */
 void
 vfn_queue_call(struct vfn_queue *q)
 {
 	if (!vringh_need_notify(&q->vr) || q->call_fd < 0)
 		return;
-	if (q->call_may_block) {
-		struct pollfd pfd = {.fd = q->call_fd, .events = POLLOUT};
-
-		/* Full means that an interrupt is pending: nothing is lost. */
-		if (poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLOUT))
-			return;
-	}
-	eventfd_write(q->call_fd, 1);
+	if (q->call_may_block)
+		vfn_eventfd_signal(q->call_fd);
+	else
+		eventfd_write(q->call_fd, 1);
 	q->stats[VFN_STAT_CALLS]++;
 }
 

@@ -22,6 +22,8 @@
 #define CAP_PCI_CFG 0x98
 #define CAP_VENDOR  0xb0
 
+#define ISR_CONFIG 2 /* 4.1.4.5 */
+
 #define PCI_CAP_ID_VENDOR 0x09
 #define PCI_CAP_ID_MSIX	  0x11
 
@@ -69,7 +71,7 @@ vfn_regs_init(struct vfn_function *fn)
 	};
 	uint32_t step = VFN_NOTIFY_STEP, table = VFN_OFF_MSIX_TABLE | VFN_REGION_BAR1,
 		 pba = VFN_OFF_MSIX_PBA | VFN_REGION_BAR1;
-	uint16_t control = fn->nb_queues; /* vectors less one: a queue each, one for changes */
+	uint16_t control = vfn_nb_vectors(fn) - 1;
 	uint8_t *config = fn->pci_config;
 	unsigned int i;
 
@@ -112,6 +114,19 @@ vfn_function_reset(struct vfn_function *fn)
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_init(&fn->queue[i]);
 	vfn_port_start(fn);
+}
+
+/* The device configuration changed: generation, ISR and interrupt (4.1.4.3.1, 4.1.5.4). */
+void
+vfn_config_set_link(struct vfn_function *fn, bool up)
+{
+	fn->config.status = up ? VIRTIO_NET_S_LINK_UP : 0;
+	fn->config_generation++;
+	if (!(fn->status & VIRTIO_CONFIG_S_DRIVER_OK))
+		return;
+	fn->isr |= ISR_CONFIG;
+	if (fn->config_vector != NO_VECTOR && fn->irq_fd[fn->config_vector] >= 0)
+		vfn_eventfd_signal(fn->irq_fd[fn->config_vector]);
 }
 
 /* Feature negotiation (2.2, 3.1.1): may FEATURES_OK be set? */
@@ -176,48 +191,54 @@ set_half(uint64_t *v, bool high, uint32_t half)
 #define COMMON_REG(field, type) REG(COMMON(field), sizeof(type))
 #define VENDOR_REG(field, type) REG(VENDOR(field), sizeof(type))
 
-/* Registers of the selected queue; q is NULL if there is no such queue. */
+static void
+queue_reset(struct vfn_queue *q)
+{
+	vfn_port_stop(q->fn);
+	vfn_queue_init(q);
+	if (vfn_has(q->fn, VIRTIO_F_RING_PACKED))
+		q->state = VRINGH_PACKED_START;
+	vfn_port_start(q->fn);
+}
+
+/*
+ * Registers of the selected queue. Where there is no such queue they read as 0 and writes are
+ * lost (4.1.5.1.3); what describes a ring is fixed once it is enabled.
+ */
 static int
 write_queue_reg(struct vfn_function *fn, struct vfn_queue *q, uint64_t reg, uint32_t v)
 {
+	bool settable = q != NULL && !q->enabled;
 	unsigned int area;
 
-	if (q == NULL)
-		return 0; /* reads as 0, writes are lost (4.1.5.1.3) */
 	switch (reg) {
 	case COMMON_REG(queue_msix_vector, uint16_t):
-		vfn_queue_set_vector(q, v);
+		if (q != NULL)
+			vfn_queue_set_vector(q, v);
 		return 0;
 	case COMMON_REG(queue_enable, uint16_t):
 		/* The driver must not write 0 (4.1.4.3.2), nor enable before FEATURES_OK. */
-		if (v == 1 && (fn->status & VIRTIO_CONFIG_S_FEATURES_OK))
+		if (settable && v == 1 && (fn->status & VIRTIO_CONFIG_S_FEATURES_OK))
 			vfn_queue_enable(q);
 		return 0;
 	case COMMON_REG(queue_reset, uint16_t):
-		if (v == 1 && vfn_has(fn, VIRTIO_F_RING_RESET)) {
-			vfn_port_stop(fn);
-			vfn_queue_init(q);
-			if (vfn_has(fn, VIRTIO_F_RING_PACKED))
-				q->state = VRINGH_PACKED_START;
-			vfn_port_start(fn);
-		}
+		if (q != NULL && v == 1 && vfn_has(fn, VIRTIO_F_RING_RESET))
+			queue_reset(q);
 		return 0;
 	case VENDOR_REG(queue_suspend, uint16_t):
-		vfn_queue_suspend(q, v != 0);
+		if (q != NULL)
+			vfn_queue_suspend(q, v != 0);
 		return 0;
-	}
-	/* The rest describes a ring: fixed once it is enabled. */
-	switch (reg) {
 	case COMMON_REG(queue_size, uint16_t):
-		if (!q->enabled)
+		if (settable)
 			q->size = v;
 		return 0;
 	case VENDOR_REG(queue_avail, uint16_t):
-		if (!q->enabled)
+		if (settable)
 			q->state.avail = v;
 		return 0;
 	case VENDOR_REG(queue_used, uint16_t):
-		if (!q->enabled)
+		if (settable)
 			q->state.used = v;
 		return 0;
 	case COMMON_REG(queue_desc_lo, uint32_t):
@@ -227,7 +248,7 @@ write_queue_reg(struct vfn_function *fn, struct vfn_queue *q, uint64_t reg, uint
 	case COMMON_REG(queue_device_lo, uint32_t):
 	case COMMON_REG(queue_device_hi, uint32_t):
 		area = ((reg >> 4) - COMMON(queue_desc_lo)) / sizeof(uint32_t);
-		if (!q->enabled)
+		if (settable)
 			set_half(&q->area[area / 2], area % 2, v);
 		return 0;
 	}
@@ -256,7 +277,7 @@ write_bar0(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len)
 			set_half(&fn->driver_features, fn->driver_feature_select, v);
 		return 0;
 	case COMMON_REG(config_msix_vector, uint16_t):
-		fn->config_vector = v < VFN_MAX_VECTORS ? v : NO_VECTOR;
+		fn->config_vector = v < vfn_nb_vectors(fn) ? v : NO_VECTOR;
 		return 0;
 	case COMMON_REG(device_status, uint8_t):
 		write_status(fn, v);
@@ -283,9 +304,7 @@ write_doorbell(struct vfn_function *fn, uint64_t offset, size_t len)
 
 	if (offset % VFN_NOTIFY_STEP != 0 || index >= fn->nb_queues || (len != 2 && len != 4))
 		return -EINVAL;
-	vfn_poller_wake(fn->poller[index / 2 % fn->nb_pollers]);
-	if (fn->peer != NULL)
-		vfn_poller_wake(fn->peer->poller[index / 2 % fn->peer->nb_pollers]);
+	vfn_port_wake(&fn->queue[index]);
 	return 0;
 }
 
@@ -339,7 +358,7 @@ vendor_cfg(struct vfn_function *fn)
 		struct vringh_state state = q->enabled ? vringh_get_state(&q->vr) : q->state;
 
 		cfg.queue_suspend = q->suspended;
-		cfg.queue_error = q->error != VRINGH_OK ? q->error : vringh_broken(&q->vr);
+		cfg.queue_error = q->enabled ? vringh_broken(&q->vr) : q->error;
 		cfg.queue_avail = state.avail;
 		cfg.queue_used = state.used;
 	}
@@ -379,7 +398,6 @@ read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 	struct vfn_common_cfg common = common_cfg(fn);
 	struct vfn_vendor_cfg vendor = vendor_cfg(fn);
 
-	fn->config.status = vfn_port_link_up(fn) ? VIRTIO_NET_S_LINK_UP : 0;
 	if (read_struct(offset, buf, len, VFN_OFF_COMMON, &common, sizeof(common)) ||
 			read_struct(offset, buf, len, VFN_OFF_VENDOR, &vendor, sizeof(vendor)) ||
 			read_struct(offset, buf, len, VFN_OFF_DEVICE, &fn->config,

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Devices of the vDPA driver from their arguments to their removal, with the driver's objects
+ * linked in. No guest: what a guest does is tested in test/topology. What EAL and the driver
+ * log is kept, as the message has to name the argument that is wrong.
+ */
+
+#include <dirent.h>
+#include <sched.h>
+
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_log.h>
+#include <rte_vdpa.h>
+#include <rte_vhost.h>
+
+#include <vfn_drv.h>
+
+#include "fn_harness.h"
+
+static FILE *log_file;
+static char log_text[65536];
+static int some_cpu;
+
+/* What was logged since the last call. */
+static const char *
+logged(void)
+{
+	static size_t seen;
+	size_t n;
+
+	fflush(log_file);
+	fseek(log_file, (long)seen, SEEK_SET);
+	n = fread(log_text, 1, sizeof(log_text) - 1, log_file);
+	log_text[n] = '\0';
+	seen += n;
+	fseek(log_file, 0, SEEK_END);
+	return log_text;
+}
+
+static struct rte_vdpa_device *
+device(const char *name)
+{
+	return rte_vdpa_find_device_by_name(name);
+}
+
+static int
+remove_all(void **state)
+{
+	char name[32];
+	int i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		snprintf(name, sizeof(name), "vdpa_vfn%d", i);
+		if (device(name) != NULL)
+			rte_vdev_uninit(name);
+	}
+	logged();
+	return 0;
+}
+
+static void
+accepted(const char *args)
+{
+	logged();
+	if (rte_vdev_init("vdpa_vfn0", args) != 0)
+		fail_msg("\"%s\" is refused: %s", args, logged());
+	assert_non_null(device("vdpa_vfn0"));
+	assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
+	assert_null(device("vdpa_vfn0"));
+}
+
+/* Refused with a message in which the text occurs. */
+static void
+refused(const char *args, const char *text)
+{
+	logged();
+	if (rte_vdev_init("vdpa_vfn0", args) == 0)
+		fail_msg("\"%s\" is accepted", args);
+	assert_null(device("vdpa_vfn0"));
+	if (strstr(logged(), text) == NULL)
+		fail_msg("\"%s\": no \"%s\" in: %s", args, text, log_text);
+}
+
+static void
+each_argument_takes_its_values(void **state)
+{
+	static const char *const good[] = {
+		"", "queues=1", "queues=64", "queues=08", "mac=02:00:00:00:00:01",
+		"mac=52:54:00:ab:CD:ef", "mtu=68", "mtu=65535", "port=loopback", "port=wire",
+		"port=wire,peer=vdpa_vfn1", "peer=other,port=wire", "idle=busy", "idle=sleep",
+		"queues=2,mac=02:00:00:00:00:01,mtu=1500,port=wire,peer=x,idle=sleep",
+	};
+	char args[64];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < DIM(good); i++)
+		accepted(good[i]);
+	accepted(NULL);
+	snprintf(args, sizeof(args), "poll-cpu=%d", some_cpu);
+	accepted(args);
+	snprintf(args, sizeof(args), "poll-cpu=[%d]", some_cpu);
+	accepted(args);
+	snprintf(args, sizeof(args), "poll-cpu=[%d-%d],queues=4", some_cpu, some_cpu);
+	accepted(args);
+}
+
+static void
+values_that_are_none_are_refused_by_name(void **state)
+{
+	static const char *const bad[] = {
+		"queues=0", "queues=65", "queues=-1", "queues=+1", "queues= 1", "queues=1 ",
+		"queues=0x4", "queues=4x", "queues=99999999999999999999999", "queues=",
+		"mac=", "mac=1", "mac=02:00:00:00:00", "mac=02:00:00:00:00:01:02",
+		"mac=00:00:00:00:00:00", "mac=01:00:00:00:00:01", "mac=ff:ff:ff:ff:ff:ff",
+		"mac=02:00:00:00:00:0g", "mtu=0", "mtu=67", "mtu=65536", "mtu=1500b",
+		"port=", "port=Wire", "port=wire2", "port=loop", "idle=", "idle=no",
+		"idle=Sleep", "poll-cpu=", "poll-cpu=x", "poll-cpu=-1", "poll-cpu=1024",
+		"poll-cpu=[]", "poll-cpu=[1-]", "poll-cpu=[0-16]", "poll-cpu=[3-2]",
+		"poll-cpu=[1,1]", "poll-cpu=[0-2,1]", "poll-cpu=[0,]", "poll-cpu=0-99999",
+		"poll-cpu=[0]x", "poll-cpu=1023", "poll-cpu=[1022-1023]",
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < DIM(bad); i++) {
+		char key[32];
+
+		snprintf(key, sizeof(key), "%.*s", (int)strcspn(bad[i], "="), bad[i]);
+		refused(bad[i], key);
+	}
+}
+
+static void
+messages_tell_what_is_expected(void **state)
+{
+	(void)state;
+	refused("queues=65", "1 to 64");
+	refused("queues=65", "queues=65");
+	refused("mtu=9", "68 to 65535");
+	refused("mac=1", "unicast");
+	refused("port=x", "loopback or wire");
+	refused("idle=x", "busy or sleep");
+	refused("poll-cpu=x", "CPU");
+	/* with the device's name */
+	refused("queues=65", "vdpa_vfn0");
+}
+
+static void
+key_without_value_is_refused_by_name(void **state)
+{
+	(void)state;
+	refused("queues", "queues");
+	refused("mac", "mac");
+	refused("mtu", "mtu");
+	refused("port", "port");
+	refused("peer,port=wire", "peer");
+	refused("poll-cpu", "poll-cpu");
+	refused("idle", "idle");
+}
+
+static void
+unknown_and_repeated_keys_are_refused_by_name(void **state)
+{
+	(void)state;
+	refused("queue=4", "\"queue\"");
+	refused("queues=4,foo=1", "\"foo\"");
+	refused("Queues=4", "\"Queues\"");
+	refused("foo", "\"foo\"");
+	refused("queues=4,queues=4", "\"queues\"");
+	refused("idle=sleep,queues=1,idle=busy", "\"idle\"");
+	refused("poll-cpu=[0],poll-cpu=0", "\"poll-cpu\"");
+}
+
+static void
+malformed_arguments_are_refused(void **state)
+{
+	char many[512] = "queues=1";
+	int i;
+
+	(void)state;
+	refused("poll-cpu=[0", "poll-cpu=[0");
+	refused("=4", "vdpa_vfn0");
+	for (i = 0; i < 40; i++)
+		snprintf(many + strlen(many), sizeof(many) - strlen(many), ",k%d=1", i);
+	refused(many, "vdpa_vfn0");
+}
+
+static void
+peer_needs_a_wire_and_is_not_oneself(void **state)
+{
+	char args[128] = "port=wire,peer=";
+
+	(void)state;
+	refused("peer=vdpa_vfn1", "peer");
+	refused("port=loopback,peer=vdpa_vfn1", "peer");
+	refused("port=wire,peer=vdpa_vfn0", "peer");
+	refused("port=wire,peer=", "peer");
+	memset(args + strlen(args), 'n', 64);
+	refused(args, "peer");
+}
+
+static void
+name_that_is_too_long_is_refused(void **state)
+{
+	char name[80] = "vdpa_vfn";
+
+	(void)state;
+	memset(name + strlen(name), '1', 64);
+	name[70] = '\0';
+	assert_true(rte_vdev_init(name, "") != 0);
+	assert_null(device(name));
+}
+
+/* ---- the registered device ---- */
+
+static void
+device_tells_pairs_and_features(void **state)
+{
+	struct rte_vdpa_device *dev;
+	uint32_t pairs = 0;
+	uint64_t features = 0, protocol = 0;
+
+	(void)state;
+	assert_int_equal(rte_vdev_init("vdpa_vfn0", "queues=7,mtu=9000"), 0);
+	dev = device("vdpa_vfn0");
+	assert_non_null(dev);
+	assert_string_equal(rte_dev_name(rte_vdpa_get_rte_device(dev)), "vdpa_vfn0");
+	assert_int_equal(rte_vdpa_get_queue_num(dev, &pairs), 0);
+	assert_int_equal(pairs, 7);
+	assert_int_equal(rte_vdpa_get_features(dev, &features), 0);
+	assert_true(features & BIT(VIRTIO_F_VERSION_1));
+	assert_true(features & BIT(VIRTIO_F_RING_PACKED));
+	assert_true(features & BIT(VIRTIO_NET_F_MQ));
+	assert_true(features & BIT(VIRTIO_NET_F_MTU));
+	assert_true(features & BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+	/* vhost-user cannot carry it */
+	assert_false(features & BIT(VIRTIO_F_RING_RESET));
+	assert_int_equal(rte_vdpa_get_protocol_features(dev, &protocol), 0);
+	assert_true(protocol & BIT(VHOST_USER_PROTOCOL_F_MQ));
+	assert_true(protocol & BIT(VHOST_USER_PROTOCOL_F_CONFIG));
+	/* no queue pairs more, no MTU: not offered */
+	assert_int_equal(rte_vdev_init("vdpa_vfn1", ""), 0);
+	assert_int_equal(rte_vdpa_get_features(device("vdpa_vfn1"), &features), 0);
+	assert_false(features & (BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU)));
+}
+
+static void
+statistics_have_names_and_a_range_of_queues(void **state)
+{
+	struct rte_vdpa_stat_name names[VFN_STAT_MAX + 2];
+	struct rte_vdpa_stat stats[VFN_STAT_MAX + 2];
+	struct rte_vdpa_device *dev;
+	int n, i, j;
+
+	(void)state;
+	assert_int_equal(rte_vdev_init("vdpa_vfn0", "queues=2"), 0);
+	dev = device("vdpa_vfn0");
+	n = rte_vdpa_get_stats_names(dev, NULL, 0);
+	assert_int_equal(n, VFN_STAT_MAX);
+	assert_int_equal(rte_vdpa_get_stats_names(dev, names, n), n);
+	for (i = 0; i < n; i++) {
+		assert_true(names[i].name[0] != '\0');
+		for (j = 0; j < i; j++)
+			assert_string_not_equal(names[i].name, names[j].name);
+	}
+	assert_string_equal(names[VFN_STAT_DROPPED_NO_PEER].name, "dropped_no_peer");
+	for (i = 0; i <= 4; i++) {
+		assert_int_equal(rte_vdpa_get_stats(dev, i, stats, n), n);
+		for (j = 0; j < n; j++) {
+			assert_int_equal(stats[j].id, j);
+			assert_int_equal(stats[j].value, 0);
+		}
+		assert_int_equal(rte_vdpa_reset_stats(dev, i), 0);
+	}
+	/* fewer than there are; more than there are */
+	stats[1].id = 4711;
+	assert_int_equal(rte_vdpa_get_stats(dev, 0, stats, 1), 1);
+	assert_int_equal(stats[1].id, 4711);
+	assert_int_equal(rte_vdpa_get_stats(dev, 0, stats, n + 2), n);
+	logged();
+	assert_true(rte_vdpa_get_stats(dev, 5, stats, n) < 0);
+	assert_non_null(strstr(logged(), "no queue 5"));
+	assert_true(rte_vdpa_get_stats(dev, UINT16_MAX, stats, n) < 0);
+	assert_true(rte_vdpa_reset_stats(dev, 5) < 0);
+	assert_true(rte_vdpa_reset_stats(dev, UINT16_MAX) < 0);
+}
+
+static uint64_t
+value(struct rte_vdpa_device *dev, unsigned int queue, enum vfn_stat stat)
+{
+	struct rte_vdpa_stat stats[VFN_STAT_MAX];
+
+	assert_int_equal(rte_vdpa_get_stats(dev, queue, stats, VFN_STAT_MAX), VFN_STAT_MAX);
+	return stats[stat].value;
+}
+
+static void
+statistics_start_from_zero_at_a_reset(void **state)
+{
+	static struct frame f;
+	struct rte_vdpa_device *dev;
+	unsigned int i, round;
+	struct guest *g;
+
+	assert_int_equal(rte_vdev_init("vdpa_vfn0", ""), 0);
+	dev = device("vdpa_vfn0");
+	/* in librte_vhost's place */
+	g = guest_open(&(struct guest_conf){.link = vfn_dev_by_vdpa(dev)->link});
+	frame_make(&f, 1, 100);
+	for (round = 1; round <= 3; round++) {
+		rx_post(g, 0, round, 2048, 1);
+		for (i = 0; i < round; i++)
+			frame_passes(g, 1, g, 0, &f);
+		for (i = 0; i < 2; i++) {
+			assert_int_equal(value(dev, i, VFN_STAT_PACKETS), round);
+			assert_int_equal(value(dev, i, VFN_STAT_BYTES), 100 * round);
+		}
+		assert_int_equal(rte_vdpa_reset_stats(dev, 0), 0);
+		assert_int_equal(value(dev, 0, VFN_STAT_PACKETS), 0);
+		/* that queue's only */
+		assert_int_equal(value(dev, 1, VFN_STAT_BYTES), 100 * round);
+		assert_int_equal(rte_vdpa_reset_stats(dev, 1), 0);
+	}
+	/* the function's own counters go on */
+	assert_int_equal(stat_of(g, 0, VFN_STAT_PACKETS), 6);
+	guests_close(state);
+}
+
+static void
+removed_device_can_be_plugged_again(void **state)
+{
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 20; i++) {
+		assert_int_equal(rte_eal_hotplug_add("vdev", "vdpa_vfn0", i & 1 ? "idle=sleep" :
+				"queues=64"), 0);
+		assert_non_null(device("vdpa_vfn0"));
+		assert_int_equal(rte_eal_hotplug_remove("vdev", "vdpa_vfn0"), 0);
+		assert_null(device("vdpa_vfn0"));
+	}
+	assert_true(rte_eal_hotplug_remove("vdev", "vdpa_vfn0") < 0);
+}
+
+static void
+name_can_be_used_once(void **state)
+{
+	(void)state;
+	assert_int_equal(rte_vdev_init("vdpa_vfn0", "queues=3"), 0);
+	assert_true(rte_vdev_init("vdpa_vfn0", "queues=2") < 0);
+	assert_non_null(device("vdpa_vfn0"));
+}
+
+static void
+wired_devices_take_one_peer_each(void **state)
+{
+	(void)state;
+	assert_int_equal(rte_vdev_init("vdpa_vfn0", "port=wire"), 0);
+	assert_int_equal(rte_vdev_init("vdpa_vfn1", "port=wire,peer=vdpa_vfn0"), 0);
+	logged();
+	assert_true(rte_vdev_init("vdpa_vfn2", "port=wire,peer=vdpa_vfn0") < 0);
+	assert_non_null(strstr(logged(), "peer=vdpa_vfn0"));
+	assert_null(device("vdpa_vfn2"));
+	/* the end is free again when the other one went */
+	assert_int_equal(rte_vdev_uninit("vdpa_vfn1"), 0);
+	assert_int_equal(rte_vdev_init("vdpa_vfn2", "port=wire,peer=vdpa_vfn0"), 0);
+}
+
+/* Function and link are the same for everybody: look from a link of our own. */
+static void
+device_is_wired_to_the_peer_it_names(void **state)
+{
+	static struct frame f;
+	struct guest *g;
+
+	assert_int_equal(rte_vdev_init("vdpa_vfn0", "port=wire,peer=probe"), 0);
+	g = guest_open(&(struct guest_conf){.name = "probe", .port = VFN_PORT_WIRE});
+	assert_int_equal(reg_get(g, &g->device, FIELD(struct virtio_net_config, status)),
+		VIRTIO_NET_S_LINK_UP);
+	/* nobody has set it up yet */
+	frame_make(&f, 1, 100);
+	tx_send(g, 1, &f);
+	tx_wait(g, 1, 1);
+	assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_NO_PEER), 1);
+	assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
+	assert_int_equal(reg_get(g, &g->device, FIELD(struct virtio_net_config, status)), 0);
+	guests_close(state);
+}
+
+static void
+poller_threads_come_and_go_with_the_device(void **state)
+{
+	unsigned int before = 0, during = 0, after = 0, *count[] = {&before, &during, &after}, i;
+	struct dirent *e;
+	char args[32];
+
+	(void)state;
+	snprintf(args, sizeof(args), "poll-cpu=%d", some_cpu);
+	for (i = 0; i < 3; i++) {
+		DIR *dir = opendir("/proc/self/task");
+
+		while ((e = readdir(dir)) != NULL)
+			(*count[i])++;
+		closedir(dir);
+		if (i == 0)
+			assert_int_equal(rte_vdev_init("vdpa_vfn0", args), 0);
+		if (i == 1)
+			assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
+	}
+	assert_int_equal(during, before + 1);
+	assert_int_equal(after, before);
+}
+
+int
+main(void)
+{
+#define TEST(test) cmocka_unit_test_teardown(test, remove_all)
+	const struct CMUnitTest tests[] = {
+		TEST(each_argument_takes_its_values),
+		TEST(values_that_are_none_are_refused_by_name),
+		TEST(messages_tell_what_is_expected),
+		TEST(key_without_value_is_refused_by_name),
+		TEST(unknown_and_repeated_keys_are_refused_by_name),
+		TEST(malformed_arguments_are_refused),
+		TEST(peer_needs_a_wire_and_is_not_oneself),
+		TEST(name_that_is_too_long_is_refused),
+		TEST(device_tells_pairs_and_features),
+		TEST(statistics_have_names_and_a_range_of_queues),
+		TEST(statistics_start_from_zero_at_a_reset),
+		TEST(removed_device_can_be_plugged_again),
+		TEST(name_can_be_used_once),
+		TEST(wired_devices_take_one_peer_each),
+		TEST(device_is_wired_to_the_peer_it_names),
+		TEST(poller_threads_come_and_go_with_the_device),
+	};
+#undef TEST
+	cpu_set_t cpus;
+	int ret;
+
+	sched_getaffinity(0, sizeof(cpus), &cpus);
+	while (!CPU_ISSET(some_cpu, &cpus))
+		some_cpu++;
+	log_file = tmpfile();
+	if (log_file == NULL || fn_eal_init(NULL) < 0)
+		return 1;
+	rte_openlog_stream(log_file);
+	ret = run_list("args", tests, DIM(tests), NULL, 0);
+	rte_openlog_stream(stderr);
+	fclose(log_file);
+	/* with devices that are still there: EAL takes them away */
+	if (rte_vdev_init("vdpa_vfn0", "queues=2") != 0 || rte_eal_cleanup() != 0)
+		return 1;
+	return ret;
+}
