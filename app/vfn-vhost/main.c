@@ -103,7 +103,7 @@ static enum exit_code
 report_no_device(void)
 {
 	report("no vDPA device: load its driver (-d librte_vdpa_vfn.so) and name a function "
-	       "(--vdev vdpa_vfn0)");
+	       "(--vdev vdpa_vfn0); what was refused is in the log above");
 	return EXIT_NO_DEVICE;
 }
 

@@ -74,6 +74,10 @@ vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
 	struct vringh_region *table;
 	uint32_t i, n = 0;
 
+	if (len == 0 && iova == 0) {
+		dma_replace(fn, NULL, 0);
+		return 0;
+	}
 	if (len == 0 || iova + (len - 1) < iova)
 		return -EINVAL;
 	table = calloc(fn->nb_dma + 1, sizeof(*table));

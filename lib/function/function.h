@@ -45,8 +45,7 @@ struct vfn_queue {
 	/* Poller, or control while stopped. */
 	struct vringh vr;
 	uint64_t stats[VFN_STAT_MAX];
-	int call_fd;	     /* eventfd of the queue's vector, -1: none */
-	bool call_may_block; /* not O_NONBLOCK: ask before writing */
+	int call_fd; /* eventfd of the queue's vector, -1: none */
 	bool broken_told;
 
 	/* Control. */
@@ -194,12 +193,11 @@ void vfn_poller_remove(struct vfn_poller *poller, struct vfn_function *fn);
 void vfn_poller_add(struct vfn_poller *poller, struct vfn_function *fn);
 void vfn_poller_wake(struct vfn_poller *poller);
 void vfn_poller_numa_check(struct vfn_poller *poller, const struct vfn_queue *q);
-/* Room for one burst of each direction; the poller's own. */
-/* Space for one frame of any size. */
+/* Room for one burst of each direction, and for one frame of any size; the poller's own. */
+struct vringh_batch *vfn_poller_batch(struct vfn_poller *poller, unsigned int direction);
 uint8_t *vfn_poller_scratch(struct vfn_poller *poller);
 /* NUMA node of a CPU, or SOCKET_ID_ANY. */
 int vfn_cpu_node(unsigned int cpu);
-struct vringh_batch *vfn_poller_batch(struct vfn_poller *poller, unsigned int direction);
 
 /* net.c, ctrl.c: the net class. */
 #define VFN_NET_BURST	 32

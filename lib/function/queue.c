@@ -82,8 +82,8 @@ vfn_queue_enable(struct vfn_queue *q)
 	q->enabled = true;
 	q->suspended = false;
 	q->broken_told = false;
-	vfn_port_start(fn);
 	vfn_poller_numa_check(fn->poller[q->index / 2 % fn->nb_pollers], q);
+	vfn_port_start(fn);
 	FN_LOG(DEBUG, fn, "queue %u enabled, size %u, position 0x%x", q->index, q->size,
 		q->state.avail);
 }
@@ -104,7 +104,6 @@ static void
 queue_use_irq(struct vfn_queue *q)
 {
 	q->call_fd = q->vector == NO_VECTOR ? -1 : q->fn->irq_fd[q->vector];
-	q->call_may_block = q->call_fd >= 0 && !(fcntl(q->call_fd, F_GETFL) & O_NONBLOCK);
 }
 
 void
@@ -192,15 +191,15 @@ vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat)
 }
 
 /*
- * Any thread. The driver may have left the eventfd blocking: full means that an interrupt is
- * pending, so nothing is lost by not waiting.
+ * Any thread. Whether the eventfd blocks when it is full is up to the guest, at any time; full
+ * means that an interrupt is pending, so nothing is lost by not writing.
  */
 void
 vfn_eventfd_signal(int fd)
 {
 	struct pollfd pfd = {.fd = fd, .events = POLLOUT};
 
-	if ((fcntl(fd, F_GETFL) & O_NONBLOCK) || poll(&pfd, 1, 0) == 1)
+	if (poll(&pfd, 1, 0) == 1)
 		eventfd_write(fd, 1);
 }
 
@@ -210,10 +209,7 @@ vfn_queue_call(struct vfn_queue *q)
 {
 	if (!vringh_need_notify(&q->vr) || q->call_fd < 0)
 		return;
-	if (q->call_may_block)
-		vfn_eventfd_signal(q->call_fd);
-	else
-		eventfd_write(q->call_fd, 1);
+	vfn_eventfd_signal(q->call_fd);
 	q->stats[VFN_STAT_CALLS]++;
 }
 

@@ -49,7 +49,7 @@ enum vringh_perm {
 /** A range of bus addresses and the memory behind it. */
 struct vringh_region {
 	uint64_t iova;	/**< First bus address. */
-	uint64_t len;	/**< Bytes; iova + len does not wrap. */
+	uint64_t len;	/**< Bytes; the last one is at most at 2^64 - 1. */
 	uint8_t *host;	/**< Where the range is mapped in this process. */
 	uint32_t perm;	/**< enum vringh_perm. */
 };

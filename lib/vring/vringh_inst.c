@@ -98,7 +98,7 @@ walk_add(struct walk *w, const struct desc *d)
 	w->write = write;
 	if (*total + (uint64_t)left > UINT32_MAX)
 		return VRINGH_E_LEN;
-	if (addr + left < addr)
+	if (left > 0 && addr + (left - 1) < addr)
 		return VRINGH_E_ADDR;
 	*total += left;
 	while (left > 0) {
@@ -152,7 +152,7 @@ walk_table(struct walk *w, const struct desc *outer, bool packed)
 
 	if (n == 0 || outer->len % sizeof(struct vring_desc) != 0 || n > w->vr->size)
 		return VRINGH_E_TABLE;
-	if (outer->addr + outer->len < outer->addr)
+	if (outer->addr + (outer->len - 1) < outer->addr)
 		return VRINGH_E_ADDR;
 	for (seen = 0; seen < n; seen++) {
 		union {

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
@@ -128,6 +129,15 @@ queue_stop(struct vfn_dev *dev, uint16_t queue)
 	dev->started[queue] = false;
 }
 
+/* Touching what is mapped behind a file's end would be a bus error. */
+static bool
+shorter_than(int fd, uint64_t end)
+{
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size < end;
+}
+
 static int
 map_memory(struct vfn_dev *dev)
 {
@@ -151,11 +161,13 @@ map_memory(struct vfn_dev *dev)
 			.writable = true,
 		};
 
-		ret = dev->link->ops->dma_map(dev->link, &map);
+		ret = shorter_than(map.fd, map.offset + map.len) ? -EFBIG :
+			dev->link->ops->dma_map(dev->link, &map);
 		if (ret < 0)
 			DEV_LOG(ERR, dev, "memory region %u (0x%" PRIx64 ", %" PRIu64 " bytes) is "
 				"refused: %s", i, map.iova, map.len,
-				ret == -EEXIST ? "it overlaps another" : strerror(-ret));
+				ret == -EEXIST ? "it overlaps another" :
+				ret == -EFBIG ? "its file is shorter" : strerror(-ret));
 	}
 	free(mem);
 	return ret;
@@ -165,7 +177,8 @@ static void
 release(struct vfn_dev *dev)
 {
 	vfn_pci_reset(dev);
-	dev->link->ops->dma_unmap(dev->link, 0, UINT64_MAX);
+	if (dev->link->ops->dma_unmap(dev->link, 0, 0) < 0)
+		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
 }
 
 int

@@ -59,7 +59,8 @@ struct vfn_dev {
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
-	struct vfn_place common, notify, device, vendor;
+	struct vfn_place common, notify, device, vendor, stats;
+	uint32_t stats_step; /* bytes from one queue's to the next's */
 	uint64_t features; /* offered by the function */
 	uint16_t nb_queues;
 	uint16_t max_pairs;
@@ -82,6 +83,7 @@ int vfn_pci_driver_ok(struct vfn_dev *dev);
 void vfn_pci_reset(struct vfn_dev *dev);
 int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
 int vfn_conf_start(struct vfn_dev *dev, int vid);

@@ -161,6 +161,10 @@ vfn_pci_init(struct vfn_dev *dev)
 	dev->nb_queues = COMMON_READ(dev, num_queues);
 	dev->max_pairs = reg_read(dev, &dev->device,
 		offsetof(struct virtio_net_config, max_virtqueue_pairs), sizeof(uint16_t));
+	dev->stats = (struct vfn_place){.region = dev->vendor.region,
+		.offset = VENDOR_READ(dev, stats_offset)};
+	dev->stats_step = VENDOR_READ(dev, stats_step);
+	dev->stats.length = dev->nb_queues * dev->stats_step;
 	if (dev->nb_queues > VFN_MAX_QUEUES || 2 * dev->max_pairs >= dev->nb_queues)
 		return -ENODEV;
 	return 0;
@@ -258,4 +262,11 @@ vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring
 	ring->used = VENDOR_READ(dev, queue_used);
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
+}
+
+int
+vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX])
+{
+	return place_read(dev, &dev->stats, queue * dev->stats_step, value,
+		VFN_STAT_MAX * sizeof(value[0]));
 }

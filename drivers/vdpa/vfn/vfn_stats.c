@@ -40,8 +40,7 @@ read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_STAT_MAX])
 		DEV_LOG(ERR, dev, "there is no queue %d, only 0 to %u", queue, dev->nb_queues - 1);
 		return -EINVAL;
 	}
-	return dev->link->ops->read(dev->link, VFN_REGION_BAR0, VFN_OFF_STATS +
-		(uint64_t)queue * VFN_STATS_STEP, value, VFN_STAT_MAX * sizeof(value[0]));
+	return vfn_pci_stats(dev, queue, value);
 }
 
 int

@@ -147,6 +147,7 @@ vfn_set_features(int vid)
 	return dev_by_vid(vid) != NULL ? 0 : -ENODEV;
 }
 
+/* The size is the front-end's, unchecked; the buffer is the message's (vhost-user protocol). */
 static int
 vfn_get_config(int vid, uint8_t *config, uint32_t size)
 {
@@ -154,6 +155,7 @@ vfn_get_config(int vid, uint8_t *config, uint32_t size)
 
 	if (dev == NULL)
 		return -ENODEV;
+	size = RTE_MIN(size, 256u);
 	memset(config, 0, size);
 	return dev->link->ops->read(dev->link, dev->device.region, dev->device.offset, config,
 		RTE_MIN(size, dev->device.length));

@@ -21,8 +21,8 @@
 
 /** Memory that the function may reach. */
 struct vfn_dma_map {
-	uint64_t iova;	 /**< Bus address; iova + len does not wrap. */
-	uint64_t len;	 /**< Bytes, at least 1. */
+	uint64_t iova;	 /**< Bus address. */
+	uint64_t len;	 /**< Bytes, at least 1; the last one is at most at 2^64 - 1. */
 	void *host;	 /**< Mapping in this process, for links inside it. */
 	int fd;		 /**< The memory as a file for links to other processes, or -1. */
 	uint64_t offset; /**< Of the range in fd. */
@@ -42,7 +42,7 @@ struct vfn_link_ops {
 		const void *buf, size_t len);
 	/** Let the function reach memory. -EEXIST if the range overlaps a mapped one. */
 	int (*dma_map)(struct vfn_link *link, const struct vfn_dma_map *map);
-	/** Take back all maps inside the range. -EINVAL if it would cut one in two. */
+	/** Take back all maps inside the range; 0, 0: all. -EINVAL if it would cut one in two. */
 	int (*dma_unmap)(struct vfn_link *link, uint64_t iova, uint64_t len);
 	/** Eventfd that an MSI-X vector signals, -1 for none. The link keeps a duplicate. */
 	int (*set_irq)(struct vfn_link *link, unsigned int vector, int fd);

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A Linux guest in stock QEMU whose network cards are vhost-user sockets.
+
+Needs no KVM (TCG only). The kernel's log goes to a file, commands go over a virtio-serial
+port; a Guest leaves no process, socket or file behind, however its block ends.
+"""
+
+import base64
+import contextlib
+import functools
+import itertools
+import json
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .image import ImageError, image, missing, which
+
+__all__ = ["Guest", "GuestError", "Job", "Nic", "Result", "ImageError", "image", "missing"]
+
+QEMU = "qemu-system-x86_64"
+BOOT_SECONDS = 180  # 3-6 s on a quiet machine; only a bound for a guest that hangs
+COMMAND_SECONDS = 120
+STOP_SECONDS = 10
+# A busy host spoils the calibration of the TSC: HPET needs none. An NMI makes a guest that hangs
+# say where.
+KERNEL_ARGUMENTS = ("console=ttyS0 loglevel=6 net.ifnames=0 panic=0 tsc=unstable clocksource=hpet "
+                    "unknown_nmi_panic")
+
+
+class GuestError(Exception):
+    """The guest or QEMU did something else than it was told; the message carries the logs' ends."""
+
+
+@dataclass
+class Nic:
+    """One vhost-user network card.
+
+    `queues` counts pairs. `server`: QEMU listens and the backend connects. `props` are properties
+    of virtio-net-pci, such as {"packed": "on"}.
+    """
+    socket: str
+    mac: str
+    queues: int = 1
+    server: bool = False
+    props: dict = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """Exit status and output (stdout and stderr as they came) of a command in the guest."""
+    rc: int
+    out: str
+
+
+class Job:
+    """A command that runs in the guest while other commands do."""
+
+    def __init__(self, guest, number, command):
+        self._guest = guest
+        self._base = f"/tmp/job.{number}"
+        self.command = command
+
+    def done(self):
+        return self._guest.run(f"test -e {self._base}.rc", check=False).rc == 0
+
+    def wait(self, check=True, timeout=COMMAND_SECONDS):
+        """Result of the command, once it has ended."""
+        ended = self._guest.run(
+            f"until test -e {self._base}.rc; do sleep 0.1; done; cat {self._base}.rc",
+            check=False, timeout=timeout)
+        out = self._guest.run(f"cat {self._base}.out").out
+        if ended.rc != 0:
+            raise GuestError(self._guest.explain(
+                f"not finished after {timeout} s: {self.command}\n{out}"))
+        result = Result(int(ended.out), out)
+        if check and result.rc != 0:
+            raise GuestError(self._guest.explain(
+                f"exit status {result.rc}: {self.command}\n{out}"))
+        return result
+
+
+@functools.lru_cache(maxsize=None)
+def _qemu_major():
+    text = subprocess.run([QEMU, "--version"], text=True, capture_output=True).stdout
+    return int(re.search(r"version (\d+)", text)[1])
+
+
+class Guest:
+    """`with Guest([Nic(...)]) as guest:` starts QEMU; boot() waits until commands can run.
+
+    Start several guests before the first boot() and they boot side by side. Cards appear in the
+    guest as eth0, eth1, ... in the order given.
+    """
+
+    def __init__(self, nics, name="guest", cpus=1, memory=384):
+        self.name = name
+        self.nics = list(nics)
+        self.cpus = cpus
+        self.memory = memory
+        self.boot_id = None
+        self._dir = None
+        self._qemu = None
+        self._control = None
+        self._qmp = None
+        self._buffer = b""
+        self._numbers = itertools.count(1)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is not None:
+            print(self.explain("test failed"))
+        self.stop()
+
+    # Life of the QEMU process.
+
+    def start(self):
+        """Start QEMU, anew if it was stopped or killed."""
+        assert self._qemu is None, "already started"
+        kernel, initramfs = image()
+        self._dir = Path(tempfile.mkdtemp(prefix="vfn-guest-"))
+        try:
+            with open(self._dir / "qemu.log", "wb") as log:
+                # Also when this process is killed, QEMU must not survive it.
+                self._qemu = subprocess.Popen(
+                    [which("setpriv"), "--pdeathsig", "KILL", *self._argv(kernel, initramfs)],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._control = self._connect("control")
+        except BaseException:
+            self._release()
+            raise
+
+    def stop(self):
+        """End QEMU: asked politely, then by SIGTERM, then by SIGKILL. Does nothing when stopped."""
+        try:
+            if self.alive():
+                for ask in (lambda: self.qmp("quit"), self._qemu.terminate):
+                    try:
+                        ask()
+                        self._qemu.wait(STOP_SECONDS)
+                        break
+                    except (GuestError, OSError, subprocess.TimeoutExpired):
+                        continue
+        finally:
+            self._release()
+
+    def kill(self):
+        """SIGKILL: the backend's peer is gone between two instructions."""
+        self._qemu.send_signal(signal.SIGKILL)
+        self._release()
+
+    def reset(self):
+        """Press the reset button; boot() then waits for the new kernel."""
+        self.qmp("system_reset")
+
+    def alive(self):
+        return self._qemu is not None and self._qemu.poll() is None
+
+    def _release(self):
+        for channel in (self._control, self._qmp):
+            if channel is not None:
+                channel.close()
+        if self._qemu is not None:
+            if self._qemu.poll() is None:
+                self._qemu.kill()
+            self._qemu.wait()
+        if self._dir is not None:
+            shutil.rmtree(self._dir, ignore_errors=True)
+        for nic in self.nics:
+            if nic.server:  # a killed QEMU leaves the socket it listened on
+                Path(nic.socket).unlink(missing_ok=True)
+        self._control = self._qmp = self._qemu = self._dir = None
+        self._buffer = b""
+
+    def _argv(self, kernel, initramfs):
+        argv = [
+            QEMU, "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
+            "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", str(self.cpus),
+            "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
+            "-m", f"{self.memory}M", "-numa", "node,memdev=ram",
+            "-kernel", str(kernel), "-initrd", str(initramfs),
+            "-append", KERNEL_ARGUMENTS,
+            "-chardev", f"file,id=console,path={self._dir}/console.log",
+            "-serial", "chardev:console",
+            "-chardev", f"socket,id=control,path={self._dir}/control,server=on,wait=off",
+            # Not a second UART: under load, QEMU's now and then loses an interrupt for good.
+            "-device", "virtio-serial-pci,disable-legacy=on",
+            "-device", "virtserialport,chardev=control,name=control",
+            "-qmp", f"unix:{self._dir}/qmp,server=on,wait=off",
+        ]
+        for number, nic in enumerate(self.nics):
+            props = {"mac": nic.mac, "disable-legacy": "on"}
+            if _qemu_major() < 10:
+                props["vectors"] = "0"  # 7.2 under TCG crashes with MSI-X and vhost-user
+            if nic.queues > 1:
+                props["mq"] = "on"
+            props.update(nic.props)
+            role = ",server=on,wait=off" if nic.server else ""
+            argv += [
+                "-chardev", f"socket,id=chr{number},path={nic.socket}{role}",
+                "-netdev", f"vhost-user,id=net{number},chardev=chr{number},queues={nic.queues}",
+                "-device", ",".join([f"virtio-net-pci,netdev=net{number}",
+                                     *(f"{key}={value}" for key, value in props.items())]),
+            ]
+        return argv
+
+    def _connect(self, name):
+        """Connect to a socket QEMU is about to listen on."""
+        channel = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                channel.connect(str(self._dir / name))
+                channel.setblocking(False)
+                return channel
+            except (FileNotFoundError, ConnectionRefusedError):
+                if not self.alive() or time.monotonic() > deadline:
+                    channel.close()
+                    raise GuestError(self.explain("QEMU did not start")) from None
+                time.sleep(0.02)
+
+    # What is said to it.
+
+    def boot(self):
+        """Wait until a (re)started guest runs commands; returns self."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            words = self._line(deadline, "boot").split()
+            if len(words) == 2 and words[0] == "READY" and words[1] != self.boot_id:
+                self.boot_id = words[1]
+                return self
+
+    def run(self, command, check=True, timeout=COMMAND_SECONDS):
+        """Run a shell script in the guest. check: a status other than 0 raises GuestError.
+
+        A script that runs longer than `timeout` seconds is killed and has status 137.
+        """
+        number = str(next(self._numbers))
+        self._send(f"{number} {timeout} {base64.b64encode(command.encode()).decode()}\n")
+        deadline = time.monotonic() + timeout + 60
+        rc = None
+        text = []
+        while True:
+            words = self._line(deadline, command).split()
+            if rc is None:
+                if len(words) == 3 and words[:2] == ["BEGIN", number]:
+                    rc = int(words[2])
+            elif words == ["END", number]:
+                break
+            else:
+                text += words
+        result = Result(rc, base64.b64decode("".join(text)).decode(errors="replace"))
+        if check and rc != 0:
+            raise GuestError(self.explain(f"exit status {rc}: {command}\n{result.out}"))
+        return result
+
+    def spawn(self, command):
+        """Start a shell script in the background; returns its Job."""
+        job = Job(self, next(self._numbers), command)
+        script = base64.b64encode(command.encode()).decode()
+        self.run(f"base={job._base}\n"
+                 f"echo {script} | base64 -d >$base\n"
+                 "(sh $base >$base.out 2>&1; echo $? >$base.tmp; mv $base.tmp $base.rc)"
+                 " >/dev/null 2>&1 &")
+        return job
+
+    def read(self, path):
+        """Contents of a small file in the guest, without the newline at its end."""
+        return self.run(f"cat {path}").out.rstrip("\n")
+
+    def features(self, nic=0):
+        """Numbers of the feature bits that the driver of a card negotiated."""
+        bits = self.read(f"/sys/class/net/eth{nic}/device/features")
+        return {number for number, bit in enumerate(bits) if bit == "1"}
+
+    def statistic(self, name, nic=0):
+        """One of the kernel's counters of a card, such as "rx_packets"."""
+        return int(self.read(f"/sys/class/net/eth{nic}/statistics/{name}"))
+
+    def queue_packets(self, direction, nic=0):
+        """{queue: packets} the driver of a card counted; direction is "rx" or "tx"."""
+        text = self.run(f"ethtool -S eth{nic}").out
+        found = re.findall(rf"{direction}_queue_(\d+)_packets: (\d+)", text)
+        return {int(queue): int(packets) for queue, packets in found}
+
+    def snmp(self, name):
+        """One of the IPv4 stack's counters, such as "Ip.FragCreates" or "Tcp.InCsumErrors"."""
+        table, key = name.split(".")
+        rows = [line.split()[1:] for line in self.read("/proc/net/snmp").splitlines()
+                if line.startswith(table + ":")]
+        return int(dict(zip(*rows))[key])
+
+    def qmp(self, command, **arguments):
+        """Run a QMP command; returns what it returns."""
+        if self._qmp is None:
+            self._qmp = self._connect("qmp")
+            self._qmp.settimeout(COMMAND_SECONDS)
+            self._qmp_file = self._qmp.makefile("r")
+            self._qmp_file.readline()  # greeting
+            self.qmp("qmp_capabilities")
+        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        self._qmp.sendall(json.dumps(request).encode() + b"\n")
+        for line in self._qmp_file:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise GuestError(self.explain(f"QMP {command}: {answer['error']['desc']}"))
+            if "return" in answer:
+                return answer["return"]
+        raise GuestError(self.explain(f"QMP {command}: connection closed"))
+
+    def explain(self, message):
+        """The message with the ends of the guest's and of QEMU's log."""
+        state = "not started"
+        if self._qemu is not None:
+            code = self._qemu.poll()
+            state = "running" if code is None else f"QEMU ended with status {code}"
+        parts = [f"{self.name} ({state}): {message}"]
+        for name in ("console.log", "qemu.log"):
+            path = self._dir / name if self._dir is not None else None
+            if path is not None and path.exists():
+                text = path.read_bytes()[-4000:].decode(errors="replace").replace("\r", "")
+                parts.append(f"--- {self.name} {name}\n{text.rstrip()}")
+        return "\n".join(parts)
+
+    def _say_where(self):
+        """Have a guest that hangs write its stack to the console."""
+        with contextlib.suppress(GuestError, OSError, ValueError):
+            self.qmp("inject-nmi")
+            deadline = time.monotonic() + STOP_SECONDS
+            while (b"end Kernel panic" not in (self._dir / "console.log").read_bytes()
+                   and time.monotonic() < deadline):
+                time.sleep(0.1)
+
+    def _send(self, text):
+        if self._control is None:
+            raise GuestError(self.explain("not running"))
+        data = text.encode()
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while data:
+            _, ready, _ = select.select([], [self._control], [], 1)
+            try:
+                if ready:
+                    data = data[self._control.send(data):]
+            except OSError as error:
+                raise GuestError(self.explain(f"control channel: {error}")) from None
+            if data and time.monotonic() > deadline:
+                raise GuestError(self.explain("takes no commands"))
+
+    def _line(self, deadline, what):
+        """Next line the guest said on the control channel."""
+        while b"\n" not in self._buffer:
+            if self._control is None:
+                raise GuestError(self.explain(f"not running: {what}"))
+            ready, _, _ = select.select([self._control], [], [], 1)
+            if ready:
+                try:
+                    data = self._control.recv(65536)
+                except OSError:
+                    data = b""
+                if not data:
+                    self._qemu.wait(STOP_SECONDS)
+                    raise GuestError(self.explain(f"QEMU is gone: {what}"))
+                self._buffer += data
+            elif b"Kernel panic" in (self._dir / "console.log").read_bytes():
+                raise GuestError(self.explain(f"kernel panic: {what}"))
+            elif time.monotonic() > deadline:
+                self._say_where()
+                raise GuestError(self.explain(f"no answer: {what}"))
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line.decode(errors="replace")

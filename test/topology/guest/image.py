@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Kernel and initramfs of the test guests, made of stock Debian parts and kept in a cache.
+
+The cache is $VFN_CACHE, else $XDG_CACHE_HOME/vfn, else ~/.cache/vfn. One process builds at a time
+(a lock in the cache), and what it built appears by a rename: a cache entry is whole or not there.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+META_PACKAGE = "linux-image-cloud-amd64"
+MODULES = ("virtio_pci", "virtio_console", "virtio_net")  # what they depend on is read from the modules themselves
+# Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
+TOOLS = ("ethtool", "nc.openbsd")
+PACKAGES = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "ethtool": "ethtool",
+    "nc.openbsd": "netcat-openbsd",
+    "setpriv": "util-linux",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+}
+INIT = Path(__file__).with_name("init")
+
+
+class ImageError(Exception):
+    """No kernel or no initramfs; the message says what is missing."""
+
+
+def which(name):
+    """Path of a program; the administrator's directories count for an ordinary user too."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def missing():
+    """Debian packages a guest needs and this machine does not have."""
+    return sorted({package for name, package in PACKAGES.items() if which(name) is None})
+
+
+def cache_dir():
+    base = os.environ.get("VFN_CACHE")
+    if not base:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfn"
+    path = Path(base) / "guest"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def _locked(cache):
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # dropped by the close, or by the kernel when we die
+        for stale in cache.glob(".new-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+
+
+@contextlib.contextmanager
+def _new_entry(cache, name):
+    """A directory to fill that becomes `name` only if the block ends well."""
+    work = Path(tempfile.mkdtemp(prefix=".new-", dir=cache))
+    try:
+        yield work
+        work.chmod(0o755)
+        work.rename(cache / name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _apt(*argv, cwd=None):
+    done = subprocess.run(argv, cwd=cwd, env={**os.environ, "LC_ALL": "C"}, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode != 0:
+        raise ImageError(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def _kernel_candidate():
+    """(package, file name) of the newest cloud kernel apt knows of."""
+    found = re.search(r"Depends: (linux-image-\S+)", _apt("apt-cache", "depends", META_PACKAGE))
+    if found is None:
+        raise ImageError(f"apt knows no {META_PACKAGE}: run apt-get update")
+    uris = _apt("apt-get", "download", "--print-uris", found[1])
+    return found[1], next(word for word in uris.split() if word.endswith(".deb"))
+
+
+def _kernel(cache):
+    """Directory of an unpacked kernel package: apt's candidate, else the newest one in the cache."""
+    kept = sorted((path for path in cache.glob("linux-image-*") if path.is_dir()),
+                  key=lambda path: path.stat().st_mtime)
+    try:
+        package, deb = _kernel_candidate()
+        entry = cache / deb.removesuffix(".deb")
+        if not entry.exists():
+            with _new_entry(cache, entry.name) as work:
+                _apt("apt-get", "download", package, cwd=work)
+                archive = next(work.glob("*.deb"))
+                _apt("dpkg-deb", "-x", archive.name, ".", cwd=work)
+                archive.unlink()
+        return entry
+    except ImageError:
+        if not kept:
+            raise
+        return kept[-1]
+
+
+def _module(path):
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
+def _modules(kernel):
+    """[(name, contents)] in an order in which insmod works."""
+    files = {}
+    for path in sorted(kernel.glob("**/kernel/**/*.ko*")):
+        files[path.name.split(".ko")[0].replace("-", "_")] = path
+    ordered = {}
+
+    def add(name):
+        if name in ordered or name not in files:  # not there: built in
+            return
+        data = _module(files[name])
+        found = re.search(rb"\0depends=([^\0]*)", data)
+        for needed in filter(None, found[1].decode().split(",") if found else ()):
+            add(needed)
+        ordered[name] = data
+
+    for name in MODULES:
+        add(name)
+    return list(ordered.items())
+
+
+def _libraries(program):
+    """Shared libraries of a program, by the paths its loader will look under."""
+    listing = subprocess.run(["ldd", program], text=True, capture_output=True).stdout
+    return re.findall(r"(/\S+) \(0x", listing)
+
+
+def _record(name, mode, data, inode):
+    """One member of a "newc" cpio archive."""
+    header = "070701" + "".join(f"{value:08x}" for value in (
+        inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0))
+    head = header.encode() + name.encode() + b"\0"
+    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+
+
+def _cpio(files):
+    """Archive of {path: contents}; parents are added, everything is executable."""
+    out = []
+    made = set()
+    for name, data in files.items():
+        for parent in reversed(Path(name).parents):
+            if str(parent) != "." and parent not in made:
+                made.add(parent)
+                out.append(_record(str(parent), stat.S_IFDIR | 0o755, b"", len(out) + 1))
+        out.append(_record(name, stat.S_IFREG | 0o755, data, len(out) + 1))
+    out.append(_record("TRAILER!!!", 0, b"", 0))
+    return b"".join(out)
+
+
+def _initramfs(kernel):
+    files = {"init": INIT.read_bytes(), "bin/busybox": Path(which("busybox")).read_bytes()}
+    for tool in TOOLS:
+        path = which(tool)
+        files[f"bin/{tool}"] = Path(path).read_bytes()
+        for library in _libraries(path):
+            files[library.lstrip("/")] = Path(library).read_bytes()
+    modules = _modules(kernel)
+    files["modules/order"] = "".join(f"{name}.ko\n" for name, _ in modules).encode()
+    files.update((f"modules/{name}.ko", data) for name, data in modules)
+    return _cpio(files)
+
+
+@functools.lru_cache(maxsize=None)
+def image():
+    """(kernel, initramfs) as paths in the cache, built if they are not there.
+
+    Raises ImageError with the reason when neither apt nor the cache has a kernel.
+    """
+    cache = cache_dir()
+    with _locked(cache):
+        kernel = _kernel(cache)
+        archive = _initramfs(kernel)
+        entry = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}"
+        if not entry.exists():
+            with _new_entry(cache, entry.name) as work:
+                (work / "initramfs.cpio").write_bytes(archive)
+        return next(kernel.glob("boot/vmlinuz-*")), entry / "initramfs.cpio"
