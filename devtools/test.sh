@@ -13,7 +13,7 @@ usage: devtools/test.sh [SUITE...] [--sanitize] [--help] [-- RUNNER-ARGS]
 Installs what is missing, reserves hugepages, builds with warnings as errors, and runs the suites
 (all of them if none is named):
 
-  unit      the parts without EAL                           (meson test)
+  unit      the parts without EAL, and a build with clang   (meson test)
   driver    the vDPA driver inside EAL                      (meson test)
   topology  real clients: testpmd, QEMU guests, one process (pytest)
 
@@ -65,6 +65,8 @@ if [ $sanitize = yes ]; then
 else
 	dir=build
 	build $dir -Dbuildtype=release -Dwerror=true
+	# clang has warnings of its own
+	[[ " ${suites[*]} " != *" unit "* ]] || CC=clang build build-clang -Dwerror=true
 fi
 
 # meson_suite NAME [RUNNER-ARGS]: nothing to run is a failure, which meson itself passes over.
