@@ -115,11 +115,12 @@ vfn_ctrl_run(struct vfn_work *w)
 	return 0;
 }
 
-/* Control lock not held. No command is being carried out when this returns, nor will be. */
+/*
+ * Control lock not held, no poller has the control queue. No command is being carried out when
+ * this returns, nor will be.
+ */
 void
 vfn_ctrl_cancel(struct vfn_function *fn)
 {
-	/* Whoever sets it first schedules: from here on nobody does. */
-	__atomic_store_n(&fn->ctrl_scheduled, true, __ATOMIC_RELEASE);
 	rte_eal_alarm_cancel(carry_out, fn);
 }

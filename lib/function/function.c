@@ -73,12 +73,12 @@ vfn_function_create(const struct vfn_function_params *params, struct vfn_functio
 	return 0;
 }
 
+/* After a reset. */
 void
 vfn_function_destroy(struct vfn_function *fn)
 {
 	unsigned int i;
 
-	vfn_function_reset(fn);
 	TAILQ_REMOVE(&vfn_functions, fn, next);
 	vfn_port_close(fn);
 	for (i = 0; i < VFN_MAX_VECTORS; i++)

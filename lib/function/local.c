@@ -91,9 +91,15 @@ local_set_doorbell(struct vfn_link *link, unsigned int queue, int fd)
 static void
 local_close(struct vfn_link *link)
 {
-	vfn_ctrl_cancel(function(link));
+	struct vfn_function *fn = function(link);
+
+	/* After a reset no poller has the control queue; then what it scheduled can be cancelled. */
 	pthread_mutex_lock(&vfn_control_lock);
-	vfn_function_destroy(function(link));
+	vfn_function_reset(fn);
+	pthread_mutex_unlock(&vfn_control_lock);
+	vfn_ctrl_cancel(fn);
+	pthread_mutex_lock(&vfn_control_lock);
+	vfn_function_destroy(fn);
 	pthread_mutex_unlock(&vfn_control_lock);
 }
 

@@ -419,6 +419,8 @@ thread_start(struct vfn_poller *p)
 	}
 	ret = pthread_setaffinity_np(p->thread, sizeof(cpus), &cpus);
 	pthread_setname_np(p->thread, name);
+	if (p->cpu == ANY_CPU)
+		ret = 0; /* where it may not run anywhere else it stays */
 	if (ret != 0) {
 		VFN_LOG(ERR, "poll-cpu=%d: cannot run there: %s", p->cpu, strerror(ret));
 		__atomic_store_n(&p->quit, true, __ATOMIC_RELEASE);

@@ -126,6 +126,24 @@ functions_leave_nothing_behind(void **state)
 }
 
 static void
+replaced_eventfds_leave_nothing_behind(void **state)
+{
+	struct guest *g = guest_open(&(struct guest_conf){.sleep = true});
+	struct resources before = resources();
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 30; i++) {
+		assert_int_equal(g->link->ops->set_irq(g->link, i % 3, g->q[0].call), 0);
+		assert_int_equal(g->link->ops->set_doorbell(g->link, i % 2, g->q[0].kick), 0);
+		assert_true(g->link->ops->set_irq(g->link, 1, 12345) < 0);
+	}
+	/* vectors 1 and 2 had theirs, 0 is new */
+	assert_int_equal(g->link->ops->set_irq(g->link, 0, -1), 0);
+	assert_same(&before);
+}
+
+static void
 failed_creations_leave_nothing_behind(void **state)
 {
 	struct vfn_function_params params = {.name = "x", .max_pairs = 4, .nb_cpus = 2,
@@ -273,6 +291,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		PLAIN(all_64_pairs_work_and_can_be_enabled_again),
 		PLAIN(functions_leave_nothing_behind),
+		PLAIN(replaced_eventfds_leave_nothing_behind),
 		PLAIN(failed_creations_leave_nothing_behind),
 		PLAIN(memory_that_runs_out_is_an_error_and_comes_back),
 		PLAIN(peer_may_come_and_go_under_traffic),

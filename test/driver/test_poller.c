@@ -219,6 +219,7 @@ static void
 strange_doorbells_leave_the_queue_polled(void **state)
 {
 	struct guest *g = guest_open(&sleepy);
+	uint64_t start;
 	int fd[4], i;
 
 	(void)state;
@@ -230,6 +231,7 @@ strange_doorbells_leave_the_queue_polled(void **state)
 	rx_post(g, 0, 10, 2048, 1);
 	for (i = 0; i < 4; i++) {
 		g->link->ops->set_doorbell(g->link, 1, fd[i]);
+		nap_us(3000);
 		/* nobody kicks, and it works */
 		frame_make(&f, i, 100);
 		assert_true(tx_post(g, 1, &f, NULL, 0) >= 0);
@@ -237,9 +239,25 @@ strange_doorbells_leave_the_queue_polled(void **state)
 		rx_wait(g, 0, &got);
 		frames_equal(&got, &f);
 	}
+	assert_int_equal(g->link->ops->set_doorbell(g->link, 1, g->q[1].kick), 0);
+	/* the same for the receiver's, on which a sender without buffers waits */
+	queue_reset(g, 0);
+	queue_setup(g, 0);
+	assert_int_equal(g->link->ops->set_doorbell(g->link, 0, fd[0]), 0);
+	start = now_ms();
+	for (i = 0; i < 10; i++) {
+		tx_send(g, 1, &f);
+		nap_us(1000);
+		assert_true(mock_post(&g->q[0].drv, &(struct mock_buf){.len = 2048, .write = true},
+				1, 0, 0) >= 0);
+		mock_publish(&g->q[0].drv);
+		rx_wait(g, 0, &got);
+	}
+	assert_true(now_ms() - start < 500);
+	assert_int_equal(g->link->ops->set_doorbell(g->link, 0, g->q[0].kick), 0);
+	rx_post(g, 0, 1, 2048, 1);
 	for (i = 0; i < 3; i++)
 		close(fd[i]);
-	assert_int_equal(g->link->ops->set_doorbell(g->link, 1, g->q[1].kick), 0);
 	frame_make(&f, 9, 100);
 	tx_send(g, 1, &f);
 	rx_wait(g, 0, &got);
