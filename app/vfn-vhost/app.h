@@ -15,11 +15,11 @@
 enum exit_code {
 	EXIT_OK = 0,
 	EXIT_RUNTIME = 1,   /**< EAL or a socket failed */
-	EXIT_USAGE = 2,     /**< the command line is wrong */
+	EXIT_USAGE = 2,	    /**< the command line is wrong */
 	EXIT_NO_DEVICE = 3, /**< EAL found no vDPA device */
 };
 
-#define report(...) report_(__VA_ARGS__, "")
+#define report(...)	  report_(__VA_ARGS__, "")
 #define report_(fmt, ...) fprintf(stderr, "vfn-vhost: " fmt "%s\n", __VA_ARGS__)
 
 /** The command line; constant once parsed. */

@@ -99,8 +99,8 @@ print_stats(struct cmdline *cl, struct rte_vdpa_device *dev, uint16_t queue,
 	int i, n = rte_vdpa_get_stats(dev, queue, stats, nb_names);
 
 	if (n <= 0) {
-		cmdline_printf(cl, "%s gives no statistics of virtqueue %u.\n", vdpa_name(dev),
-			queue);
+		cmdline_printf(
+			cl, "%s gives no statistics of virtqueue %u.\n", vdpa_name(dev), queue);
 		return;
 	}
 	cmdline_printf(cl, "\tVirtq %u:\n", queue);
@@ -176,27 +176,29 @@ cmd_quit(void *parsed, struct cmdline *cl, void *data)
 
 #define WORD(field, word) TOKEN_STRING_INITIALIZER(struct command, field, word)
 
-static cmdline_parse_token_string_t
-	help_word = WORD(name, "help"),
-	list_word = WORD(name, "list"),
-	create_word = WORD(name, "create"),
-	stats_word = WORD(name, "stats"),
-	quit_word = WORD(name, "quit"),
-	path_arg = WORD(path, NULL),
-	device_arg = WORD(device, NULL),
-	queue_arg = WORD(queue, NULL);
+static cmdline_parse_token_string_t help_word = WORD(name, "help"), list_word = WORD(name, "list"),
+				    create_word = WORD(name, "create"),
+				    stats_word = WORD(name, "stats"),
+				    quit_word = WORD(name, "quit"), path_arg = WORD(path, NULL),
+				    device_arg = WORD(device, NULL), queue_arg = WORD(queue, NULL);
 
-static cmdline_parse_inst_t
-	help_cmd = {cmd_help, NULL, "help", {(void *)&help_word, NULL}},
-	list_cmd = {cmd_list, NULL, "list", {(void *)&list_word, NULL}},
-	create_cmd = {cmd_create, NULL, "create PATH DEVNAME",
-		{(void *)&create_word, (void *)&path_arg, (void *)&device_arg, NULL}},
-	stats_cmd = {cmd_stats, NULL, "stats DEVNAME QUEUE|all",
-		{(void *)&stats_word, (void *)&device_arg, (void *)&queue_arg, NULL}},
-	quit_cmd = {cmd_quit, NULL, "quit", {(void *)&quit_word, NULL}};
+static cmdline_parse_inst_t help_cmd = {cmd_help, NULL, "help", {(void *)&help_word, NULL}},
+			    list_cmd = {cmd_list, NULL, "list", {(void *)&list_word, NULL}},
+			    create_cmd = {cmd_create, NULL, "create PATH DEVNAME",
+				    {(void *)&create_word, (void *)&path_arg, (void *)&device_arg,
+					    NULL}},
+			    stats_cmd = {cmd_stats, NULL, "stats DEVNAME QUEUE|all",
+				    {(void *)&stats_word, (void *)&device_arg, (void *)&queue_arg,
+					    NULL}},
+			    quit_cmd = {cmd_quit, NULL, "quit", {(void *)&quit_word, NULL}};
 
 static cmdline_parse_ctx_t commands[] = {
-	&help_cmd, &list_cmd, &create_cmd, &stats_cmd, &quit_cmd, NULL,
+	&help_cmd,
+	&list_cmd,
+	&create_cmd,
+	&stats_cmd,
+	&quit_cmd,
+	NULL,
 };
 
 int

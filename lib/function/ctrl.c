@@ -22,7 +22,7 @@ rx_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len
 {
 	/* 5.1.6.5.1: one byte, on or off. ALLUNI and above need VIRTIO_NET_F_CTRL_RX_EXTRA. */
 	if (!vfn_has(fn, VIRTIO_NET_F_CTRL_RX) || cmd > VIRTIO_NET_CTRL_RX_ALLMULTI || len != 1 ||
-			data[0] > 1)
+		data[0] > 1)
 		return VIRTIO_NET_ERR;
 	fn->rx_mode[cmd] = data[0];
 	return VIRTIO_NET_OK;
@@ -35,7 +35,7 @@ mq_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len
 
 	/* 5.1.6.5.5 */
 	if (!vfn_has(fn, VIRTIO_NET_F_MQ) || cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET ||
-			len != sizeof(pairs))
+		len != sizeof(pairs))
 		return VIRTIO_NET_ERR;
 	memcpy(&pairs, data, sizeof(pairs));
 	if (pairs < VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN || pairs > fn->params.max_pairs)
@@ -85,8 +85,8 @@ carry_out(void *arg)
 	vfn_port_stop(fn);
 	q = &fn->queue[vfn_ctrl_index(fn)];
 	while (vfn_queue_active(q)) {
-		struct vringh_batch batch = {.chain = chain, .max_chains = 16, .seg = seg,
-			.max_segs = VRINGH_MAX_SIZE};
+		struct vringh_batch batch = {
+			.chain = chain, .max_chains = 16, .seg = seg, .max_segs = VRINGH_MAX_SIZE};
 		int i;
 
 		n = vringh_fetch(&q->vr, &batch, batch.max_chains);
@@ -110,7 +110,7 @@ unsigned int
 vfn_ctrl_run(struct vfn_work *w)
 {
 	if (!__atomic_exchange_n(&w->fn->ctrl_scheduled, true, __ATOMIC_ACQ_REL) &&
-			rte_eal_alarm_set(1, carry_out, w->fn) != 0)
+		rte_eal_alarm_set(1, carry_out, w->fn) != 0)
 		__atomic_store_n(&w->fn->ctrl_scheduled, false, __ATOMIC_RELEASE);
 	return 0;
 }

@@ -62,7 +62,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		.len = map->len,
 		.host = map->host,
 		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
-				(map->writable ? VRINGH_PERM_WRITE : 0),
+			(map->writable ? VRINGH_PERM_WRITE : 0),
 	};
 	dma_replace(fn, table, fn->nb_dma + 1);
 	return 0;

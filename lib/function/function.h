@@ -151,10 +151,10 @@ void vfn_function_destroy(struct vfn_function *fn);
 
 /* regs.c: trapped register access; -EINVAL where there is no register of that width. */
 void vfn_regs_init(struct vfn_function *fn);
-int vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, void *buf,
-	size_t len);
-int vfn_regs_write(struct vfn_function *fn, unsigned int region, uint64_t offset,
-	const void *buf, size_t len);
+int vfn_regs_read(
+	struct vfn_function *fn, unsigned int region, uint64_t offset, void *buf, size_t len);
+int vfn_regs_write(
+	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len);
 void vfn_function_reset(struct vfn_function *fn);
 void vfn_config_set_link(struct vfn_function *fn, bool up);
 
@@ -185,8 +185,8 @@ void vfn_port_stop(struct vfn_function *fn);
 void vfn_port_start(struct vfn_function *fn);
 
 /* poller.c */
-int vfn_poller_get(const struct vfn_function_params *params, unsigned int i,
-	struct vfn_poller **poller);
+int vfn_poller_get(
+	const struct vfn_function_params *params, unsigned int i, struct vfn_poller **poller);
 void vfn_poller_put(struct vfn_poller *poller);
 unsigned int vfn_poller_count(const struct vfn_function_params *params);
 void vfn_poller_remove(struct vfn_poller *poller, struct vfn_function *fn);

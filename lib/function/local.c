@@ -31,8 +31,8 @@ local_read(struct vfn_link *link, unsigned int region, uint64_t offset, void *bu
 }
 
 static int
-local_write(struct vfn_link *link, unsigned int region, uint64_t offset, const void *buf,
-	size_t len)
+local_write(
+	struct vfn_link *link, unsigned int region, uint64_t offset, const void *buf, size_t len)
 {
 	int ret;
 
@@ -93,7 +93,7 @@ local_close(struct vfn_link *link)
 {
 	struct vfn_function *fn = function(link);
 
-	/* After a reset no poller has the control queue; then what it scheduled can be cancelled. */
+	/* No poller has the control queue after a reset: what it scheduled can be cancelled. */
 	pthread_mutex_lock(&vfn_control_lock);
 	vfn_function_reset(fn);
 	pthread_mutex_unlock(&vfn_control_lock);

@@ -40,13 +40,13 @@ enum verdict {
 struct burst {
 	struct vfn_queue *tx;
 	struct vfn_queue *rx;
-	struct vringh_batch *to;	/* chains of rx */
+	struct vringh_batch *to; /* chains of rx */
 	const struct vfn_function *from_fn;
 	const struct vfn_function *to_fn;
 	uint8_t *scratch;
-	uint32_t filled;	/* chains of rx that are filled, or bad */
-	bool mergeable;		/* rx takes frames in several buffers */
-	uint32_t max_frame;	/* largest frame without segmentation that rx takes */
+	uint32_t filled;    /* chains of rx that are filled, or bad */
+	bool mergeable;	    /* rx takes frames in several buffers */
+	uint32_t max_frame; /* largest frame without segmentation that rx takes */
 	uint64_t tx_packets, tx_bytes;
 	uint64_t rx_packets, rx_bytes;
 };
@@ -55,16 +55,16 @@ uint64_t
 vfn_net_features(const struct vfn_function_params *params)
 {
 	uint64_t features = FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_F_RING_PACKED) |
-			FEATURE(VIRTIO_F_IN_ORDER) | FEATURE(VIRTIO_F_RING_RESET) |
-			FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_RING_F_EVENT_IDX) |
-			FEATURE(VIRTIO_NET_F_MAC) | FEATURE(VIRTIO_NET_F_STATUS) |
-			FEATURE(VIRTIO_NET_F_MRG_RXBUF) |
-			FEATURE(VIRTIO_NET_F_CTRL_VQ) | FEATURE(VIRTIO_NET_F_CTRL_RX) |
-			FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
-			FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
-			FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
-			FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
-			FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
+		FEATURE(VIRTIO_F_IN_ORDER) | FEATURE(VIRTIO_F_RING_RESET) |
+		FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_RING_F_EVENT_IDX) |
+		FEATURE(VIRTIO_NET_F_MAC) | FEATURE(VIRTIO_NET_F_STATUS) |
+		FEATURE(VIRTIO_NET_F_MRG_RXBUF) | FEATURE(VIRTIO_NET_F_CTRL_VQ) |
+		FEATURE(VIRTIO_NET_F_CTRL_RX) | FEATURE(VIRTIO_NET_F_CSUM) |
+		FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_HOST_TSO4) |
+		FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6) |
+		FEATURE(VIRTIO_NET_F_GUEST_TSO6) | FEATURE(VIRTIO_NET_F_HOST_ECN) |
+		FEATURE(VIRTIO_NET_F_GUEST_ECN) | FEATURE(VIRTIO_NET_F_HOST_UFO) |
+		FEATURE(VIRTIO_NET_F_GUEST_UFO);
 
 	if (params->max_pairs > 1)
 		features |= FEATURE(VIRTIO_NET_F_MQ);
@@ -84,13 +84,13 @@ vfn_net_features_missing(uint64_t features)
 		{VIRTIO_NET_F_GUEST_TSO4, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
 		{VIRTIO_NET_F_GUEST_TSO6, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
 		{VIRTIO_NET_F_GUEST_UFO, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
-		{VIRTIO_NET_F_GUEST_ECN, FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
-				FEATURE(VIRTIO_NET_F_GUEST_TSO6)},
+		{VIRTIO_NET_F_GUEST_ECN,
+			FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO6)},
 		{VIRTIO_NET_F_HOST_TSO4, FEATURE(VIRTIO_NET_F_CSUM)},
 		{VIRTIO_NET_F_HOST_TSO6, FEATURE(VIRTIO_NET_F_CSUM)},
 		{VIRTIO_NET_F_HOST_UFO, FEATURE(VIRTIO_NET_F_CSUM)},
-		{VIRTIO_NET_F_HOST_ECN, FEATURE(VIRTIO_NET_F_HOST_TSO4) |
-				FEATURE(VIRTIO_NET_F_HOST_TSO6)},
+		{VIRTIO_NET_F_HOST_ECN,
+			FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6)},
 		{VIRTIO_NET_F_CTRL_RX, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
 		{VIRTIO_NET_F_MQ, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
 	};
@@ -160,16 +160,16 @@ header_ok(const struct vfn_function *from, const struct virtio_net_hdr *hdr, uin
 
 	if (hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
 		if (!vfn_has(from, VIRTIO_NET_F_CSUM) ||
-				(uint32_t)hdr->csum_start + hdr->csum_offset + sizeof(uint16_t) > len)
+			(uint32_t)hdr->csum_start + hdr->csum_offset + sizeof(uint16_t) > len)
 			return false;
 	}
 	if (hdr->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return true;
 	return gso_bits(hdr->gso_type, &host, &guest) && vfn_has(from, host) &&
-			(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
-				vfn_has(from, VIRTIO_NET_F_HOST_ECN)) &&
-			(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && hdr->gso_size != 0 &&
-			hdr->hdr_len <= len;
+		(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
+			vfn_has(from, VIRTIO_NET_F_HOST_ECN)) &&
+		(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && hdr->gso_size != 0 &&
+		hdr->hdr_len <= len;
 }
 
 /* Does the receiver take such a segmentation? */
@@ -181,8 +181,7 @@ gso_accepted(const struct vfn_function *to, const struct virtio_net_hdr *hdr)
 	if (hdr->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return true;
 	return gso_bits(hdr->gso_type, &host, &guest) && vfn_has(to, guest) &&
-			(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
-				vfn_has(to, VIRTIO_NET_F_GUEST_ECN));
+		(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) || vfn_has(to, VIRTIO_NET_F_GUEST_ECN));
 }
 
 /* Internet checksum over [start, len), where the pseudo header's sum is already in place. */
@@ -309,7 +308,8 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		return DONE; /* counted by the ring */
 	if (vringh_pull(&frame, &hdr, sizeof(hdr)) < sizeof(hdr)) {
 		b->tx->stats[chain->nb_read == 0 && chain->nb_write > 0 ?
-				VFN_STAT_ERRORS_DIRECTION : VFN_STAT_ERRORS_HEADER]++;
+				VFN_STAT_ERRORS_DIRECTION :
+				VFN_STAT_ERRORS_HEADER]++;
 		return DONE;
 	}
 	len = chain->read_len - sizeof(hdr);
@@ -319,8 +319,9 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		b->tx->stats[VFN_STAT_ERRORS_HEADER]++;
 		return DONE;
 	}
-	if (len < ETH_HDR_LEN || len > (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE ?
-			b->max_frame : VFN_NET_MAX_FRAME)) {
+	if (len < ETH_HDR_LEN ||
+		len > (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE ? b->max_frame :
+								     VFN_NET_MAX_FRAME)) {
 		drop(b, VFN_STAT_DROPPED_SIZE, len);
 		return DONE;
 	}
@@ -368,13 +369,13 @@ forward_one(struct burst *b, const struct vringh_chain *chain)
 	uint8_t *dst;
 
 	if (chain->nb_read != 1 || b->filled >= b->to->nb_chains || to->nb_write != 1 ||
-			chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > b->max_frame ||
-			to->write_len < chain->read_len)
+		chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > b->max_frame ||
+		to->write_len < chain->read_len)
 		return forward_any(b, chain);
 	src = chain->seg->addr;
 	memcpy(&hdr, src, sizeof(hdr));
 	if ((hdr.hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
-			hdr.hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		hdr.hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
 		return forward_any(b, chain);
 
 	dst = to->seg[to->nb_read].addr;

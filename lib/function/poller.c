@@ -201,8 +201,8 @@ poller_thread(void *arg)
 	while (!__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE)) {
 		if (poller_iterate(p) > 0) {
 			p->last_progress = rte_rdtsc();
-		} else if (p->nb_work == 0 || (p->may_sleep &&
-				rte_rdtsc() - p->last_progress > quiet)) {
+		} else if (p->nb_work == 0 ||
+			(p->may_sleep && rte_rdtsc() - p->last_progress > quiet)) {
 			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)
 				poller_sleep(p);
 		} else {
@@ -263,7 +263,7 @@ may_sleep(struct vfn_poller *p)
 
 		/* Without its doorbell nobody would wake us for a queue. */
 		if (!w->fn->params.sleep || w->tx->doorbell_fd < 0 ||
-				(w->rx != NULL && w->rx->doorbell_fd < 0))
+			(w->rx != NULL && w->rx->doorbell_fd < 0))
 			p->may_sleep = false;
 	}
 }
@@ -385,8 +385,10 @@ vfn_poller_numa_check(struct vfn_poller *p, const struct vfn_queue *q)
 	if (move_pages(0, 1, &page, NULL, &node, 0) != 0 || node < 0 || node == own)
 		return;
 	p->numa_told = true;
-	FN_LOG(WARNING, q->fn, "queue %u is in memory of NUMA node %d, its poller runs on CPU %d of "
-		"node %d", q->index, node, p->cpu, own);
+	FN_LOG(WARNING, q->fn,
+		"queue %u is in memory of NUMA node %d, its poller runs on CPU %d of "
+		"node %d",
+		q->index, node, p->cpu, own);
 }
 
 static int
@@ -401,7 +403,7 @@ thread_start(struct vfn_poller *p)
 	p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->epoll_fd < 0 || p->wake_fd < 0 ||
-			epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd, &event) < 0)
+		epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd, &event) < 0)
 		return -errno;
 	/* A poller never handles a signal. */
 	sigfillset(&all);

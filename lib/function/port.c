@@ -29,11 +29,13 @@ vfn_port_open(struct vfn_function *fn)
 		if (fn->params.port != VFN_PORT_WIRE || other->params.port != VFN_PORT_WIRE)
 			continue;
 		if (strcmp(fn->params.peer, other->params.name) != 0 &&
-				strcmp(other->params.peer, fn->params.name) != 0)
+			strcmp(other->params.peer, fn->params.name) != 0)
 			continue;
 		if (other->peer != NULL || fn->peer != NULL) {
-			FN_LOG(ERR, fn, "peer=%s: that end is wired to %s already", other->params.name,
-				other->peer != NULL ? other->peer->params.name : fn->peer->params.name);
+			FN_LOG(ERR, fn, "peer=%s: that end is wired to %s already",
+				other->params.name,
+				other->peer != NULL ? other->peer->params.name :
+						      fn->peer->params.name);
 			return -EBUSY;
 		}
 		fn->peer = other;

@@ -36,7 +36,7 @@ bool
 vfn_queue_active(const struct vfn_queue *q)
 {
 	return q->enabled && !q->suspended && (q->fn->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-			vringh_broken(&q->vr) == VRINGH_OK;
+		vringh_broken(&q->vr) == VRINGH_OK;
 }
 
 /* The ring's counters start anew with the ring, the queue's go on. */
@@ -73,9 +73,11 @@ vfn_queue_enable(struct vfn_queue *q)
 	queue_keep_errors(q);
 	q->error = vringh_init(&q->vr, &cfg);
 	if (q->error != VRINGH_OK) {
-		FN_LOG(ERR, fn, "queue %u refused: %s (size %u, areas 0x%" PRIx64 " 0x%" PRIx64
-			" 0x%" PRIx64 ", position 0x%x 0x%x)", q->index, vringh_strerror(q->error),
-			q->size, q->area[0], q->area[1], q->area[2], q->state.avail, q->state.used);
+		FN_LOG(ERR, fn,
+			"queue %u refused: %s (size %u, areas 0x%" PRIx64 " 0x%" PRIx64
+			" 0x%" PRIx64 ", position 0x%x 0x%x)",
+			q->index, vringh_strerror(q->error), q->size, q->area[0], q->area[1],
+			q->area[2], q->state.avail, q->state.used);
 		return;
 	}
 	vfn_port_stop(fn);
@@ -185,8 +187,9 @@ vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat)
 	uint64_t v = __atomic_load_n(&q->stats[stat], __ATOMIC_RELAXED);
 
 	if (stat >= VFN_STAT_ERRORS_AVAIL_IDX)
-		v += __atomic_load_n(&q->vr.nb_errors[stat - VFN_STAT_ERRORS_AVAIL_IDX +
-				VRINGH_E_AVAIL_IDX], __ATOMIC_RELAXED);
+		v += __atomic_load_n(
+			&q->vr.nb_errors[stat - VFN_STAT_ERRORS_AVAIL_IDX + VRINGH_E_AVAIL_IDX],
+			__ATOMIC_RELAXED);
 	return v;
 }
 

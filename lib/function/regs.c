@@ -56,9 +56,15 @@ vfn_regs_init(struct vfn_function *fn)
 		uint8_t at, len;
 		uint32_t value;
 	} header[] = {
-		{0x00, 2, VFN_PCI_VENDOR}, {0x02, 2, VFN_PCI_DEVICE_NET}, {0x06, 2, 0x0010},
-		{0x08, 1, 1}, {0x0b, 1, 0x02}, {0x2c, 2, VFN_PCI_VENDOR},
-		{0x2e, 2, VFN_PCI_DEVICE_NET}, {0x34, 1, CAP_MSIX}, {0x3d, 1, 1},
+		{0x00, 2, VFN_PCI_VENDOR},
+		{0x02, 2, VFN_PCI_DEVICE_NET},
+		{0x06, 2, 0x0010},
+		{0x08, 1, 1},
+		{0x0b, 1, 0x02},
+		{0x2c, 2, VFN_PCI_VENDOR},
+		{0x2e, 2, VFN_PCI_DEVICE_NET},
+		{0x34, 1, CAP_MSIX},
+		{0x3d, 1, 1},
 	};
 	struct vfn_vendor_cap vendor = {
 		.cap_vndr = PCI_CAP_ID_VENDOR,
@@ -87,7 +93,8 @@ vfn_regs_init(struct vfn_function *fn)
 	virtio_cap(fn, CAP_NOTIFY, CAP_ISR, VIRTIO_PCI_CAP_NOTIFY_CFG, VFN_REGION_BAR2, 0,
 		fn->nb_queues * VFN_NOTIFY_STEP);
 	memcpy(config + CAP_NOTIFY + sizeof(struct virtio_pci_cap), &step, sizeof(step));
-	virtio_cap(fn, CAP_ISR, CAP_DEVICE, VIRTIO_PCI_CAP_ISR_CFG, VFN_REGION_BAR0, VFN_OFF_ISR, 1);
+	virtio_cap(
+		fn, CAP_ISR, CAP_DEVICE, VIRTIO_PCI_CAP_ISR_CFG, VFN_REGION_BAR0, VFN_OFF_ISR, 1);
 	virtio_cap(fn, CAP_DEVICE, CAP_PCI_CFG, VIRTIO_PCI_CAP_DEVICE_CFG, VFN_REGION_BAR0,
 		VFN_OFF_DEVICE, sizeof(struct virtio_net_config));
 	virtio_cap(fn, CAP_PCI_CFG, CAP_VENDOR, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 0);
@@ -141,7 +148,8 @@ features_ok(const struct vfn_function *fn)
 	else if (!vfn_has(fn, VIRTIO_F_VERSION_1))
 		FN_LOG(ERR, fn, "a driver without VIRTIO_F_VERSION_1 is not supported");
 	else if (missing != 0)
-		FN_LOG(ERR, fn, "features 0x%" PRIx64 " need 0x%" PRIx64, fn->driver_features, missing);
+		FN_LOG(ERR, fn, "features 0x%" PRIx64 " need 0x%" PRIx64, fn->driver_features,
+			missing);
 	else
 		return true;
 	return false;
@@ -386,8 +394,8 @@ read_stats(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 		return -EINVAL;
 	for (i = 0; i < VFN_STAT_MAX; i++)
 		stats[i] = vfn_queue_stat(&fn->queue[index], i);
-	if (!read_struct(offset, buf, len, VFN_OFF_STATS + index * VFN_STATS_STEP, stats,
-			sizeof(stats)))
+	if (!read_struct(
+		    offset, buf, len, VFN_OFF_STATS + index * VFN_STATS_STEP, stats, sizeof(stats)))
 		return -EINVAL;
 	return 0;
 }
@@ -399,9 +407,8 @@ read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 	struct vfn_vendor_cfg vendor = vendor_cfg(fn);
 
 	if (read_struct(offset, buf, len, VFN_OFF_COMMON, &common, sizeof(common)) ||
-			read_struct(offset, buf, len, VFN_OFF_VENDOR, &vendor, sizeof(vendor)) ||
-			read_struct(offset, buf, len, VFN_OFF_DEVICE, &fn->config,
-				sizeof(fn->config)))
+		read_struct(offset, buf, len, VFN_OFF_VENDOR, &vendor, sizeof(vendor)) ||
+		read_struct(offset, buf, len, VFN_OFF_DEVICE, &fn->config, sizeof(fn->config)))
 		return 0;
 	if (read_struct(offset, buf, len, VFN_OFF_ISR, &fn->isr, sizeof(fn->isr))) {
 		fn->isr = 0; /* reading clears it (4.1.4.5) */
@@ -436,7 +443,7 @@ in_region(unsigned int region, uint64_t offset, size_t len)
 	};
 
 	return region < sizeof(size) / sizeof(size[0]) && offset <= size[region] &&
-			len <= size[region] - offset;
+		len <= size[region] - offset;
 }
 
 int
@@ -452,8 +459,9 @@ vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, voi
 		return read_bar0(fn, offset, buf, len);
 	case VFN_REGION_BAR1:
 		memset(buf, 0, len); /* pending bits: an interrupt is signalled at once */
-		if (offset < VFN_OFF_MSIX_PBA && !read_struct(offset, buf, len, VFN_OFF_MSIX_TABLE,
-				fn->msix_table, sizeof(fn->msix_table)))
+		if (offset < VFN_OFF_MSIX_PBA &&
+			!read_struct(offset, buf, len, VFN_OFF_MSIX_TABLE, fn->msix_table,
+				sizeof(fn->msix_table)))
 			return -EINVAL;
 		return 0;
 	case VFN_REGION_BAR2:
@@ -476,7 +484,9 @@ write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t l
 	static const struct {
 		uint8_t at, len, mask;
 	} writable[] = {
-		{0x04, 2, 0xff}, {0x3c, 1, 0xff}, {CAP_MSIX + 3, 1, 0xc0},
+		{0x04, 2, 0xff},
+		{0x3c, 1, 0xff},
+		{CAP_MSIX + 3, 1, 0xc0},
 		{CAP_PCI_CFG + offsetof(struct virtio_pci_cap, bar), 1, 0xff},
 		{CAP_PCI_CFG + offsetof(struct virtio_pci_cap, offset), 8, 0xff},
 	};
@@ -492,8 +502,8 @@ write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t l
 }
 
 int
-vfn_regs_write(struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf,
-	size_t len)
+vfn_regs_write(
+	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len)
 {
 	struct virtio_pci_cap cap;
 	uint32_t v = 0;

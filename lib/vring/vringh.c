@@ -41,8 +41,8 @@ vringh_strerror(enum vringh_error error)
 }
 
 uint8_t *
-vringh_mem_find(struct vringh *vr, uint64_t iova, uint32_t *len, uint32_t perm,
-	enum vringh_error *error)
+vringh_mem_find(
+	struct vringh *vr, uint64_t iova, uint32_t *len, uint32_t perm, enum vringh_error *error)
 {
 	const struct vringh_region *r = vr->hit;
 
@@ -88,9 +88,10 @@ area_sizes(const struct vringh *vr, uint32_t size[AREA_MAX])
 		size[AREA_DRIVER] = sizeof(struct vring_packed_desc_event);
 		size[AREA_DEVICE] = sizeof(struct vring_packed_desc_event);
 	} else {
-		size[AREA_DRIVER] = sizeof(struct vring_avail) + vr->size * sizeof(uint16_t) + event;
+		size[AREA_DRIVER] =
+			sizeof(struct vring_avail) + vr->size * sizeof(uint16_t) + event;
 		size[AREA_DEVICE] = sizeof(struct vring_used) +
-				vr->size * sizeof(struct vring_used_elem) + event;
+			vr->size * sizeof(struct vring_used_elem) + event;
 	}
 }
 
@@ -144,7 +145,7 @@ areas_check(const struct vringh *vr)
 			return VRINGH_E_ALIGN;
 		for (j = 0; j < i; j++)
 			if (vr->area[i] - vr->area[j] < size[j] ||
-					vr->area[j] - vr->area[i] < size[i])
+				vr->area[j] - vr->area[i] < size[i])
 				return VRINGH_E_OVERLAP;
 	}
 	return VRINGH_OK;
@@ -196,7 +197,7 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 	vr->ops = &vringh_instances[vr->packed];
 
 	if (cfg->size == 0 || cfg->size > VRINGH_MAX_SIZE ||
-			(!cfg->packed && (cfg->size & (cfg->size - 1)) != 0))
+		(!cfg->packed && (cfg->size & (cfg->size - 1)) != 0))
 		return vr->broken = VRINGH_E_SIZE;
 	error = areas_check(vr);
 	if (error == VRINGH_OK)
@@ -275,19 +276,19 @@ need_notify_split(const struct vringh *vr, uint32_t count)
 
 	if (!vr->event_idx)
 		return !(__atomic_load_n(&avail->flags, __ATOMIC_RELAXED) &
-				VRING_AVAIL_F_NO_INTERRUPT);
+			VRING_AVAIL_F_NO_INTERRUPT);
 	if (count > UINT16_MAX)
 		return true;
-	return vring_need_event(__atomic_load_n(&avail->ring[vr->size], __ATOMIC_RELAXED),
-			vr->used, vr->used - count);
+	return vring_need_event(__atomic_load_n(&avail->ring[vr->size], __ATOMIC_RELAXED), vr->used,
+		vr->used - count);
 }
 
 static bool
 need_notify_packed(const struct vringh *vr, uint32_t count)
 {
 	/* One load: off_wrap in the low half, flags in the high one (2.8.14). */
-	uint32_t event = __atomic_load_n((const uint32_t *)vr->packed_ring.driver,
-			__ATOMIC_RELAXED);
+	uint32_t event =
+		__atomic_load_n((const uint32_t *)vr->packed_ring.driver, __ATOMIC_RELAXED);
 	uint32_t off = event & (PACKED_WRAP - 1);
 	bool wrap = event & PACKED_WRAP;
 	uint32_t flags = event >> 16;
@@ -296,7 +297,7 @@ need_notify_packed(const struct vringh *vr, uint32_t count)
 	if (flags == VRING_PACKED_EVENT_FLAG_DISABLE)
 		return false;
 	if (flags != VRING_PACKED_EVENT_FLAG_DESC || !vr->event_idx || off >= vr->size ||
-			count > vr->size)
+		count > vr->size)
 		return true;
 	/* How many slots ago was the event's slot the next to be used? */
 	if (wrap == !!(vr->used_flags & PACKED_AVAIL)) {
@@ -339,15 +340,15 @@ vringh_notify_enable(struct vringh *vr)
 		if (vr->event_idx) {
 			__atomic_store_n(&event->off_wrap, off_wrap, __ATOMIC_RELAXED);
 			/* The offset is valid before the flags say so. */
-			__atomic_store_n(&event->flags, VRING_PACKED_EVENT_FLAG_DESC,
-					__ATOMIC_RELEASE);
+			__atomic_store_n(
+				&event->flags, VRING_PACKED_EVENT_FLAG_DESC, __ATOMIC_RELEASE);
 		} else {
-			__atomic_store_n(&event->flags, VRING_PACKED_EVENT_FLAG_ENABLE,
-					__ATOMIC_RELAXED);
+			__atomic_store_n(
+				&event->flags, VRING_PACKED_EVENT_FLAG_ENABLE, __ATOMIC_RELAXED);
 		}
 	} else if (vr->event_idx) {
-		__atomic_store_n((uint16_t *)&vr->split.used->ring[vr->size], vr->avail,
-				__ATOMIC_RELAXED);
+		__atomic_store_n(
+			(uint16_t *)&vr->split.used->ring[vr->size], vr->avail, __ATOMIC_RELAXED);
 	} else {
 		__atomic_store_n(&vr->split.used->flags, 0, __ATOMIC_RELAXED);
 	}
@@ -363,7 +364,7 @@ vringh_notify_disable(struct vringh *vr)
 		return;
 	if (vr->packed)
 		__atomic_store_n(&vr->packed_ring.device->flags, VRING_PACKED_EVENT_FLAG_DISABLE,
-				__ATOMIC_RELAXED);
+			__ATOMIC_RELAXED);
 	else if (!vr->event_idx)
 		__atomic_store_n(&vr->split.used->flags, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 	/* With an event index the field is left behind: 65,535 chains pass before it matches. */

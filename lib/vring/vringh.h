@@ -48,10 +48,10 @@ enum vringh_perm {
 
 /** A range of bus addresses and the memory behind it. */
 struct vringh_region {
-	uint64_t iova;	/**< First bus address. */
-	uint64_t len;	/**< Bytes; the last one is at most at 2^64 - 1. */
-	uint8_t *host;	/**< Where the range is mapped in this process. */
-	uint32_t perm;	/**< enum vringh_perm. */
+	uint64_t iova; /**< First bus address. */
+	uint64_t len;  /**< Bytes; the last one is at most at 2^64 - 1. */
+	uint8_t *host; /**< Where the range is mapped in this process. */
+	uint32_t perm; /**< enum vringh_perm. */
 };
 
 /** The memory that a device can reach: regions, the last one hit is looked at first. */
@@ -103,21 +103,21 @@ struct vringh_state {
 
 /** What a virtqueue looks like. */
 struct vringh_config {
-	bool packed;		      /**< Ring format (VIRTIO_F_RING_PACKED). */
-	bool event_idx;		      /**< VIRTIO_F_EVENT_IDX negotiated. */
-	bool indirect;		      /**< VIRTIO_F_INDIRECT_DESC negotiated. */
+	bool packed;	/**< Ring format (VIRTIO_F_RING_PACKED). */
+	bool event_idx; /**< VIRTIO_F_EVENT_IDX negotiated. */
+	bool indirect;	/**< VIRTIO_F_INDIRECT_DESC negotiated. */
 	/**
 	 * The device only reads on this queue (net transmit). In indirect tables of a packed ring
 	 * WRITE is ignored then: DPDK's virtio driver leaves it set on the header's entry, and on
 	 * the one whose number is that of the slot.
 	 */
 	bool reads_only;
-	uint32_t size;		      /**< Entries, 1 to VRINGH_MAX_SIZE. */
-	uint64_t desc;		      /**< Bus address of the descriptor area. */
-	uint64_t driver;	      /**< Of the driver area: available ring, driver events. */
-	uint64_t device;	      /**< Of the device area: used ring, device events. */
-	struct vringh_mem mem;	      /**< Memory of the areas and the buffers. */
-	struct vringh_state state;    /**< Where to start. */
+	uint32_t size;		   /**< Entries, 1 to VRINGH_MAX_SIZE. */
+	uint64_t desc;		   /**< Bus address of the descriptor area. */
+	uint64_t driver;	   /**< Of the driver area: available ring, driver events. */
+	uint64_t device;	   /**< Of the device area: used ring, device events. */
+	struct vringh_mem mem;	   /**< Memory of the areas and the buffers. */
+	struct vringh_state state; /**< Where to start. */
 };
 
 /** A piece of a buffer, contiguous in this process. */
@@ -292,11 +292,11 @@ vringh_pending(const struct vringh *vr)
 	if (vr->broken != VRINGH_OK)
 		return false;
 	if (vr->packed) {
-		uint16_t flags = __atomic_load_n(&vr->packed_ring.desc[vr->avail].flags,
-				__ATOMIC_RELAXED);
+		uint16_t flags =
+			__atomic_load_n(&vr->packed_ring.desc[vr->avail].flags, __ATOMIC_RELAXED);
 
 		return (flags & (1 << VRING_PACKED_DESC_F_AVAIL | 1 << VRING_PACKED_DESC_F_USED)) ==
-				vr->avail_flags;
+			vr->avail_flags;
 	}
 	return vr->avail != __atomic_load_n(&vr->split.avail->idx, __ATOMIC_RELAXED);
 }

@@ -38,8 +38,8 @@ extern const struct vringh_ops vringh_instances[2]; /* [packed] */
  * Find the region of an address and make it the last hit.
  * *len is cut to what the region holds from there. NULL with *error set when refused.
  */
-uint8_t *vringh_mem_find(struct vringh *vr, uint64_t iova, uint32_t *len, uint32_t perm,
-	enum vringh_error *error);
+uint8_t *vringh_mem_find(
+	struct vringh *vr, uint64_t iova, uint32_t *len, uint32_t perm, enum vringh_error *error);
 
 /* Address of a range that lies wholly in the region that was hit last, else NULL. */
 static vringh_inline uint8_t *

@@ -107,8 +107,8 @@ walk_add(struct walk *w, const struct desc *d)
 		uint32_t len = left;
 		uint8_t *host;
 
-		host = vringh_mem_find(w->vr, addr, &len,
-				write ? VRINGH_PERM_WRITE : VRINGH_PERM_READ, &error);
+		host = vringh_mem_find(
+			w->vr, addr, &len, write ? VRINGH_PERM_WRITE : VRINGH_PERM_READ, &error);
 		if (host == NULL)
 			return error;
 		if (batch->nb_segs == batch->max_segs || *count == UINT16_MAX)
@@ -319,8 +319,8 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 	}
 	for (i = 0; i < max; i++) {
 		struct vringh_chain *chain = &batch->chain[batch->nb_chains];
-		uint16_t head = __atomic_load_n(&vr->split.avail->ring[vr->avail & mask],
-				__ATOMIC_RELAXED);
+		uint16_t head =
+			__atomic_load_n(&vr->split.avail->ring[vr->avail & mask], __ATOMIC_RELAXED);
 		struct desc d;
 
 		if (vringh_unlikely(head >= vr->size)) {
@@ -419,8 +419,7 @@ complete_packed(struct vringh *vr, const struct vringh_chain *chain, unsigned in
 
 	for (i = 0; i < n; i++) {
 		uint64_t v = chain[i].written | (uint64_t)chain[i].id << 32 |
-				(uint64_t)(flags | (chain[i].written > 0 ? VRING_DESC_F_WRITE : 0))
-						<< 48;
+			(uint64_t)(flags | (chain[i].written > 0 ? VRING_DESC_F_WRITE : 0)) << 48;
 
 		if (i == 0)
 			first = v;

@@ -143,8 +143,8 @@ rx_try(struct guest *g, unsigned int queue, struct frame *f, unsigned int ms)
 	for (addr = HDR_LEN;; addr = 0) {
 		n = used.len - addr;
 		assert_true(f->len + n <= MAX_FRAME);
-		assert_true(mock_mem_read(&g->mem, mock_buf_addr(d, used.id, addr), f->data + f->len,
-				n));
+		assert_true(mock_mem_read(
+			&g->mem, mock_buf_addr(d, used.id, addr), f->data + f->len, n));
 		f->len += n;
 		if (--left == 0)
 			return true;
@@ -206,9 +206,9 @@ uint64_t
 shape_features(const struct shape *s)
 {
 	return (s->packed ? BIT(VIRTIO_F_RING_PACKED) : 0) |
-			(s->event_idx ? BIT(VIRTIO_RING_F_EVENT_IDX) : 0) |
-			(s->indirect ? BIT(VIRTIO_RING_F_INDIRECT_DESC) : 0) |
-			(s->mergeable ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0);
+		(s->event_idx ? BIT(VIRTIO_RING_F_EVENT_IDX) : 0) |
+		(s->indirect ? BIT(VIRTIO_RING_F_INDIRECT_DESC) : 0) |
+		(s->mergeable ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0);
 }
 
 struct run {
@@ -246,11 +246,12 @@ run_list(const char *group, const struct CMUnitTest *plain, unsigned int nb_plai
 
 			run[n] = (struct run){.test = &shaped[t], .shape = s};
 			list[n] = (struct CMUnitTest){.test_func = run_one,
-				.teardown_func = guests_close, .initial_state = &run[n]};
+				.teardown_func = guests_close,
+				.initial_state = &run[n]};
 			if (asprintf((char **)&list[n].name, "%s %s%s%s%s: %s", group,
-					s.packed ? "packed" : "split", s.event_idx ? " event" : "",
-					s.indirect ? " indirect" : "",
-					s.mergeable ? " mergeable" : "", shaped[t].name) < 0)
+				    s.packed ? "packed" : "split", s.event_idx ? " event" : "",
+				    s.indirect ? " indirect" : "", s.mergeable ? " mergeable" : "",
+				    shaped[t].name) < 0)
 				abort();
 		}
 	}

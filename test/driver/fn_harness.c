@@ -116,13 +116,14 @@ find_structures(struct guest *g)
 		struct virtio_pci_cap cap;
 		struct place *p = NULL;
 
-		assert_int_equal(g->link->ops->read(g->link, VFN_REGION_CONFIG, at, &cap,
-				sizeof(cap)), 0);
+		assert_int_equal(
+			g->link->ops->read(g->link, VFN_REGION_CONFIG, at, &cap, sizeof(cap)), 0);
 		if (cap.cap_vndr == 9 && cap.cfg_type == VFN_PCI_CAP_VENDOR_CFG) {
 			struct vfn_vendor_cap v;
 
-			assert_int_equal(g->link->ops->read(g->link, VFN_REGION_CONFIG, at, &v,
-					sizeof(v)), 0);
+			assert_int_equal(
+				g->link->ops->read(g->link, VFN_REGION_CONFIG, at, &v, sizeof(v)),
+				0);
 			g->vendor = (struct place){v.bar, v.offset, v.length};
 		} else if (cap.cap_vndr == 9) {
 			if (cap.cfg_type == VIRTIO_PCI_CAP_COMMON_CFG)
@@ -139,14 +140,14 @@ find_structures(struct guest *g)
 		at = cap.cap_next;
 	}
 	assert_true(g->common.length > 0 && g->notify.length > 0 && g->device.length > 0 &&
-			g->isr.length > 0 && g->vendor.length > 0);
+		g->isr.length > 0 && g->vendor.length > 0);
 }
 
 static uint64_t
 queue_bytes(const struct guest *g)
 {
 	return ring_bytes(g) + (uint64_t)g->conf.size * g->conf.buf_len +
-			(uint64_t)g->conf.size * TABLE_ENTRIES * sizeof(struct vring_desc) + 3 * PAGE;
+		(uint64_t)g->conf.size * TABLE_ENTRIES * sizeof(struct vring_desc) + 3 * PAGE;
 }
 
 struct guest *
@@ -234,8 +235,10 @@ guest_start(struct guest *g)
 {
 	unsigned int i;
 
-	assert_int_equal(guest_negotiate(g, g->conf.features | BIT(VIRTIO_F_VERSION_1) |
-			BIT(VIRTIO_F_RING_RESET)), 0);
+	assert_int_equal(
+		guest_negotiate(
+			g, g->conf.features | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_RING_RESET)),
+		0);
 	for (i = 0; i < 2u * g->conf.used_pairs; i++)
 		queue_setup(g, i);
 	if (g->features & BIT(VIRTIO_NET_F_CTRL_VQ))
@@ -447,8 +450,10 @@ queue_kick_always(struct guest *g, unsigned int queue)
 	if (g->q[queue].kick >= 0)
 		eventfd_write(g->q[queue].kick, 1);
 	else
-		assert_int_equal(g->link->ops->write(g->link, g->notify.bar, g->notify.offset +
-				queue * VFN_NOTIFY_STEP, &index, sizeof(index)), 0);
+		assert_int_equal(
+			g->link->ops->write(g->link, g->notify.bar,
+				g->notify.offset + queue * VFN_NOTIFY_STEP, &index, sizeof(index)),
+			0);
 }
 
 void

@@ -54,19 +54,19 @@
 
 /* How a guest differs from the plainest one; all fields may be 0. */
 struct guest_conf {
-	const char *name;   /* "fn" */
-	uint16_t pairs;	    /* 1 */
+	const char *name; /* "fn" */
+	uint16_t pairs;	  /* 1 */
 	enum vfn_port_kind port;
 	const char *peer;
 	uint16_t mtu;
 	bool sleep;
 	unsigned int nb_cpus;
 	unsigned int cpu[4];
-	uint64_t features;  /* that the driver takes beside VERSION_1 and RING_RESET */
-	uint32_t size;	    /* of every ring: 256 */
-	uint32_t buf_len;   /* room of every chain: 2048 */
-	bool kick_by_write; /* doorbell registers instead of eventfds */
-	uint16_t used_pairs; /* set up, all unless given */
+	uint64_t features;     /* that the driver takes beside VERSION_1 and RING_RESET */
+	uint32_t size;	       /* of every ring: 256 */
+	uint32_t buf_len;      /* room of every chain: 2048 */
+	bool kick_by_write;    /* doorbell registers instead of eventfds */
+	uint16_t used_pairs;   /* set up, all unless given */
 	struct vfn_link *link; /* somebody else's function, that is reset in the end */
 };
 
@@ -123,10 +123,10 @@ uint64_t guest_features(struct guest *g); /* offered */
 uint32_t reg_get(struct guest *g, const struct place *p, uint32_t offset, size_t len);
 int reg_set(struct guest *g, const struct place *p, uint32_t offset, size_t len, uint32_t v);
 #define FIELD(type, f) offsetof(type, f), sizeof(((type *)NULL)->f)
-#define CGET(g, f)    reg_get(g, &(g)->common, FIELD(struct vfn_common_cfg, f))
-#define CSET(g, f, v) reg_set(g, &(g)->common, FIELD(struct vfn_common_cfg, f), v)
-#define VGET(g, f)    reg_get(g, &(g)->vendor, FIELD(struct vfn_vendor_cfg, f))
-#define VSET(g, f, v) reg_set(g, &(g)->vendor, FIELD(struct vfn_vendor_cfg, f), v)
+#define CGET(g, f)     reg_get(g, &(g)->common, FIELD(struct vfn_common_cfg, f))
+#define CSET(g, f, v)  reg_set(g, &(g)->common, FIELD(struct vfn_common_cfg, f), v)
+#define VGET(g, f)     reg_get(g, &(g)->vendor, FIELD(struct vfn_vendor_cfg, f))
+#define VSET(g, f, v)  reg_set(g, &(g)->vendor, FIELD(struct vfn_vendor_cfg, f), v)
 
 uint64_t stat_of(struct guest *g, unsigned int queue, enum vfn_stat stat);
 /* Wait until a counter has reached a value; fails the test if it never does. */
@@ -163,8 +163,8 @@ void tx_send(struct guest *g, unsigned int queue, const struct frame *f);
 /* Wait for n chains to come back, all of length 0. */
 void tx_wait(struct guest *g, unsigned int queue, unsigned int n);
 /* Post n receive chains of len bytes each in so many pieces, publish, kick. */
-void rx_post(struct guest *g, unsigned int queue, unsigned int n, uint32_t len,
-	unsigned int pieces);
+void rx_post(
+	struct guest *g, unsigned int queue, unsigned int n, uint32_t len, unsigned int pieces);
 /* Next frame, or false if none comes within so many milliseconds. */
 bool rx_try(struct guest *g, unsigned int queue, struct frame *f, unsigned int ms);
 void rx_wait(struct guest *g, unsigned int queue, struct frame *f);
@@ -197,6 +197,9 @@ int run_list(const char *group, const struct CMUnitTest *plain, unsigned int nb_
 	const struct shaped_test *shaped, unsigned int nb_shaped);
 
 #define PLAIN(test) cmocka_unit_test_teardown(test, guests_close)
-#define SHAPED(test) {#test, test}
+#define SHAPED(test) \
+	{ \
+#test, test \
+	}
 
 #endif /* FN_HARNESS_H */

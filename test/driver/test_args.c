@@ -91,9 +91,20 @@ static void
 each_argument_takes_its_values(void **state)
 {
 	static const char *const good[] = {
-		"", "queues=1", "queues=64", "queues=08", "mac=02:00:00:00:00:01",
-		"mac=52:54:00:ab:CD:ef", "mtu=68", "mtu=65535", "port=loopback", "port=wire",
-		"port=wire,peer=vdpa_vfn1", "peer=other,port=wire", "idle=busy", "idle=sleep",
+		"",
+		"queues=1",
+		"queues=64",
+		"queues=08",
+		"mac=02:00:00:00:00:01",
+		"mac=52:54:00:ab:CD:ef",
+		"mtu=68",
+		"mtu=65535",
+		"port=loopback",
+		"port=wire",
+		"port=wire,peer=vdpa_vfn1",
+		"peer=other,port=wire",
+		"idle=busy",
+		"idle=sleep",
 		"queues=2,mac=02:00:00:00:00:01,mtu=1500,port=wire,peer=x,idle=sleep",
 	};
 	char args[64];
@@ -115,16 +126,50 @@ static void
 values_that_are_none_are_refused_by_name(void **state)
 {
 	static const char *const bad[] = {
-		"queues=0", "queues=65", "queues=-1", "queues=+1", "queues= 1", "queues=1 ",
-		"queues=0x4", "queues=4x", "queues=99999999999999999999999", "queues=",
-		"mac=", "mac=1", "mac=02:00:00:00:00", "mac=02:00:00:00:00:01:02",
-		"mac=00:00:00:00:00:00", "mac=01:00:00:00:00:01", "mac=ff:ff:ff:ff:ff:ff",
-		"mac=02:00:00:00:00:0g", "mtu=0", "mtu=67", "mtu=65536", "mtu=1500b",
-		"port=", "port=Wire", "port=wire2", "port=loop", "idle=", "idle=no",
-		"idle=Sleep", "poll-cpu=", "poll-cpu=x", "poll-cpu=-1", "poll-cpu=1024",
-		"poll-cpu=[]", "poll-cpu=[1-]", "poll-cpu=[0-16]", "poll-cpu=[3-2]",
-		"poll-cpu=[1,1]", "poll-cpu=[0-2,1]", "poll-cpu=[0,]", "poll-cpu=0-99999",
-		"poll-cpu=[0]x", "poll-cpu=1023", "poll-cpu=[1022-1023]",
+		"queues=0",
+		"queues=65",
+		"queues=-1",
+		"queues=+1",
+		"queues= 1",
+		"queues=1 ",
+		"queues=0x4",
+		"queues=4x",
+		"queues=99999999999999999999999",
+		"queues=",
+		"mac=",
+		"mac=1",
+		"mac=02:00:00:00:00",
+		"mac=02:00:00:00:00:01:02",
+		"mac=00:00:00:00:00:00",
+		"mac=01:00:00:00:00:01",
+		"mac=ff:ff:ff:ff:ff:ff",
+		"mac=02:00:00:00:00:0g",
+		"mtu=0",
+		"mtu=67",
+		"mtu=65536",
+		"mtu=1500b",
+		"port=",
+		"port=Wire",
+		"port=wire2",
+		"port=loop",
+		"idle=",
+		"idle=no",
+		"idle=Sleep",
+		"poll-cpu=",
+		"poll-cpu=x",
+		"poll-cpu=-1",
+		"poll-cpu=1024",
+		"poll-cpu=[]",
+		"poll-cpu=[1-]",
+		"poll-cpu=[0-16]",
+		"poll-cpu=[3-2]",
+		"poll-cpu=[1,1]",
+		"poll-cpu=[0-2,1]",
+		"poll-cpu=[0,]",
+		"poll-cpu=0-99999",
+		"poll-cpu=[0]x",
+		"poll-cpu=1023",
+		"poll-cpu=[1022-1023]",
 	};
 	size_t i;
 
@@ -340,8 +385,9 @@ removed_device_can_be_plugged_again(void **state)
 
 	(void)state;
 	for (i = 0; i < 20; i++) {
-		assert_int_equal(rte_eal_hotplug_add("vdev", "vdpa_vfn0", i & 1 ? "idle=sleep" :
-				"queues=64"), 0);
+		assert_int_equal(rte_eal_hotplug_add(
+					 "vdev", "vdpa_vfn0", i & 1 ? "idle=sleep" : "queues=64"),
+			0);
 		assert_non_null(device("vdpa_vfn0"));
 		assert_int_equal(rte_eal_hotplug_remove("vdev", "vdpa_vfn0"), 0);
 		assert_null(device("vdpa_vfn0"));

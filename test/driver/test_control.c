@@ -16,8 +16,8 @@ static struct frame f, got;
 static struct guest *
 four_pairs(uint64_t features)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.pairs = PAIRS, .size = 64,
-		.features = features});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.pairs = PAIRS, .size = 64, .features = features});
 	unsigned int i;
 
 	for (i = 0; i < PAIRS; i++)
@@ -40,8 +40,8 @@ command_post(struct guest *g, unsigned int queue, const void *cmd, uint32_t len,
 		buf[n].len = len - done < step ? len - done : step;
 	if (ack_len > 0)
 		buf[n++] = (struct mock_buf){.len = ack_len, .write = true};
-	id = mock_post(d, buf, n, g->features & BIT(VIRTIO_RING_F_INDIRECT_DESC) ?
-			MOCK_INDIRECT : 0, 0);
+	id = mock_post(
+		d, buf, n, g->features & BIT(VIRTIO_RING_F_INDIRECT_DESC) ? MOCK_INDIRECT : 0, 0);
 	assert_true(id >= 0);
 	assert_true(mock_mem_write(&g->mem, mock_buf_addr(d, id, 0), cmd, len));
 	/* neither OK nor ERR */
@@ -74,8 +74,8 @@ set_pairs(struct guest *g, uint16_t pairs)
 	return command_on(g, CTRL, cmd, sizeof(cmd));
 }
 
-#define COMMAND(g, ...) command_on(g, CTRL, (const uint8_t[]){__VA_ARGS__}, \
-	sizeof((const uint8_t[]){__VA_ARGS__}))
+#define COMMAND(g, ...) \
+	command_on(g, CTRL, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static void
 receive_modes_are_acknowledged(const struct shape *shape)
@@ -104,8 +104,8 @@ commands_of_features_not_negotiated_are_errors(void **state)
 	assert_int_equal(COMMAND(g, 0, VIRTIO_NET_CTRL_RX_PROMISC, 1), VIRTIO_NET_ERR);
 	guest_close(g);
 	/* without MQ the control queue is number 2, where a receive queue would be with it */
-	g = guest_open(&(struct guest_conf){.pairs = PAIRS, .features = RXMODE, .size = 64,
-		.used_pairs = 1});
+	g = guest_open(&(struct guest_conf){
+		.pairs = PAIRS, .features = RXMODE, .size = 64, .used_pairs = 1});
 	assert_int_equal(command_on(g, 2, pairs, sizeof(pairs)), VIRTIO_NET_ERR);
 	assert_int_equal(command_on(g, 2, promisc, sizeof(promisc)), VIRTIO_NET_OK);
 }
@@ -184,8 +184,8 @@ malformed_commands_are_errors(const struct shape *shape)
 	/* longer than any command, nearly and by far; in front of it is a good one */
 	id = command_post(g, CTRL, big, sizeof(big), 100, 1);
 	assert_true(used_try(g, CTRL, &used, PATIENCE_MS));
-	assert_true(mock_mem_read(&g->mem, mock_buf_addr(&g->q[CTRL].drv, id, sizeof(big)), &ack,
-			1));
+	assert_true(
+		mock_mem_read(&g->mem, mock_buf_addr(&g->q[CTRL].drv, id, sizeof(big)), &ack, 1));
 	assert_int_equal(ack, VIRTIO_NET_ERR);
 	/* nothing but the byte for the answer */
 	id = command_post(g, CTRL, big, 0, 1, 1);
@@ -215,8 +215,8 @@ static void
 command_that_is_not_mapped_is_counted_for_that_only(void **state)
 {
 	struct guest *g = four_pairs(MQ);
-	struct mock_buf buf[2] = {{.len = 4, .fixed = true, .iova = FREE_AT}, {.len = 1,
-		.write = true}};
+	struct mock_buf buf[2] = {
+		{.len = 4, .fixed = true, .iova = FREE_AT}, {.len = 1, .write = true}};
 	struct mock_used used;
 
 	(void)state;

@@ -99,9 +99,9 @@ static const struct entry {
  * anywhere: doc/vdpadevs/vfn.rst lists those here.
  */
 static const uint64_t nameless_features = BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_GUEST_ECN) |
-		BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VHOST_USER_F_PROTOCOL_FEATURES);
+	BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 static const uint64_t nameless_protocol = BIT(VHOST_USER_PROTOCOL_F_NET_MTU) |
-		BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_STATUS);
+	BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_STATUS);
 
 /* What a device offers. */
 struct offer {
@@ -119,8 +119,7 @@ struct verdict {
 static char ini[8192]; /* the file */
 static struct offer offered;
 
-static void __rte_format_printf(2, 3)
-fault(struct verdict *v, const char *fmt, ...)
+static void __rte_format_printf(2, 3) fault(struct verdict *v, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -219,11 +218,12 @@ compare(const char *text, const struct offer *offer)
 			has = offer->stats;
 		}
 		if (has != listed[i])
-			fault(&v, "%s: %s", e->name, has ? "offered, not listed" : "listed, not offered");
+			fault(&v, "%s: %s", e->name,
+				has ? "offered, not listed" : "listed, not offered");
 	}
 	if (features != 0 || protocol != 0)
-		fault(&v, "bits without a name: features 0x%" PRIx64 ", protocol 0x%" PRIx64, features,
-			protocol);
+		fault(&v, "bits without a name: features 0x%" PRIx64 ", protocol 0x%" PRIx64,
+			features, protocol);
 	return v;
 }
 
@@ -251,8 +251,8 @@ without(char *copy, size_t size, const char *name)
 		if (strncmp(line, name, len) == 0 && line[len + strspn(line + len, " \t")] == '=')
 			found = true;
 		else
-			snprintf(copy + strlen(copy), size - strlen(copy), "%.*s", (int)(next - line),
-				line);
+			snprintf(copy + strlen(copy), size - strlen(copy), "%.*s",
+				(int)(next - line), line);
 	}
 	return found;
 }
@@ -392,8 +392,8 @@ read_ini(void)
 static int
 set_up(void **state)
 {
-	static char args[][16] = { "features_ini", "--no-huge", "-m", "64", "--no-pci",
-		"--no-shconf", "--no-telemetry", "-l", "0" };
+	static char args[][16] = {"features_ini", "--no-huge", "-m", "64", "--no-pci",
+		"--no-shconf", "--no-telemetry", "-l", "0"};
 	static char *argv[RTE_DIM(args) + 1];
 	size_t i;
 

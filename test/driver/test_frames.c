@@ -13,17 +13,18 @@ static struct frame f, got;
 static void
 wired(struct guest **a, struct guest **b, uint64_t features)
 {
-	*a = guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE,
-		.features = features});
-	*b = guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a",
-		.features = features});
+	*a = guest_open(
+		&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE, .features = features});
+	*b = guest_open(&(struct guest_conf){
+		.name = "b", .port = VFN_PORT_WIRE, .peer = "a", .features = features});
 }
 
 /* Bursts of all lengths that fit, in one or several pieces. */
 static void
 every_byte_arrives(struct guest *from, struct guest *to, unsigned int frames)
 {
-	static const uint32_t layouts[][4] = {{0}, {12, 0}, {12, 14, 0}, {1, 11, 1, 0}, {40, 100, 0}};
+	static const uint32_t layouts[][4] = {
+		{0}, {12, 0}, {12, 14, 0}, {1, 11, 1, 0}, {40, 100, 0}};
 	uint32_t sent = 0, seen = 0;
 	struct mock_used used;
 
@@ -87,9 +88,11 @@ guests_with_different_rings_understand_each_other(void **state)
 	for (i = 0; i < DIM(features); i++) {
 		for (j = 0; j < DIM(features); j++) {
 			struct guest *a = guest_open(&(struct guest_conf){.name = "a",
-				.port = VFN_PORT_WIRE, .peer = "b", .features = features[i]});
-			struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-				.port = VFN_PORT_WIRE, .features = features[j]});
+				.port = VFN_PORT_WIRE,
+				.peer = "b",
+				.features = features[i]});
+			struct guest *b = guest_open(&(struct guest_conf){
+				.name = "b", .port = VFN_PORT_WIRE, .features = features[j]});
 
 			every_byte_arrives(a, b, 60);
 			guests_close(state);
@@ -141,8 +144,8 @@ static const struct {
 static void
 impossible_lengths_are_dropped_and_counted(const struct shape *shape)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.features = shape_features(shape),
-		.size = 64, .buf_len = 66000});
+	struct guest *g = guest_open(&(struct guest_conf){
+		.features = shape_features(shape), .size = 64, .buf_len = 66000});
 	uint64_t expected[VFN_STAT_MAX] = {0}, passed = 0;
 	size_t i;
 
@@ -223,8 +226,8 @@ writable_tail_of_a_transmit_chain_stays_untouched(const struct shape *shape)
 static void
 frames_without_a_receiver_are_counted_and_dropped(void **state)
 {
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE,
-		.peer = "b"});
+	struct guest *a =
+		guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE, .peer = "b"});
 	struct guest *b;
 
 	(void)state;
@@ -257,8 +260,8 @@ frames_without_a_receiver_are_counted_and_dropped(void **state)
 static void
 one_end_of_a_wire_takes_one_peer(void **state)
 {
-	struct vfn_function_params third = {.name = "c", .max_pairs = 1, .port = VFN_PORT_WIRE,
-		.peer = "a"};
+	struct vfn_function_params third = {
+		.name = "c", .max_pairs = 1, .port = VFN_PORT_WIRE, .peer = "a"};
 	struct vfn_link *link;
 	struct guest *a, *b;
 
@@ -282,8 +285,11 @@ static void
 frames_above_the_receivers_mtu_are_dropped(void **state)
 {
 	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE});
-	struct guest *b = guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE,
-		.peer = "a", .mtu = 1000, .features = BIT(VIRTIO_NET_F_MTU)});
+	struct guest *b = guest_open(&(struct guest_conf){.name = "b",
+		.port = VFN_PORT_WIRE,
+		.peer = "a",
+		.mtu = 1000,
+		.features = BIT(VIRTIO_NET_F_MTU)});
 
 	rx_post(b, 0, 8, 2048, 1);
 	frame_make(&f, 1, 1000 + 14 + 4);
@@ -338,10 +344,10 @@ static void
 hostile_transmit_queue_stops_alone(void **state)
 {
 	const uint64_t mq = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ);
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .pairs = 2,
-		.port = VFN_PORT_WIRE, .features = mq});
-	struct guest *b = guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE,
-		.peer = "a"});
+	struct guest *a = guest_open(&(struct guest_conf){
+		.name = "a", .pairs = 2, .port = VFN_PORT_WIRE, .features = mq});
+	struct guest *b =
+		guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
 	struct guest *c = guest_open(&(struct guest_conf){.name = "c"});
 	unsigned int round;
 
@@ -365,7 +371,8 @@ hostile_transmit_queue_stops_alone(void **state)
 		assert_int_equal(VGET(a, queue_error), 0);
 		frame_passes(a, TXQ(0), b, 0, &f);
 		a->heap -= a->heap - HEAP_AT > 3 * (a->heap_end - HEAP_AT) / 4 ?
-				(a->heap_end - HEAP_AT) / 3 : 0;
+			(a->heap_end - HEAP_AT) / 3 :
+			0;
 	}
 }
 
@@ -427,7 +434,8 @@ buffers_that_alias_do_no_harm(const struct shape *shape)
 	/* received where it is sent from, and a little beside it, in both directions */
 	for (i = 0; i < 40; i++) {
 		uint64_t at = mock_buf_addr(&g->q[1].drv, 200, 200);
-		struct mock_buf in = {.len = 1500, .write = true, .fixed = true, .iova = at + i - 20};
+		struct mock_buf in = {
+			.len = 1500, .write = true, .fixed = true, .iova = at + i - 20};
 		struct mock_buf out = {.len = 1000, .fixed = true, .iova = at};
 		uint8_t zero[HDR_LEN] = {0};
 		struct mock_used used;

@@ -39,8 +39,8 @@ static struct resources
 resources(void)
 {
 	struct rte_malloc_socket_stats stats;
-	struct resources r = {.fds = entries("/proc/self/fd"),
-		.threads = entries("/proc/self/task")};
+	struct resources r = {
+		.fds = entries("/proc/self/fd"), .threads = entries("/proc/self/task")};
 
 	assert_int_equal(rte_malloc_get_socket_stats(0, &stats), 0);
 	r.bytes = stats.heap_allocsz_bytes;
@@ -62,8 +62,8 @@ assert_same(const struct resources *a)
 static void
 all_64_pairs_work_and_can_be_enabled_again(void **state)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.pairs = VFN_MAX_PAIRS, .size = 16,
-		.features = MQ | BIT(VIRTIO_F_RING_PACKED)});
+	struct guest *g = guest_open(&(struct guest_conf){
+		.pairs = VFN_MAX_PAIRS, .size = 16, .features = MQ | BIT(VIRTIO_F_RING_PACKED)});
 	unsigned int round, pair;
 
 	(void)state;
@@ -101,11 +101,19 @@ functions_leave_nothing_behind(void **state)
 	unsigned int i;
 
 	for (i = 0; i < 120; i++) {
-		struct guest *a = guest_open(&(struct guest_conf){.name = "a", .pairs = 2,
-			.sleep = i & 1, .features = MQ, .size = 32, .port = VFN_PORT_WIRE});
-		struct guest *b = guest_open(&(struct guest_conf){.name = "b", .peer = "a",
-			.sleep = i & 2, .size = 32, .port = VFN_PORT_WIRE,
-			.nb_cpus = !!(i & 4), .features = BIT(VIRTIO_F_RING_PACKED)});
+		struct guest *a = guest_open(&(struct guest_conf){.name = "a",
+			.pairs = 2,
+			.sleep = i & 1,
+			.features = MQ,
+			.size = 32,
+			.port = VFN_PORT_WIRE});
+		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
+			.peer = "a",
+			.sleep = i & 2,
+			.size = 32,
+			.port = VFN_PORT_WIRE,
+			.nb_cpus = !!(i & 4),
+			.features = BIT(VIRTIO_F_RING_PACKED)});
 
 		rx_post(b, 0, 4, 2048, 1);
 		frame_make(&f, i, 100);
@@ -146,8 +154,8 @@ replaced_eventfds_leave_nothing_behind(void **state)
 static void
 failed_creations_leave_nothing_behind(void **state)
 {
-	struct vfn_function_params params = {.name = "x", .max_pairs = 4, .nb_cpus = 2,
-		.cpu = {0, CPU_SETSIZE - 1}};
+	struct vfn_function_params params = {
+		.name = "x", .max_pairs = 4, .nb_cpus = 2, .cpu = {0, CPU_SETSIZE - 1}};
 	struct resources before;
 	struct vfn_link *link;
 	unsigned int i;
@@ -158,10 +166,16 @@ failed_creations_leave_nothing_behind(void **state)
 	for (i = 0; i < 20; i++) {
 		/* a CPU that is not there, a name that is taken, an end that is wired */
 		assert_true(vfn_link_local_open(&params, &link) < 0);
-		assert_int_equal(vfn_link_local_open(&(struct vfn_function_params){.name = "a",
-			.max_pairs = 1}, &link), -EEXIST);
+		assert_int_equal(
+			vfn_link_local_open(
+				&(struct vfn_function_params){.name = "a", .max_pairs = 1}, &link),
+			-EEXIST);
 		assert_int_equal(vfn_link_local_open(&(struct vfn_function_params){.name = "c",
-			.max_pairs = 1, .port = VFN_PORT_WIRE, .peer = "a"}, &link), -EBUSY);
+							     .max_pairs = 1,
+							     .port = VFN_PORT_WIRE,
+							     .peer = "a"},
+					 &link),
+			-EBUSY);
 	}
 	assert_same(&before);
 	(void)state;
@@ -193,14 +207,15 @@ memory_that_runs_out_is_an_error_and_comes_back(void **state)
 static void
 peer_may_come_and_go_under_traffic(void **state)
 {
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE,
-		.peer = "b"});
+	struct guest *a =
+		guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE, .peer = "b"});
 	unsigned int i, n, sent = 0;
 
 	(void)state;
 	for (i = 0; i < 60; i++) {
 		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-			.port = VFN_PORT_WIRE, .features = i & 1 ? BIT(VIRTIO_F_RING_PACKED) : 0});
+			.port = VFN_PORT_WIRE,
+			.features = i & 1 ? BIT(VIRTIO_F_RING_PACKED) : 0});
 
 		rx_post(b, 0, 64, 2048, 1);
 		for (n = 0; n < 40; n++, sent++) {
@@ -231,8 +246,8 @@ reader(void *arg)
 	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t stats[VFN_STAT_MAX];
 
-		r->g->link->ops->read(r->g->link, VFN_REGION_BAR0, VFN_OFF_STATS, stats,
-			sizeof(stats));
+		r->g->link->ops->read(
+			r->g->link, VFN_REGION_BAR0, VFN_OFF_STATS, stats, sizeof(stats));
 		r->g->link->ops->set_irq(r->g->link, 1, r->g->q[0].call);
 		r->reads++;
 	}
@@ -269,8 +284,8 @@ function_may_go_away_with_commands_pending(void **state)
 
 	(void)state;
 	for (i = 0; i < 300; i++) {
-		struct guest *g = guest_open(&(struct guest_conf){.pairs = 4, .size = 16,
-			.features = MQ});
+		struct guest *g =
+			guest_open(&(struct guest_conf){.pairs = 4, .size = 16, .features = MQ});
 
 		/* noticed by the poller, carried out by another thread: at any point of it */
 		for (n = 0; n < 1 + i % 7; n++) {

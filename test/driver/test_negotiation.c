@@ -114,8 +114,9 @@ features_that_need_others_are_refused_alone(void **state)
 
 		features_are_refused(V1 | dependencies[i].feature, dependencies[i].name);
 		g = guest_new(&four_pairs);
-		assert_int_equal(guest_negotiate(g, V1 | dependencies[i].feature |
-				dependencies[i].needs), 0);
+		assert_int_equal(
+			guest_negotiate(g, V1 | dependencies[i].feature | dependencies[i].needs),
+			0);
 		guest_close(g);
 	}
 }
@@ -264,8 +265,10 @@ refused_queue_tells_why(struct guest *g, bool packed)
 {
 	size_t i;
 
-	assert_int_equal(guest_negotiate(g, V1 | BIT(VIRTIO_F_RING_RESET) |
-			(packed ? BIT(VIRTIO_F_RING_PACKED) : 0)), 0);
+	assert_int_equal(
+		guest_negotiate(g,
+			V1 | BIT(VIRTIO_F_RING_RESET) | (packed ? BIT(VIRTIO_F_RING_PACKED) : 0)),
+		0);
 	guest_map(g, RO_AT, 0x10000, VRINGH_PERM_READ);
 	guest_map(g, WO_AT, 0x10000, VRINGH_PERM_WRITE);
 	guest_map(g, HALF_AT, 4096 - 16, VRINGH_PERM_RW);
@@ -322,7 +325,8 @@ assert_fresh(struct guest *g, unsigned int queue, uint16_t start)
 	assert_int_equal(CGET(g, queue_msix_vector), NO_VECTOR);
 	assert_int_equal(CGET(g, queue_desc_lo) | CGET(g, queue_desc_hi) |
 			CGET(g, queue_driver_lo) | CGET(g, queue_driver_hi) |
-			CGET(g, queue_device_lo) | CGET(g, queue_device_hi), 0);
+			CGET(g, queue_device_lo) | CGET(g, queue_device_hi),
+		0);
 	assert_int_equal(VGET(g, queue_suspend), 0);
 	assert_int_equal(VGET(g, queue_avail), start);
 	assert_int_equal(VGET(g, queue_used), start);
@@ -331,8 +335,7 @@ assert_fresh(struct guest *g, unsigned int queue, uint16_t start)
 static void
 device_reset_brings_back_the_first_state(void **state)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.features =
-			BIT(VIRTIO_F_RING_PACKED)});
+	struct guest *g = guest_open(&(struct guest_conf){.features = BIT(VIRTIO_F_RING_PACKED)});
 
 	(void)state;
 	CSET(g, config_msix_vector, 0);
@@ -350,8 +353,7 @@ device_reset_brings_back_the_first_state(void **state)
 static void
 queue_reset_brings_back_one_queue(void **state)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.features =
-			BIT(VIRTIO_F_RING_PACKED)});
+	struct guest *g = guest_open(&(struct guest_conf){.features = BIT(VIRTIO_F_RING_PACKED)});
 
 	(void)state;
 	queue_reset(g, 1);

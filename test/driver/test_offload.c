@@ -20,8 +20,8 @@ static struct frame f, got;
 static struct guest *
 loop(uint64_t features, uint32_t buf_len)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.features = features, .size = 16,
-		.buf_len = buf_len});
+	struct guest *g = guest_open(
+		&(struct guest_conf){.features = features, .size = 16, .buf_len = buf_len});
 
 	rx_post(g, 0, 10, buf_len, 1);
 	return g;
@@ -74,24 +74,45 @@ static const struct bad bad[] = {
 	{"checksum half outside", 0, {.flags = CS, .csum_start = 900, .csum_offset = 99}},
 	{"csum_offset past the end", 0, {.flags = CS, .csum_start = 34, .csum_offset = 65535}},
 	{"sum wraps 16 bits", 0, {.flags = CS, .csum_start = 65535, .csum_offset = 40}},
-	{"CSUM not negotiated", N(CSUM) | SENDER, {.flags = CS, .csum_start = 34,
-		.csum_offset = 16}},
+	{"CSUM not negotiated", N(CSUM) | SENDER,
+		{.flags = CS, .csum_start = 34, .csum_offset = 16}},
 	{"gso_type 2", 0, {.flags = CS, .gso_type = 2, .gso_size = 100, .csum_start = 34}},
 	{"gso_type 0x7f", 0, {.flags = CS, .gso_type = 0x7f, .gso_size = 100, .csum_start = 34}},
 	{"gso_type UDP_L4", 0, {.flags = CS, .gso_type = 5, .gso_size = 100, .csum_start = 34}},
 	{"only ECN", 0, {.flags = CS, .gso_type = EC, .gso_size = 100, .csum_start = 34}},
 	{"gso_size 0", 0, {.flags = CS, .gso_type = T4, .hdr_len = 54, .csum_start = 34}},
-	{"hdr_len above the frame", 0, {.flags = CS, .gso_type = T4, .gso_size = 100,
-		.hdr_len = 1001, .csum_start = 34, .csum_offset = 16}},
+	{"hdr_len above the frame", 0,
+		{.flags = CS,
+			.gso_type = T4,
+			.gso_size = 100,
+			.hdr_len = 1001,
+			.csum_start = 34,
+			.csum_offset = 16}},
 	{"TSO without checksum", 0, {.gso_type = T4, .gso_size = 100, .hdr_len = 54}},
-	{"TSO4 not negotiated", N(HOST_TSO4), {.flags = CS, .gso_type = T4, .gso_size = 100,
-		.csum_start = 34, .csum_offset = 16}},
-	{"TSO6 not negotiated", N(HOST_TSO6), {.flags = CS, .gso_type = T6, .gso_size = 100,
-		.csum_start = 34, .csum_offset = 16}},
-	{"ECN not negotiated", N(HOST_ECN), {.flags = CS, .gso_type = T4 | EC, .gso_size = 100,
-		.csum_start = 34, .csum_offset = 16}},
-	{"UFO not negotiated", N(HOST_UFO), {.flags = CS, .gso_type = VIRTIO_NET_HDR_GSO_UDP,
-		.gso_size = 100, .csum_start = 34, .csum_offset = 6}},
+	{"TSO4 not negotiated", N(HOST_TSO4),
+		{.flags = CS,
+			.gso_type = T4,
+			.gso_size = 100,
+			.csum_start = 34,
+			.csum_offset = 16}},
+	{"TSO6 not negotiated", N(HOST_TSO6),
+		{.flags = CS,
+			.gso_type = T6,
+			.gso_size = 100,
+			.csum_start = 34,
+			.csum_offset = 16}},
+	{"ECN not negotiated", N(HOST_ECN),
+		{.flags = CS,
+			.gso_type = T4 | EC,
+			.gso_size = 100,
+			.csum_start = 34,
+			.csum_offset = 16}},
+	{"UFO not negotiated", N(HOST_UFO),
+		{.flags = CS,
+			.gso_type = VIRTIO_NET_HDR_GSO_UDP,
+			.gso_size = 100,
+			.csum_start = 34,
+			.csum_offset = 6}},
 };
 
 static void
@@ -100,8 +121,8 @@ impossible_headers_are_counted_and_never_forwarded(const struct shape *shape)
 	size_t i;
 
 	for (i = 0; i < DIM(bad); i++) {
-		struct guest *g = loop(shape_features(shape) | RECEIVER | (SENDER & ~bad[i].lacks),
-			2048);
+		struct guest *g =
+			loop(shape_features(shape) | RECEIVER | (SENDER & ~bad[i].lacks), 2048);
 
 		frame_make(&f, 1, 1000);
 		f.hdr.hdr = bad[i].hdr;
@@ -125,8 +146,11 @@ fields_without_meaning_are_not_refused_or_passed_on(void **state)
 	(void)state;
 	/* neither flag nor type: the rest may be anything */
 	frame_make(&f, 1, 100);
-	f.hdr.hdr = (struct virtio_net_hdr){.flags = 0xfe, .gso_size = 0xffff, .hdr_len = 0xffff,
-		.csum_start = 0xffff, .csum_offset = 0xffff};
+	f.hdr.hdr = (struct virtio_net_hdr){.flags = 0xfe,
+		.gso_size = 0xffff,
+		.hdr_len = 0xffff,
+		.csum_start = 0xffff,
+		.csum_offset = 0xffff};
 	f.hdr.num_buffers = 0xffff;
 	frame_passes(g, 1, g, 0, &f);
 	tx_send(g, 1, &f);
@@ -148,15 +172,14 @@ flags_without_meaning_are_not_taken_for_a_checksum(void **state)
 		struct guest *g = loop(N(CSUM) | receiver[i], 2048);
 
 		frame_make(&f, 1, 100);
-		f.hdr.hdr = (struct virtio_net_hdr){.flags = 0xfe, .csum_start = 20,
-			.csum_offset = 2};
+		f.hdr.hdr =
+			(struct virtio_net_hdr){.flags = 0xfe, .csum_start = 20, .csum_offset = 2};
 		assert_true(tx_post(g, 1, &f, (const uint32_t[]){5}, 1) >= 0);
 		mock_publish(&g->q[1].drv);
 		queue_kick(g, 1);
 		rx_wait(g, 0, &got);
 		frames_equal(&got, &f);
-		assert_memory_equal(&got.hdr.hdr, &(struct virtio_net_hdr){0},
-			sizeof(got.hdr.hdr));
+		assert_memory_equal(&got.hdr.hdr, &(struct virtio_net_hdr){0}, sizeof(got.hdr.hdr));
 		guest_close(g);
 	}
 }
@@ -265,8 +288,8 @@ checksum_at_the_very_end_is_filled(void **state)
 	tcp_frame(1, 65534, 0, 0);
 	tx_send(g, 1, &f);
 	rx_wait(g, 0, &got);
-	assert_int_equal(got.data[L4 + 16] << 8 | got.data[L4 + 17],
-		checksum(f.data + L4, 65534 - L4));
+	assert_int_equal(
+		got.data[L4 + 16] << 8 | got.data[L4 + 17], checksum(f.data + L4, 65534 - L4));
 }
 
 static void
@@ -286,10 +309,12 @@ segmentation_that_the_receiver_did_not_take_is_dropped(void **state)
 	size_t i;
 
 	for (i = 0; i < DIM(t); i++) {
-		struct guest *a = guest_open(&(struct guest_conf){.name = "a",
-			.port = VFN_PORT_WIRE, .features = SENDER, .buf_len = 4096});
+		struct guest *a = guest_open(&(struct guest_conf){
+			.name = "a", .port = VFN_PORT_WIRE, .features = SENDER, .buf_len = 4096});
 		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-			.port = VFN_PORT_WIRE, .peer = "a", .features = t[i].receiver});
+			.port = VFN_PORT_WIRE,
+			.peer = "a",
+			.features = t[i].receiver});
 
 		rx_post(b, 0, 4, 2048, 1);
 		tcp_frame(1, 1900, t[i].type, 500);
@@ -328,8 +353,8 @@ header_is_read_once(void **state)
 			uint8_t to = ++flips % 2 ? 0x42 : T4;
 
 			__atomic_store_n(&hdr->gso_type, to, __ATOMIC_RELAXED);
-			__atomic_store_n(&hdr->csum_start, flips % 2 ? 60000 : 500,
-					__ATOMIC_RELAXED);
+			__atomic_store_n(
+				&hdr->csum_start, flips % 2 ? 60000 : 500, __ATOMIC_RELAXED);
 			if (flips % 4096 == 0)
 				nap_us(10);
 		}

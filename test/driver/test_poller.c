@@ -72,8 +72,8 @@ poller_without_work_sleeps_though_busy(void **state)
 static void
 no_frame_is_lost_to_sleep(const struct shape *shape)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.sleep = true,
-		.features = shape_features(shape)});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.sleep = true, .features = shape_features(shape)});
 	unsigned int i;
 	uint64_t seed = 1;
 
@@ -91,10 +91,15 @@ no_frame_is_lost_to_sleep(const struct shape *shape)
 static void
 ping_pong_between_sleeping_functions_loses_nothing(void **state)
 {
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .sleep = true,
-		.port = VFN_PORT_WIRE, .features = BIT(VIRTIO_RING_F_EVENT_IDX)});
-	struct guest *b = guest_open(&(struct guest_conf){.name = "b", .sleep = true,
-		.port = VFN_PORT_WIRE, .peer = "a", .features = BIT(VIRTIO_F_RING_PACKED)});
+	struct guest *a = guest_open(&(struct guest_conf){.name = "a",
+		.sleep = true,
+		.port = VFN_PORT_WIRE,
+		.features = BIT(VIRTIO_RING_F_EVENT_IDX)});
+	struct guest *b = guest_open(&(struct guest_conf){.name = "b",
+		.sleep = true,
+		.port = VFN_PORT_WIRE,
+		.peer = "a",
+		.features = BIT(VIRTIO_F_RING_PACKED)});
 	unsigned int i;
 
 	(void)state;
@@ -113,8 +118,8 @@ ping_pong_between_sleeping_functions_loses_nothing(void **state)
 static void
 sleeping_sender_is_woken_by_the_receivers_buffers(const struct shape *shape)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.sleep = true,
-		.features = shape_features(shape)});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.sleep = true, .features = shape_features(shape)});
 	uint64_t start = now_ms();
 	unsigned int i;
 
@@ -165,7 +170,7 @@ sender_is_heard_again_after_its_receiver_was_given_up(void **state)
 	/* the poller goes to sleep; it has to ask for a kick of the transmit queue */
 	for (end = now_ms() + 2000; now_ms() < end; nap_us(1000))
 		if (!(__atomic_load_n(&g->q[1].drv.used_ring->flags, __ATOMIC_RELAXED) &
-				VRING_USED_F_NO_NOTIFY))
+			    VRING_USED_F_NO_NOTIFY))
 			return;
 	fail_msg("the transmit queue is no longer armed");
 }
@@ -186,8 +191,9 @@ doorbell_register_wakes_a_sleeping_poller(void **state)
 		nap_us(100);
 		assert_true(tx_post(g, 1, &f, NULL, 0) >= 0);
 		mock_publish(&g->q[1].drv);
-		assert_int_equal(g->link->ops->write(g->link, g->notify.bar, g->notify.offset +
-				VFN_NOTIFY_STEP, &(uint16_t){1}, 2), 0);
+		assert_int_equal(g->link->ops->write(g->link, g->notify.bar,
+					 g->notify.offset + VFN_NOTIFY_STEP, &(uint16_t){1}, 2),
+			0);
 		rx_wait(g, 0, &got);
 		frames_equal(&got, &f);
 	}
@@ -200,18 +206,23 @@ doorbell_register_wakes_the_poller_that_has_the_queue(void **state)
 
 	(void)state;
 	if (CPU_COUNT(&cpus_at_start) < 2 || !CPU_ISSET(0, &cpus_at_start) ||
-			!CPU_ISSET(1, &cpus_at_start))
+		!CPU_ISSET(1, &cpus_at_start))
 		skip();
 	/* one pair in use: what pair 1 sends goes to receive queue 0, so to that one's poller */
-	g = guest_open(&(struct guest_conf){.pairs = 2, .sleep = true, .nb_cpus = 2,
-		.cpu = {0, 1}, .features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
+	g = guest_open(&(struct guest_conf){.pairs = 2,
+		.sleep = true,
+		.nb_cpus = 2,
+		.cpu = {0, 1},
+		.features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
 	rx_post(g, 0, 10, 2048, 1);
 	nap_us(20000);
 	frame_make(&f, 1, 100);
 	assert_true(tx_post(g, TXQ(1), &f, NULL, 0) >= 0);
 	mock_publish(&g->q[TXQ(1)].drv);
-	assert_int_equal(g->link->ops->write(g->link, g->notify.bar, g->notify.offset +
-			TXQ(1) * VFN_NOTIFY_STEP, &(uint16_t){TXQ(1)}, 2), 0);
+	assert_int_equal(
+		g->link->ops->write(g->link, g->notify.bar,
+			g->notify.offset + TXQ(1) * VFN_NOTIFY_STEP, &(uint16_t){TXQ(1)}, 2),
+		0);
 	assert_true(rx_try(g, 0, &got, 1500));
 }
 
@@ -249,7 +260,7 @@ strange_doorbells_leave_the_queue_polled(void **state)
 		tx_send(g, 1, &f);
 		nap_us(1000);
 		assert_true(mock_post(&g->q[0].drv, &(struct mock_buf){.len = 2048, .write = true},
-				1, 0, 0) >= 0);
+				    1, 0, 0) >= 0);
 		mock_publish(&g->q[0].drv);
 		rx_wait(g, 0, &got);
 	}
@@ -464,8 +475,8 @@ poller_without_poll_cpu_is_not_tied_to_the_main_lcore(void **state)
 static void
 cpu_that_is_not_there_is_refused(void **state)
 {
-	struct vfn_function_params params = {.name = "fn", .max_pairs = 2, .nb_cpus = 2,
-		.cpu = {some_cpu(), CPU_SETSIZE - 1}};
+	struct vfn_function_params params = {
+		.name = "fn", .max_pairs = 2, .nb_cpus = 2, .cpu = {some_cpu(), CPU_SETSIZE - 1}};
 	struct vfn_link *link;
 	cpu_set_t cpus;
 	char name[32];
@@ -486,10 +497,13 @@ pairs_are_spread_over_several_pollers(void **state)
 
 	(void)state;
 	if (CPU_COUNT(&cpus_at_start) < 2 || !CPU_ISSET(0, &cpus_at_start) ||
-			!CPU_ISSET(1, &cpus_at_start))
+		!CPU_ISSET(1, &cpus_at_start))
 		skip();
-	g = guest_open(&(struct guest_conf){.pairs = 3, .sleep = true, .nb_cpus = 2,
-		.cpu = {0, 1}, .features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
+	g = guest_open(&(struct guest_conf){.pairs = 3,
+		.sleep = true,
+		.nb_cpus = 2,
+		.cpu = {0, 1},
+		.features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
 	for (pair = 0; pair < 3; pair++)
 		rx_post(g, RXQ(pair), 60, 2048, 1);
 	for (i = 1; i <= 3; i++) {

@@ -86,8 +86,8 @@ suspended_queue_stands_still_and_loses_nothing(const struct shape *shape)
 static void
 position_handed_back_continues_the_ring(const struct shape *shape)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.features = shape_features(shape),
-		.size = 32});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.features = shape_features(shape), .size = 32});
 	struct vringh_state s[2];
 	unsigned int round, q;
 
@@ -126,8 +126,9 @@ start_position_is_taken_from_the_registers(const struct shape *shape)
 		struct guest *g = guest_new(&one_pair);
 		uint16_t start = shape->packed ? packed[i] : split[i];
 
-		assert_int_equal(guest_negotiate(g, shape_features(shape) | RESET |
-				BIT(VIRTIO_F_VERSION_1)), 0);
+		assert_int_equal(
+			guest_negotiate(g, shape_features(shape) | RESET | BIT(VIRTIO_F_VERSION_1)),
+			0);
 		for (q = 0; q < 2; q++) {
 			queue_lay(g, q, 0, start);
 			CSET(g, queue_select, q);
@@ -192,8 +193,13 @@ map_only(struct guest *g, uint64_t iova, uint64_t len)
 {
 	static uint8_t host[16];
 
-	return g->link->ops->dma_map(g->link, &(struct vfn_dma_map){.iova = iova, .len = len,
-		.host = host, .fd = -1, .readable = true, .writable = true});
+	return g->link->ops->dma_map(g->link,
+		&(struct vfn_dma_map){.iova = iova,
+			.len = len,
+			.host = host,
+			.fd = -1,
+			.readable = true,
+			.writable = true});
 }
 
 static void
@@ -204,12 +210,23 @@ overlapping_maps_are_refused(void **state)
 		uint64_t iova, len;
 		int ret;
 	} t[] = {
-		{0x10000, 0x2000, -EEXIST}, {0x10000, 1, -EEXIST}, {0x11fff, 1, -EEXIST},
-		{0xffff, 2, -EEXIST}, {0xf000, 0x10000, -EEXIST}, {0x11fff, 2, -EEXIST},
-		{0, UINT64_MAX, -EEXIST}, {0x10800, 0x100, -EEXIST},
-		{0xffff, 1, 0}, {0x12000, 1, 0}, {0xf000, 0xfff, 0}, {0x12001, 0xfff, 0},
-		{0xf000, 1, -EEXIST}, {0xe000, 0x4001, -EEXIST}, {0, 1, 0},
-		{UINT64_MAX - 4095, 4096, 0}, {UINT64_MAX, 1, -EEXIST},
+		{0x10000, 0x2000, -EEXIST},
+		{0x10000, 1, -EEXIST},
+		{0x11fff, 1, -EEXIST},
+		{0xffff, 2, -EEXIST},
+		{0xf000, 0x10000, -EEXIST},
+		{0x11fff, 2, -EEXIST},
+		{0, UINT64_MAX, -EEXIST},
+		{0x10800, 0x100, -EEXIST},
+		{0xffff, 1, 0},
+		{0x12000, 1, 0},
+		{0xf000, 0xfff, 0},
+		{0x12001, 0xfff, 0},
+		{0xf000, 1, -EEXIST},
+		{0xe000, 0x4001, -EEXIST},
+		{0, 1, 0},
+		{UINT64_MAX - 4095, 4096, 0},
+		{UINT64_MAX, 1, -EEXIST},
 	};
 	struct guest *g = guest_new(&one_pair);
 	size_t i;
@@ -230,8 +247,10 @@ senseless_maps_are_refused(void **state)
 	assert_int_equal(map_only(g, 0x10000, 0), -EINVAL);
 	assert_int_equal(map_only(g, UINT64_MAX, 2), -EINVAL);
 	assert_int_equal(map_only(g, 0x1000, UINT64_MAX), -EINVAL);
-	assert_int_equal(g->link->ops->dma_map(g->link, &(struct vfn_dma_map){.iova = 0,
-		.len = 4096, .fd = -1, .readable = true}), -EINVAL);
+	assert_int_equal(
+		g->link->ops->dma_map(g->link,
+			&(struct vfn_dma_map){.iova = 0, .len = 4096, .fd = -1, .readable = true}),
+		-EINVAL);
 	assert_int_equal(g->link->ops->dma_unmap(g->link, 0x1000, 0), -EINVAL);
 	assert_int_equal(g->link->ops->dma_unmap(g->link, 0x1000, UINT64_MAX), -EINVAL);
 }
@@ -268,8 +287,8 @@ unmapping_takes_whole_maps_only(void **state)
 static struct guest *
 with_a_ring_of_its_own(uint64_t features)
 {
-	struct guest *g = guest_new(&(struct guest_conf){.pairs = 2, .features = features |
-		BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
+	struct guest *g = guest_new(&(struct guest_conf){.pairs = 2,
+		.features = features | BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
 
 	guest_start(g);
 	assert_int_equal(VSET(g, curr_pairs, 2), 0);

@@ -77,8 +77,8 @@ burst_may_need_more_buffers_than_one_look_finds(const struct shape *shape)
 	if (!is_mergeable(shape))
 		return;
 	/* 32 frames that take 65 buffers each, all of which are there */
-	g = guest_open(&(struct guest_conf){.features = shape_features(shape), .size = 4096,
-		.buf_len = 6600});
+	g = guest_open(&(struct guest_conf){
+		.features = shape_features(shape), .size = 4096, .buf_len = 6600});
 	rx_post(g, 0, 32 * 65, 100, 1);
 	for (i = 0; i < 32; i++) {
 		frame_make(&f, i, 6500 - HDR_LEN);

@@ -119,8 +119,8 @@ msix_has_a_vector_for_each_queue_and_one_for_changes(void **state)
 
 	(void)state;
 	raw_read(g, VFN_REGION_CONFIG, 0x34, &at, 1);
-	for (raw_read(g, VFN_REGION_CONFIG, at, cap, 2); cap[0] != 0x11; at = cap[1],
-			raw_read(g, VFN_REGION_CONFIG, at, cap, 2))
+	for (raw_read(g, VFN_REGION_CONFIG, at, cap, 2); cap[0] != 0x11;
+		at = cap[1], raw_read(g, VFN_REGION_CONFIG, at, cap, 2))
 		assert_int_not_equal(cap[1], 0);
 	raw_read(g, VFN_REGION_CONFIG, at + 2, &control, 2);
 	raw_read(g, VFN_REGION_CONFIG, at + 4, &table, 4);
@@ -163,12 +163,24 @@ vector_outside_the_msix_table_reads_back_as_none(void **state)
 static const struct {
 	uint32_t offset, len, value;
 } writable[] = {
-#define RW(f, v) {FIELD(struct vfn_common_cfg, f), v}
-	RW(device_feature_select, 1), RW(driver_feature_select, 1), RW(driver_feature, 0x12345678),
-	RW(config_msix_vector, 1), RW(device_status, 1), RW(queue_select, 1), RW(queue_size, 64),
-	RW(queue_msix_vector, 2), RW(queue_desc_lo, 0x11110000), RW(queue_desc_hi, 0x22222222),
-	RW(queue_driver_lo, 0x33330000), RW(queue_driver_hi, 0x44444444),
-	RW(queue_device_lo, 0x55550000), RW(queue_device_hi, 0x66666666),
+#define RW(f, v) \
+	{ \
+		FIELD(struct vfn_common_cfg, f), v \
+	}
+	RW(device_feature_select, 1),
+	RW(driver_feature_select, 1),
+	RW(driver_feature, 0x12345678),
+	RW(config_msix_vector, 1),
+	RW(device_status, 1),
+	RW(queue_select, 1),
+	RW(queue_size, 64),
+	RW(queue_msix_vector, 2),
+	RW(queue_desc_lo, 0x11110000),
+	RW(queue_desc_hi, 0x22222222),
+	RW(queue_driver_lo, 0x33330000),
+	RW(queue_driver_hi, 0x44444444),
+	RW(queue_device_lo, 0x55550000),
+	RW(queue_device_hi, 0x66666666),
 #undef RW
 };
 
@@ -187,15 +199,16 @@ writes_take_the_natural_width_only(void **state)
 		raw_read(g, g->common.bar, g->common.offset, before, sizeof(before));
 		for (len = 0; len <= 16; len++)
 			if (len != writable[i].len)
-				assert_int_equal(raw_write(g, g->common.bar, at, UINT64_MAX, len),
-					-EINVAL);
+				assert_int_equal(
+					raw_write(g, g->common.bar, at, UINT64_MAX, len), -EINVAL);
 		for (len = 1; len < writable[i].len; len++)
-			assert_int_equal(raw_write(g, g->common.bar, at + len, UINT64_MAX,
-					writable[i].len), -EINVAL);
+			assert_int_equal(
+				raw_write(g, g->common.bar, at + len, UINT64_MAX, writable[i].len),
+				-EINVAL);
 		raw_read(g, g->common.bar, g->common.offset, after, sizeof(after));
 		assert_memory_equal(before, after, sizeof(before));
-		assert_int_equal(raw_write(g, g->common.bar, at, writable[i].value,
-				writable[i].len), 0);
+		assert_int_equal(
+			raw_write(g, g->common.bar, at, writable[i].value, writable[i].len), 0);
 		raw_read(g, g->common.bar, at, &v, writable[i].len);
 		assert_int_equal(v, writable[i].value);
 	}
@@ -213,8 +226,7 @@ refuse_writes(struct guest *g)
 		{&g->common, FIELD(struct vfn_common_cfg, num_queues)},
 		{&g->common, FIELD(struct vfn_common_cfg, config_generation)},
 		{&g->common, FIELD(struct vfn_common_cfg, queue_notify_off)},
-		{&g->common, FIELD(struct vfn_common_cfg, queue_notify_data)},
-		{&g->isr, 0, 1},
+		{&g->common, FIELD(struct vfn_common_cfg, queue_notify_data)}, {&g->isr, 0, 1},
 		{&g->device, FIELD(struct virtio_net_config, mac)},
 		{&g->device, FIELD(struct virtio_net_config, status)},
 		{&g->device, FIELD(struct virtio_net_config, mtu)},
@@ -230,14 +242,16 @@ refuse_writes(struct guest *g)
 
 	for (i = 0; i < DIM(ro); i++) {
 		uint8_t before[8], after[8];
-		int r = raw_read(g, ro[i].p->bar, ro[i].p->offset + ro[i].offset, before, ro[i].len);
+		int r = raw_read(
+			g, ro[i].p->bar, ro[i].p->offset + ro[i].offset, before, ro[i].len);
 
 		if (raw_write(g, ro[i].p->bar, ro[i].p->offset + ro[i].offset, UINT64_MAX,
-				ro[i].len) != -EINVAL)
+			    ro[i].len) != -EINVAL)
 			fail_msg("write to 0x%x (%u bytes) is taken",
 				ro[i].p->offset + ro[i].offset, ro[i].len);
-		assert_int_equal(raw_read(g, ro[i].p->bar, ro[i].p->offset + ro[i].offset, after,
-				ro[i].len), r);
+		assert_int_equal(
+			raw_read(g, ro[i].p->bar, ro[i].p->offset + ro[i].offset, after, ro[i].len),
+			r);
 		if (r == 0)
 			assert_memory_equal(before, after, ro[i].len);
 	}
@@ -261,8 +275,10 @@ read_only_registers_refuse_writes_without_a_queue_selected(void **state)
 	CSET(g, queue_select, g->nb_queues);
 	refuse_writes(g);
 	/* nor are widths any less exact */
-	assert_int_equal(raw_write(g, g->common.bar, g->common.offset +
-			offsetof(struct vfn_common_cfg, queue_size), 1, 4), -EINVAL);
+	assert_int_equal(
+		raw_write(g, g->common.bar,
+			g->common.offset + offsetof(struct vfn_common_cfg, queue_size), 1, 4),
+		-EINVAL);
 }
 
 static void
@@ -273,9 +289,12 @@ accesses_outside_a_region_are_refused(void **state)
 		uint64_t offset;
 		size_t len;
 	} outside[] = {
-		{VFN_REGION_BAR0, VFN_BAR0_SIZE, 1}, {VFN_REGION_BAR0, VFN_BAR0_SIZE - 2, 4},
-		{VFN_REGION_BAR0, UINT64_MAX, 2}, {VFN_REGION_BAR0, UINT64_MAX - 1, 4},
-		{VFN_REGION_BAR0, 0, VFN_BAR0_SIZE + 1}, {VFN_REGION_BAR0, 0, SIZE_MAX},
+		{VFN_REGION_BAR0, VFN_BAR0_SIZE, 1},
+		{VFN_REGION_BAR0, VFN_BAR0_SIZE - 2, 4},
+		{VFN_REGION_BAR0, UINT64_MAX, 2},
+		{VFN_REGION_BAR0, UINT64_MAX - 1, 4},
+		{VFN_REGION_BAR0, 0, VFN_BAR0_SIZE + 1},
+		{VFN_REGION_BAR0, 0, SIZE_MAX},
 		{VFN_REGION_BAR0, sizeof(struct vfn_common_cfg), 1},
 		{VFN_REGION_BAR0, sizeof(struct vfn_common_cfg) - 1, 2},
 		{VFN_REGION_BAR0, VFN_OFF_VENDOR + sizeof(struct vfn_vendor_cfg), 1},
@@ -284,11 +303,20 @@ accesses_outside_a_region_are_refused(void **state)
 		/* no such queue, and across two queues' */
 		{VFN_REGION_BAR0, VFN_OFF_STATS + 9 * VFN_STATS_STEP, 8},
 		{VFN_REGION_BAR0, VFN_OFF_STATS + VFN_STATS_STEP - 4, 8},
-		{VFN_REGION_BAR1, VFN_BAR1_SIZE, 4}, {VFN_REGION_BAR1, VFN_BAR1_SIZE - 1, 2},
-		{VFN_REGION_BAR1, VFN_MAX_VECTORS * 16, 4}, {VFN_REGION_BAR1, 0xffc, 8},
-		{VFN_REGION_BAR2, VFN_BAR2_SIZE, 2}, {VFN_REGION_BAR2, UINT64_MAX - 1, 2},
-		{VFN_REGION_CONFIG, 256, 1}, {VFN_REGION_CONFIG, 255, 2},
-		{3, 0, 1}, {4, 0, 1}, {5, 0, 1}, {6, 0, 1}, {8, 0, 1}, {UINT32_MAX, 0, 1},
+		{VFN_REGION_BAR1, VFN_BAR1_SIZE, 4},
+		{VFN_REGION_BAR1, VFN_BAR1_SIZE - 1, 2},
+		{VFN_REGION_BAR1, VFN_MAX_VECTORS * 16, 4},
+		{VFN_REGION_BAR1, 0xffc, 8},
+		{VFN_REGION_BAR2, VFN_BAR2_SIZE, 2},
+		{VFN_REGION_BAR2, UINT64_MAX - 1, 2},
+		{VFN_REGION_CONFIG, 256, 1},
+		{VFN_REGION_CONFIG, 255, 2},
+		{3, 0, 1},
+		{4, 0, 1},
+		{5, 0, 1},
+		{6, 0, 1},
+		{8, 0, 1},
+		{UINT32_MAX, 0, 1},
 	};
 	struct guest *g = guest_new(&four_pairs);
 	static uint8_t buf[64];
@@ -298,10 +326,10 @@ accesses_outside_a_region_are_refused(void **state)
 	for (i = 0; i < DIM(outside); i++) {
 		memset(buf, 0x5a, sizeof(buf));
 		if (raw_read(g, outside[i].region, outside[i].offset, buf, outside[i].len) !=
-				-EINVAL)
+			-EINVAL)
 			fail_msg("read %zu is taken", i);
 		if (g->link->ops->write(g->link, outside[i].region, outside[i].offset, buf,
-				outside[i].len) != -EINVAL)
+			    outside[i].len) != -EINVAL)
 			fail_msg("write %zu is taken", i);
 	}
 	assert_int_equal(raw_read(g, VFN_REGION_CONFIG, 0, (uint8_t[256]){0}, 256), 0);
@@ -402,9 +430,9 @@ window(struct guest *g, uint8_t bar, uint32_t offset, uint32_t len)
 	uint8_t at;
 
 	raw_read(g, VFN_REGION_CONFIG, 0x34, &at, 1);
-	for (raw_read(g, VFN_REGION_CONFIG, at, &cap, sizeof(cap)); cap.cap_vndr != 9 ||
-			cap.cfg_type != VIRTIO_PCI_CAP_PCI_CFG; at = cap.cap_next,
-			raw_read(g, VFN_REGION_CONFIG, at, &cap, sizeof(cap)))
+	for (raw_read(g, VFN_REGION_CONFIG, at, &cap, sizeof(cap));
+		cap.cap_vndr != 9 || cap.cfg_type != VIRTIO_PCI_CAP_PCI_CFG;
+		at = cap.cap_next, raw_read(g, VFN_REGION_CONFIG, at, &cap, sizeof(cap)))
 		assert_int_not_equal(cap.cap_next, 0);
 	raw_write(g, VFN_REGION_CONFIG, at + offsetof(struct virtio_pci_cap, bar), bar, 1);
 	raw_write(g, VFN_REGION_CONFIG, at + offsetof(struct virtio_pci_cap, offset), offset, 4);
@@ -420,13 +448,14 @@ pci_cfg_window_reaches_every_bar(void **state)
 	uint8_t data;
 
 	(void)state;
-	data = window(g, g->common.bar, g->common.offset +
-			offsetof(struct vfn_common_cfg, num_queues), 2);
+	data = window(g, g->common.bar,
+		g->common.offset + offsetof(struct vfn_common_cfg, num_queues), 2);
 	assert_int_equal(raw_read(g, VFN_REGION_CONFIG, data, &v, 2), 0);
 	assert_int_equal(v, 3);
 	/* another width than the one announced */
 	assert_int_equal(raw_read(g, VFN_REGION_CONFIG, data, &v, 4), -EINVAL);
-	window(g, g->common.bar, g->common.offset + offsetof(struct vfn_common_cfg, queue_select), 2);
+	window(g, g->common.bar, g->common.offset + offsetof(struct vfn_common_cfg, queue_select),
+		2);
 	assert_int_equal(raw_write(g, VFN_REGION_CONFIG, data, 2, 2), 0);
 	assert_int_equal(CGET(g, queue_select), 2);
 	window(g, VFN_REGION_BAR1, 0x10, 4);

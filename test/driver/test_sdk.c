@@ -28,7 +28,7 @@
 
 #define DEV_NAME "vdpa_sdk_test0"
 #define DEV_ARGS "queues=4,idle=sleep"
-#define NODE 3
+#define NODE	 3
 
 /* ---- a library whose layout differs in one field ---- */
 
@@ -224,8 +224,8 @@ iterating_the_bus_finds_our_device(void **state)
 static void
 check_names_each_field_that_differs(void **state)
 {
-	static const char *const fields[] = { "bus", "name", "devargs", "driver", "bus_info",
-		"numa_node" };
+	static const char *const fields[] = {
+		"bus", "name", "devargs", "driver", "bus_info", "numa_node"};
 	char text[2048], expected[64];
 	size_t i, j;
 
@@ -563,8 +563,8 @@ vid_calls_fail_without_a_connection(void **state)
 static int
 start_eal(void **state)
 {
-	static char args[][16] = { "test_sdk", "--no-huge", "-m", "64", "--no-pci", "--no-shconf",
-		"--no-telemetry", "--iova-mode=va" };
+	static char args[][16] = {"test_sdk", "--no-huge", "-m", "64", "--no-pci", "--no-shconf",
+		"--no-telemetry", "--iova-mode=va"};
 	static char *argv[RTE_DIM(args) + 1];
 	size_t i;
 

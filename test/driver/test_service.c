@@ -42,7 +42,8 @@ open_with_buffers(const struct guest_conf *conf)
 static void
 service_core_moves_the_frames(const struct shape *shape)
 {
-	struct guest *g = open_with_buffers(&(struct guest_conf){.features = shape_features(shape)});
+	struct guest *g =
+		open_with_buffers(&(struct guest_conf){.features = shape_features(shape)});
 	unsigned int i;
 
 	assert_int_equal(rte_service_may_be_active(poller_service()), 1);

@@ -164,8 +164,8 @@ packed_put(struct mock_driver *d, uint16_t slot, bool wrap, const struct mock_de
 }
 
 static bool
-table_put(struct mock_driver *d, uint64_t table, const struct mock_desc *m, uint32_t n,
-	bool scatter)
+table_put(
+	struct mock_driver *d, uint64_t table, const struct mock_desc *m, uint32_t n, bool scatter)
 {
 	uint32_t i;
 
@@ -179,11 +179,14 @@ table_put(struct mock_driver *d, uint64_t table, const struct mock_desc *m, uint
 		} e;
 
 		if (d->cfg.packed)
-			e.packed = (struct vring_packed_desc){.addr = m[i].addr, .len = m[i].len,
+			e.packed = (struct vring_packed_desc){.addr = m[i].addr,
+				.len = m[i].len,
 				.flags = m[i].flags & VRING_DESC_F_WRITE};
 		else
-			e.split = (struct vring_desc){.addr = m[i].addr, .len = m[i].len,
-				.flags = m[i].flags, .next = i + 1 < n ? next : 0};
+			e.split = (struct vring_desc){.addr = m[i].addr,
+				.len = m[i].len,
+				.flags = m[i].flags,
+				.next = i + 1 < n ? next : 0};
 		if (!mock_mem_write(d->mem, table + at * ENTRY_SIZE, &e, sizeof(e)))
 			return false;
 	}
@@ -202,7 +205,7 @@ mock_post(struct mock_driver *d, const struct mock_buf *buf, unsigned int nb, ui
 	uint16_t id, at;
 
 	if (nb == 0 || slots > d->nb_room || d->nb_free == 0 || direct > nb ||
-			nb - direct > d->cfg.table_entries * !!(flags & MOCK_INDIRECT))
+		nb - direct > d->cfg.table_entries * !!(flags & MOCK_INDIRECT))
 		return -1;
 	if (direct < nb) {
 		table = calloc(nb - direct, sizeof(*table));
@@ -241,18 +244,22 @@ mock_post(struct mock_driver *d, const struct mock_buf *buf, unsigned int nb, ui
 			}
 		} else {
 			d->link[at] = m.flags & VRING_DESC_F_NEXT ? free_take(d) : 0;
-			d->desc[at] = (struct vring_desc){.addr = m.addr, .len = m.len,
-				.flags = m.flags, .next = d->link[at]};
+			d->desc[at] = (struct vring_desc){.addr = m.addr,
+				.len = m.len,
+				.flags = m.flags,
+				.next = d->link[at]};
 			at = d->link[at];
 		}
 	}
-	if (own > d->cfg.buf_len || (table != NULL && !table_put(d, mock_table_addr(d, id), table,
-			nb - direct, flags & MOCK_SCATTER && !d->cfg.packed)))
+	if (own > d->cfg.buf_len ||
+		(table != NULL &&
+			!table_put(d, mock_table_addr(d, id), table, nb - direct,
+				flags & MOCK_SCATTER && !d->cfg.packed)))
 		abort(); /* the test's fault */
 	free(table);
 	if (!d->cfg.packed)
-		__atomic_store_n(&d->avail_ring->ring[d->avail++ & (d->cfg.size - 1)], id,
-				__ATOMIC_RELAXED);
+		__atomic_store_n(
+			&d->avail_ring->ring[d->avail++ & (d->cfg.size - 1)], id, __ATOMIC_RELAXED);
 	d->nb_room -= slots;
 	d->nb_busy++;
 	d->nb_unkicked += d->cfg.packed ? slots : 1;
@@ -300,8 +307,8 @@ mock_get_desc(const struct mock_driver *d, uint16_t id, unsigned int k)
 			.flags = (d->held == at ? d->held_flags : d->packed[at].flags) & ~BOTH,
 			.ref = d->packed[at].id,
 		};
-	return (struct mock_desc){d->desc[at].addr, d->desc[at].len, d->desc[at].flags,
-		d->desc[at].next};
+	return (struct mock_desc){
+		d->desc[at].addr, d->desc[at].len, d->desc[at].flags, d->desc[at].next};
 }
 
 void
@@ -350,9 +357,9 @@ used_next(struct mock_driver *d, uint32_t *id, uint32_t *len)
 		*id = p->id;
 		*len = p->len;
 		if ((flags & ~(BOTH | VRING_DESC_F_WRITE)) != 0 ||
-				(*len > 0 && !(flags & VRING_DESC_F_WRITE))) {
-			snprintf(d->fault, sizeof(d->fault), "slot %u: flags %#x, len %u",
-				d->used, flags, *len);
+			(*len > 0 && !(flags & VRING_DESC_F_WRITE))) {
+			snprintf(d->fault, sizeof(d->fault), "slot %u: flags %#x, len %u", d->used,
+				flags, *len);
 			return -1;
 		}
 	} else {
@@ -390,7 +397,10 @@ mock_collect(struct mock_driver *d, struct mock_used *used, unsigned int max)
 		r = id < d->cfg.size ? &d->record[id] : NULL;
 		if (r == NULL || !r->busy || len > r->write_len) {
 			snprintf(d->fault, sizeof(d->fault), "at %u: id %u is %s, len %u of %ju",
-				d->used, id, r == NULL ? "unknown" : r->busy ? "out" : "not out",
+				d->used, id,
+				r == NULL	? "unknown" :
+					r->busy ? "out" :
+						  "not out",
 				len, r == NULL ? 0 : (uintmax_t)r->write_len);
 			return -1;
 		}
@@ -428,9 +438,9 @@ mock_should_kick(struct mock_driver *d)
 	if (!d->cfg.packed) {
 		if (!d->cfg.event_idx)
 			return !(__atomic_load_n(&d->used_ring->flags, __ATOMIC_RELAXED) &
-					VRING_USED_F_NO_NOTIFY);
-		event = __atomic_load_n((uint16_t *)&d->used_ring->ring[d->cfg.size],
-				__ATOMIC_RELAXED);
+				VRING_USED_F_NO_NOTIFY);
+		event = __atomic_load_n(
+			(uint16_t *)&d->used_ring->ring[d->cfg.size], __ATOMIC_RELAXED);
 		return count > UINT16_MAX || vring_need_event(event, d->avail, d->avail - count);
 	}
 	/* Pairs with the device's release of flags: the offset is valid when they say so. */
@@ -468,11 +478,11 @@ mock_events_enable(struct mock_driver *d, uint32_t ahead)
 	} else if (d->cfg.event_idx) {
 		/* As Linux does it: the offset before flags that say it is valid. */
 		__atomic_store_n(&d->driver_event->off_wrap, at, __ATOMIC_RELAXED);
-		__atomic_store_n(&d->driver_event->flags, VRING_PACKED_EVENT_FLAG_DESC,
-				__ATOMIC_RELEASE);
+		__atomic_store_n(
+			&d->driver_event->flags, VRING_PACKED_EVENT_FLAG_DESC, __ATOMIC_RELEASE);
 	} else {
-		__atomic_store_n(&d->driver_event->flags, VRING_PACKED_EVENT_FLAG_ENABLE,
-				__ATOMIC_RELAXED);
+		__atomic_store_n(
+			&d->driver_event->flags, VRING_PACKED_EVENT_FLAG_ENABLE, __ATOMIC_RELAXED);
 	}
 	/* Event field before the ring: pairs with the device's barrier before its decision. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -483,12 +493,12 @@ void
 mock_events_disable(struct mock_driver *d)
 {
 	if (d->cfg.packed)
-		__atomic_store_n(&d->driver_event->flags, VRING_PACKED_EVENT_FLAG_DISABLE,
-				__ATOMIC_RELAXED);
+		__atomic_store_n(
+			&d->driver_event->flags, VRING_PACKED_EVENT_FLAG_DISABLE, __ATOMIC_RELAXED);
 	else if (d->cfg.event_idx)
 		/* Just behind: it matches again after 65,535 chains. */
 		__atomic_store_n(&d->avail_ring->ring[d->cfg.size], d->used - 1, __ATOMIC_RELAXED);
 	else
-		__atomic_store_n(&d->avail_ring->flags, VRING_AVAIL_F_NO_INTERRUPT,
-				__ATOMIC_RELAXED);
+		__atomic_store_n(
+			&d->avail_ring->flags, VRING_AVAIL_F_NO_INTERRUPT, __ATOMIC_RELAXED);
 }

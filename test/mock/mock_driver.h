@@ -20,8 +20,8 @@
 #include "mock_mem.h"
 
 /** Flags of mock_post(). */
-#define MOCK_INDIRECT  0x1	 /**< Buffers go into an indirect table. */
-#define MOCK_SCATTER   0x2	 /**< Split: the entries of the table are not in order. */
+#define MOCK_INDIRECT  0x1	  /**< Buffers go into an indirect table. */
+#define MOCK_SCATTER   0x2	  /**< Split: the entries of the table are not in order. */
 #define MOCK_DIRECT(n) ((n) << 8) /**< With MOCK_INDIRECT: so many stay in front of the table. */
 
 /** Where the ring is, and what memory the driver may use for itself. */
@@ -32,17 +32,17 @@ struct mock_config {
 	uint64_t desc, driver, device; /**< Bus addresses, each area in one region. */
 	uint64_t bufs;		       /**< Of buf_len bytes for each id. */
 	uint32_t buf_len;
-	uint32_t nb_bufs;	       /**< Ids that high share the bytes of (id % nb_bufs). */
-	uint64_t tables;	       /**< Of table_entries entries for each id. */
+	uint32_t nb_bufs; /**< Ids that high share the bytes of (id % nb_bufs). */
+	uint64_t tables;  /**< Of table_entries entries for each id. */
 	uint32_t table_entries;
-	struct vringh_state start;     /**< Only .used counts: where the empty ring stands. */
+	struct vringh_state start; /**< Only .used counts: where the empty ring stands. */
 };
 
 /** A buffer of a chain. */
 struct mock_buf {
 	uint32_t len;
-	bool write;    /**< The device writes. */
-	bool fixed;    /**< Use iova; else the next bytes of the id's own. */
+	bool write; /**< The device writes. */
+	bool fixed; /**< Use iova; else the next bytes of the id's own. */
 	uint64_t iova;
 };
 
@@ -72,10 +72,10 @@ struct mock_record {
 struct mock_driver {
 	struct mock_config cfg;
 	struct mock_mem *mem;
-	struct vring_desc *desc;	      /**< Split. */
-	struct vring_avail *avail_ring;	      /**< Split. */
-	struct vring_used *used_ring;	      /**< Split. */
-	struct vring_packed_desc *packed;     /**< Packed. */
+	struct vring_desc *desc;		      /**< Split. */
+	struct vring_avail *avail_ring;		      /**< Split. */
+	struct vring_used *used_ring;		      /**< Split. */
+	struct vring_packed_desc *packed;	      /**< Packed. */
 	struct vring_packed_desc_event *driver_event; /**< Packed, the driver writes. */
 	struct vring_packed_desc_event *device_event; /**< Packed, the device writes. */
 
@@ -86,9 +86,9 @@ struct mock_driver {
 	uint32_t nb_busy; /**< Chains at the device. */
 	uint32_t nb_room; /**< Free ring entries. */
 
-	uint16_t *free;	  /**< Free descriptors (split) or ids (packed), a ring. */
+	uint16_t *free; /**< Free descriptors (split) or ids (packed), a ring. */
 	uint32_t free_at, nb_free;
-	uint16_t *link;	  /* split: own copy of next */
+	uint16_t *link;		    /* split: own copy of next */
 	struct mock_record *record; /**< By id. */
 
 	uint32_t held; /* packed: slot whose flags are written last; UINT32_MAX if none */

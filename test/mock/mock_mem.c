@@ -32,8 +32,8 @@ mock_mem_add(struct mock_mem *mem, uint64_t iova, uint64_t len, uint32_t perm)
 	while (i < mem->nb_regions && mem->region[i].iova < iova)
 		i++;
 	if (mem->nb_regions == MOCK_MAX_REGIONS ||
-			(i < mem->nb_regions && mem->region[i].iova - iova < len) ||
-			(i > 0 && iova - mem->region[i - 1].iova < mem->region[i - 1].len))
+		(i < mem->nb_regions && mem->region[i].iova - iova < len) ||
+		(i > 0 && iova - mem->region[i - 1].iova < mem->region[i - 1].len))
 		return NULL;
 	block = block_new(iova, len);
 	if (block == NULL)

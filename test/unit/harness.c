@@ -188,8 +188,8 @@ expect_bytes(struct queue *q, const struct vringh_seg *seg, unsigned int nb_seg,
 }
 
 void
-expect_chain(struct queue *q, const struct vringh_chain *chain, int id,
-	const struct mock_buf *buf, unsigned int nb)
+expect_chain(struct queue *q, const struct vringh_chain *chain, int id, const struct mock_buf *buf,
+	unsigned int nb)
 {
 	assert_int_equal(chain->error, VRINGH_OK);
 	assert_int_equal(chain->id, id);
@@ -197,7 +197,7 @@ expect_chain(struct queue *q, const struct vringh_chain *chain, int id,
 	assert_int_equal(chain->slots, q->v.packed ? q->drv.record[id].slots : 1);
 	expect_bytes(q, chain->seg, chain->nb_read, id, buf, nb, false, chain->read_len);
 	expect_bytes(q, chain->seg + chain->nb_read, chain->nb_write, id, buf, nb, true,
-			chain->write_len);
+		chain->write_len);
 }
 
 void
@@ -308,19 +308,22 @@ add(struct CMUnitTest *to, struct run *run, const char *group, const struct ring
 	const struct variant *v)
 {
 	unsigned int has = (v->packed ? T_PACKED : T_SPLIT) | (v->event_idx ? T_EVENT : T_FLAGS) |
-			(v->indirect ? T_INDIRECT : T_DIRECT);
+		(v->indirect ? T_INDIRECT : T_DIRECT);
 	char *name;
 
 	if ((t->only & ~has) != 0 || v->size < t->min_size ||
-			(t->max_size != 0 && v->size > t->max_size))
+		(t->max_size != 0 && v->size > t->max_size))
 		return 0;
 	if (asprintf(&name, "%s %s%s%s %u: %s", group, v->packed ? "packed" : "split",
-			v->event_idx ? " event" : "", v->indirect ? " indirect" : "", v->size,
-			t->name) < 0)
+		    v->event_idx ? " event" : "", v->indirect ? " indirect" : "", v->size,
+		    t->name) < 0)
 		abort();
 	*run = (struct run){.test = t, .variant = *v};
-	*to = (struct CMUnitTest){.name = name, .test_func = run_one, .setup_func = run_setup,
-		.teardown_func = run_teardown, .initial_state = run};
+	*to = (struct CMUnitTest){.name = name,
+		.test_func = run_one,
+		.setup_func = run_setup,
+		.teardown_func = run_teardown,
+		.initial_state = run};
 	return 1;
 }
 

@@ -62,8 +62,9 @@ laps(struct queue *q)
 	while (done < laps) {
 		uint32_t n = 0, first = done;
 
-		for (i = done % 3 + 1; n < batch && mock_post(&q->drv, buf + 3 - i, i, 0,
-				done + n) >= 0; i = i % 3 + 1)
+		for (i = done % 3 + 1;
+			n < batch && mock_post(&q->drv, buf + 3 - i, i, 0, done + n) >= 0;
+			i = i % 3 + 1)
 			n++;
 		if (n == 0) { /* smaller than the next chain */
 			done++;

@@ -45,7 +45,8 @@ bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags
 			vringh_strerror(error));
 	assert_int_equal(chain[1].id, id[1]);
 	assert_int_equal(chain[1].nb_read | chain[1].nb_write | chain[1].read_len |
-			chain[1].write_len | chain[1].written, 0);
+			chain[1].write_len | chain[1].written,
+		0);
 	assert_int_equal(q->batch.nb_segs, 4);
 	vringh_discard(&q->vr, chain, 3);
 	assert_int_equal(fetch(q, 8), 3);
@@ -217,8 +218,8 @@ with_next(struct queue *q)
 static void
 spoil_nested(struct queue *q, int id)
 {
-	struct vring_desc *e = (struct vring_desc *)mock_mem_at(&q->mem,
-			mock_table_addr(&q->drv, id), 32) + 1;
+	struct vring_desc *e =
+		(struct vring_desc *)mock_mem_at(&q->mem, mock_table_addr(&q->drv, id), 32) + 1;
 
 	/* flags of both formats: bytes 12 (split) and 14 (packed) */
 	if (q->v.packed)
@@ -310,7 +311,8 @@ static void
 zero_length(struct queue *q)
 {
 	static const struct mock_buf buf[] = {
-		{.len = 0, .fixed = true, .iova = 0}, {.len = 4},
+		{.len = 0, .fixed = true, .iova = 0},
+		{.len = 4},
 		{.len = 0, .fixed = true, .iova = UINT64_MAX},
 		{.len = 0, .write = true, .fixed = true, .iova = FREE_AT},
 	};

@@ -20,8 +20,12 @@ static const struct {
 	const struct mock_buf *buf;
 	unsigned int nb;
 } shapes[] = {
-	{shape_r, DIM(shape_r)}, {shape_w, DIM(shape_w)}, {shape_rw, DIM(shape_rw)},
-	{shape_5, DIM(shape_5)}, {shape_zero, DIM(shape_zero)}, {shape_empty, DIM(shape_empty)},
+	{shape_r, DIM(shape_r)},
+	{shape_w, DIM(shape_w)},
+	{shape_rw, DIM(shape_rw)},
+	{shape_5, DIM(shape_5)},
+	{shape_zero, DIM(shape_zero)},
+	{shape_empty, DIM(shape_empty)},
 };
 
 static void
@@ -158,8 +162,8 @@ room_for_one_seg(struct queue *q)
 		mock_publish(&q->drv);
 		q->batch.max_segs = room;
 		for (i = 0; i < q->v.size; i++) {
-			assert_int_equal(fetch(q, q->v.size), room < q->v.size - i ? room :
-					q->v.size - i);
+			assert_int_equal(
+				fetch(q, q->v.size), room < q->v.size - i ? room : q->v.size - i);
 			assert_true(q->batch.nb_segs <= room);
 			complete(q, 0, 1);
 			vringh_discard(&q->vr, q->batch.chain + 1, q->batch.nb_chains - 1);
@@ -229,7 +233,7 @@ hand_back(struct queue *q)
 					uint32_t s = (i + start) % 3; /* 1, 1, 2 slots */
 
 					if (mock_post(&q->drv, shapes[s].buf, shapes[s].nb,
-							f && s == 2 ? MOCK_INDIRECT : 0, i) < 0)
+						    f && s == 2 ? MOCK_INDIRECT : 0, i) < 0)
 						break;
 				}
 				mock_publish(&q->drv);
@@ -249,7 +253,7 @@ hand_back(struct queue *q)
 					same_chain(
 						&chain[got - n + i], &seg[at], &q->batch.chain[i]);
 					at += chain[got - n + i].nb_read +
-					      chain[got - n + i].nb_write;
+						chain[got - n + i].nb_write;
 				}
 				assert_int_equal(vringh_get_state(&q->vr).avail, before.avail);
 				/* All of them handed back: as if never fetched. */

@@ -224,8 +224,10 @@ host_alignment(void **state)
 				uint64_t *at[3] = {&cfg.desc, &cfg.driver, &cfg.device};
 
 				memcpy(table, q->mem.region, 3 * sizeof(table[0]));
-				table[3] = (struct vringh_region){.iova = FREE_AT, .len = 0x800,
-					.host = host + off, .perm = VRINGH_PERM_RW};
+				table[3] = (struct vringh_region){.iova = FREE_AT,
+					.len = 0x800,
+					.host = host + off,
+					.perm = VRINGH_PERM_RW};
 				cfg.mem = (struct vringh_mem){table, 4};
 				*at[i] = FREE_AT + 0x100;
 				assert_int_not_equal(vringh_init(&q->vr, &cfg), VRINGH_OK);
@@ -278,8 +280,8 @@ packed_state(void **state)
 				cfg.state.avail = sa | (a < 8 ? 0x8000 : 0);
 				cfg.state.used = su | (u < 8 ? 0x8000 : 0);
 				if (vringh_init(&q->vr, &cfg) != (ok ? VRINGH_OK : VRINGH_E_STATE))
-					fail_msg("size %u, avail %#x, used %#x", n,
-						cfg.state.avail, cfg.state.used);
+					fail_msg("size %u, avail %#x, used %#x", n, cfg.state.avail,
+						cfg.state.used);
 				if (ok) {
 					struct vringh_state s = vringh_get_state(&q->vr);
 

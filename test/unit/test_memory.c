@@ -47,8 +47,8 @@ everywhere(struct queue *q)
 	adjacent(q);
 	for (off = 0; off < TOTAL; off++)
 		for (len = 1; off + len <= TOTAL + 1; len += 1 + len / 16) {
-			struct mock_buf buf = {.len = len, .write = len % 2, .fixed = true,
-				.iova = FREE_AT + off};
+			struct mock_buf buf = {
+				.len = len, .write = len % 2, .fixed = true, .iova = FREE_AT + off};
 			int id = post(q, &buf, 1, 0, off);
 
 			q->batch.max_segs = DIM(lens);
@@ -122,14 +122,15 @@ many_regions(struct queue *q)
 	uint32_t i, k;
 
 	for (i = 0; i < 50; i++)
-		assert_non_null(mock_mem_add(&q->mem, FREE_AT + i * 0x10000ull, 0x100 + i,
-				i % 3 + 1));
+		assert_non_null(
+			mock_mem_add(&q->mem, FREE_AT + i * 0x10000ull, 0x100 + i, i % 3 + 1));
 	q->cfg.mem = mock_mem_view(&q->mem);
 	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
 	for (k = 0; k < 3000; k++) {
 		uint32_t r = mock_random(&seed) % 50, off = mock_random(&seed) % 0x180;
 		struct mock_buf buf = {.len = 1 + mock_random(&seed) % 0x40,
-			.write = mock_random(&seed) % 2, .fixed = true,
+			.write = mock_random(&seed) % 2,
+			.fixed = true,
 			.iova = FREE_AT + r * 0x10000ull + off};
 		bool in = off + buf.len <= 0x100 + r, start = off < 0x100 + r;
 		bool may = (r % 3 + 1) & (buf.write ? VRINGH_PERM_WRITE : VRINGH_PERM_READ);

@@ -82,8 +82,9 @@ packed_event_slots(struct queue *q)
 		for (event = 0; event < 2 * n; event++) {
 			bool want = false;
 
-			queue_rewind(q, (struct vringh_state){.used = start % n |
-					(start < n ? 0x8000 : 0)});
+			queue_rewind(q,
+				(struct vringh_state){
+					.used = start % n | (start < n ? 0x8000 : 0)});
 			set_event(q, event % n | (event < n ? 0x8000 : 0));
 			mock_post(&q->drv, two, 2, 0, 0);
 			mock_post(&q->drv, two, 2, 0, 1);
@@ -271,11 +272,11 @@ main(void)
 {
 	static const struct ring_test tests[] = {
 		{"packed event arithmetic", packed_event, T_PACKED | T_EVENT | T_DIRECT, 1, 8},
-		{"packed event inside a chain", packed_event_slots,
-			T_PACKED | T_EVENT | T_DIRECT, 5, 8},
+		{"packed event inside a chain", packed_event_slots, T_PACKED | T_EVENT | T_DIRECT,
+			5, 8},
 		{"split event arithmetic", split_event, T_SPLIT | T_EVENT | T_DIRECT, 1, 8},
-		{"split event after 65536 chains", split_event_all,
-			T_SPLIT | T_EVENT | T_DIRECT, 256, 0},
+		{"split event after 65536 chains", split_event_all, T_SPLIT | T_EVENT | T_DIRECT,
+			256, 0},
 		{"split flags with an event index", split_flags_ignored, T_SPLIT | T_EVENT, 1, 0},
 		{"packed event flags", packed_flags, T_PACKED, 1, 0},
 		{"flags without an event index", by_flags, T_FLAGS, 1, 0},

@@ -23,8 +23,8 @@ wrap_bits(struct queue *q)
 			bool want = bits[i] == (lap == 0 ? AVAIL : USED);
 
 			queue_rewind(q, (struct vringh_state){.used = lap == 0 ? 0x8000 : 0});
-			q->drv.packed[0] = (struct vring_packed_desc){.addr = BUFS_AT, .len = 1,
-				.flags = bits[i]};
+			q->drv.packed[0] = (struct vring_packed_desc){
+				.addr = BUFS_AT, .len = 1, .flags = bits[i]};
 			assert_int_equal(vringh_pending(&q->vr), want);
 			assert_int_equal(fetch(q, 1), want);
 		}
@@ -91,8 +91,10 @@ runaway(struct queue *q)
 		for (start = 0; start < 5; start++) {
 			queue_rewind(q, near_end(&q->v, start));
 			for (i = 0; i < q->v.size; i++) {
-				struct mock_buf buf = {.len = bad == 2 ? 0 : 1, .write = true,
-					.fixed = true, .iova = bad == 1 ? FREE_AT : BUFS_AT};
+				struct mock_buf buf = {.len = bad == 2 ? 0 : 1,
+					.write = true,
+					.fixed = true,
+					.iova = bad == 1 ? FREE_AT : BUFS_AT};
 				int id = mock_post(&q->drv, &buf, 1, 0, i);
 				struct mock_desc m = mock_get_desc(&q->drv, id, 0);
 
@@ -195,8 +197,8 @@ static void
 table_flags(struct queue *q)
 {
 	int id = mock_post(&q->drv, rrw, 3, MOCK_INDIRECT, 1);
-	struct vring_packed_desc *e = (struct vring_packed_desc *)mock_mem_at(&q->mem,
-			mock_table_addr(&q->drv, id), 48);
+	struct vring_packed_desc *e =
+		(struct vring_packed_desc *)mock_mem_at(&q->mem, mock_table_addr(&q->drv, id), 48);
 	int i;
 
 	for (i = 0; i < 3; i++) {
@@ -237,7 +239,8 @@ bad_slots(struct queue *q)
 				int id;
 
 				for (i = 0; i < n; i++)
-					buf[i] = (struct mock_buf){.len = 1, .fixed = true,
+					buf[i] = (struct mock_buf){.len = 1,
+						.fixed = true,
 						.iova = i == k ? FREE_AT : BUFS_AT};
 				queue_rewind(q, near_end(&q->v, start));
 				id = post(q, buf, n, 0, 1);
@@ -273,9 +276,10 @@ more_than_the_ring(struct queue *q)
 					bool wrap =
 						(lap % 2 == 0) == (i >= (before.used & 0x7fffu));
 
-					q->drv.packed[i] = (struct vring_packed_desc){
-						.addr = BUFS_AT, .len = 1,
-						.flags = wrap ? AVAIL : USED};
+					q->drv.packed[i] =
+						(struct vring_packed_desc){.addr = BUFS_AT,
+							.len = 1,
+							.flags = wrap ? AVAIL : USED};
 				}
 				n = fetch(q, q->v.size);
 				if (n <= 0) /* refusing is right, too */

@@ -33,8 +33,8 @@ struct play {
 	struct posted *posted; /* by token % size */
 	struct held *held;     /* fetched and not completed, in order */
 	uint32_t nb_held;
-	uint64_t next_fetch;   /* token that has to come next */
-	uint64_t *used;	       /* tokens in order of completion */
+	uint64_t next_fetch; /* token that has to come next */
+	uint64_t *used;	     /* tokens in order of completion */
 	uint32_t nb_used;
 };
 
@@ -96,8 +96,7 @@ play_post(struct play *p)
 		memset(c, 0, sizeof(*c));
 		writable = mock_random(&p->seed) % (nb + 1);
 		for (i = 0; i < nb; i++) {
-			c->buf[i].len = mock_random(&p->seed) % 8 ?
-					mock_random(&p->seed) % 300 : 0;
+			c->buf[i].len = mock_random(&p->seed) % 8 ? mock_random(&p->seed) % 300 : 0;
 			c->buf[i].write = i >= writable;
 			*(c->buf[i].write ? &c->write_len : &c->read_len) += c->buf[i].len;
 		}
@@ -228,8 +227,8 @@ play_upheaval(struct play *p)
 static void
 traffic(struct queue *q)
 {
-	struct play p = {.q = q, .seed = q->v.size * 8 + q->v.packed * 4 + q->v.event_idx * 2 +
-		q->v.indirect};
+	struct play p = {.q = q,
+		.seed = q->v.size * 8 + q->v.packed * 4 + q->v.event_idx * 2 + q->v.indirect};
 	uint32_t step;
 
 	p.posted = calloc(q->v.size, sizeof(*p.posted));

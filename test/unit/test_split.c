@@ -181,8 +181,8 @@ table_next(struct queue *q)
 
 	for (i = 0; i < DIM(next); i++) {
 		int id = mock_post(&q->drv, rrw, 3, MOCK_INDIRECT, 1);
-		struct vring_desc *e = (struct vring_desc *)mock_mem_at(&q->mem,
-				mock_table_addr(&q->drv, id), 48);
+		struct vring_desc *e =
+			(struct vring_desc *)mock_mem_at(&q->mem, mock_table_addr(&q->drv, id), 48);
 
 		e[1].next = next[i];
 		e[2].flags |= VRING_DESC_F_NEXT;

@@ -21,7 +21,7 @@
 #ifndef NB_CHAINS
 #define NB_CHAINS 200000
 #endif
-#define PATIENCE  10000 /* ms without a notification */
+#define PATIENCE 10000 /* ms without a notification */
 
 struct pair {
 	struct queue *q;
@@ -123,7 +123,7 @@ driver_check(struct pair *p, const struct mock_used *used, int n, uint32_t *back
 		/* The number is 4 bytes read, what comes back is written across two buffers. */
 		memcpy(v, mock_mem_at(&p->q->mem, mock_buf_addr(d, used[i].id, 4), 8), 8);
 		if (used[i].token != *back || used[i].len != 8 || v[0] != ~*back ||
-				(*left > 0 && v[1] != *left - 1)) {
+			(*left > 0 && v[1] != *left - 1)) {
 			snprintf(p->driver_fault, sizeof(p->driver_fault),
 				"chain %u: token %ju, len %u, %u, %u", *back,
 				(uintmax_t)used[i].token, used[i].len, v[0], v[1]);
@@ -138,8 +138,8 @@ driver_check(struct pair *p, const struct mock_used *used, int n, uint32_t *back
 static void
 driver(struct pair *p)
 {
-	static const struct mock_buf buf[3] = {{.len = 4}, {.len = 3, .write = true},
-		{.len = 5, .write = true}};
+	static const struct mock_buf buf[3] = {
+		{.len = 4}, {.len = 3, .write = true}, {.len = 5, .write = true}};
 	struct mock_driver *d = &p->q->drv;
 	uint32_t sent = 0, back = 0, left = 0;
 
@@ -236,14 +236,14 @@ scribble(void *arg)
 			bool lap = (turns >> 10 & 1) ^ ((r >> 20 & 15) == 0);
 
 			flags |= 1 << (lap ? VRING_PACKED_DESC_F_AVAIL : VRING_PACKED_DESC_F_USED);
-			__atomic_store_n(&ring[2 * at + 1], len | ref << 32 | flags << 48,
-					__ATOMIC_RELAXED);
+			__atomic_store_n(
+				&ring[2 * at + 1], len | ref << 32 | flags << 48, __ATOMIC_RELAXED);
 			continue;
 		}
 		__atomic_store_n(
 			&ring[2 * at + 1], len | flags << 32 | ref << 48, __ATOMIC_RELAXED);
-		__atomic_store_n(&d->avail_ring->ring[at], (r >> 22 & 63) == 0 ? ref : at,
-				__ATOMIC_RELAXED);
+		__atomic_store_n(
+			&d->avail_ring->ring[at], (r >> 22 & 63) == 0 ? ref : at, __ATOMIC_RELAXED);
 		if ((r >> 30 & 3) == 0)
 			__atomic_fetch_add(&d->avail_ring->idx, r >> 44 & 7, __ATOMIC_RELAXED);
 	}
@@ -283,8 +283,9 @@ hostile(struct queue *q)
 			sched_yield();
 
 		if (n < 0) {
-			uint16_t at = q->v.packed ? 0x8000 : __atomic_load_n(
-					&q->drv.avail_ring->idx, __ATOMIC_RELAXED);
+			uint16_t at = q->v.packed ?
+				0x8000 :
+				__atomic_load_n(&q->drv.avail_ring->idx, __ATOMIC_RELAXED);
 
 			broken++;
 			q->cfg.state = (struct vringh_state){at, at};
@@ -295,7 +296,7 @@ hostile(struct queue *q)
 			struct vringh_seg seg = q->batch.seg[i];
 
 			if ((seg.addr < low || seg.addr + seg.len > high) &&
-					seg.addr != (uint8_t *)e)
+				seg.addr != (uint8_t *)e)
 				wrong++;
 		}
 		for (i = 0; (int)i < n; i++) {
@@ -304,8 +305,7 @@ hostile(struct queue *q)
 					   w = vringh_iter_write(chain);
 			uint8_t byte[64] = {0};
 
-			wrong +=
-				chain->error >= VRINGH_E_SIZE ||
+			wrong += chain->error >= VRINGH_E_SIZE ||
 				(chain->error != VRINGH_OK && chain->nb_read + chain->nb_write > 0);
 			vringh_pull(&r, byte, sizeof(byte));
 			chain->written = vringh_push(&w, byte, sizeof(byte));

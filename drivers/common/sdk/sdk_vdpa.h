@@ -70,8 +70,8 @@ struct rte_vdpa_dev_ops {
 		unsigned int size);
 
 	/** Statistics of one queue: how many were written. */
-	int (*get_stats)(struct rte_vdpa_device *dev, int qid, struct rte_vdpa_stat *stats,
-		unsigned int n);
+	int (*get_stats)(
+		struct rte_vdpa_device *dev, int qid, struct rte_vdpa_stat *stats, unsigned int n);
 
 	/** Clear the statistics of one queue. */
 	int (*reset_stats)(struct rte_vdpa_device *dev, int qid);
@@ -95,22 +95,17 @@ struct rte_vdpa_dev_ops {
  * @return
  *   The vDPA device; NULL if a required op is missing, the name is taken or memory is short.
  */
-__rte_internal
-struct rte_vdpa_device *
-rte_vdpa_register_device(struct rte_device *rte_dev, struct rte_vdpa_dev_ops *ops);
+__rte_internal struct rte_vdpa_device *rte_vdpa_register_device(
+	struct rte_device *rte_dev, struct rte_vdpa_dev_ops *ops);
 
 /** Withdraw and free a vDPA device: 0, or -1 if there is no such device. */
-__rte_internal
-int
-rte_vdpa_unregister_device(struct rte_vdpa_device *dev);
+__rte_internal int rte_vdpa_unregister_device(struct rte_vdpa_device *dev);
 
 /**
  * Hand the doorbell page of a queue (or RTE_VHOST_QUEUE_ALL) to the client, or take it back: 0, or
  * a negative value if the client can't or won't.
  */
-__rte_internal
-int
-rte_vhost_host_notifier_ctrl(int vid, uint16_t qid, bool enable);
+__rte_internal int rte_vhost_host_notifier_ctrl(int vid, uint16_t qid, bool enable);
 
 /**
  * Copy new used entries from a split ring of the driver's own (a struct vring) to the guest's and
@@ -119,9 +114,7 @@ rte_vhost_host_notifier_ctrl(int vid, uint16_t qid, bool enable);
  * @return
  *   How many entries, or -1.
  */
-__rte_internal
-int
-rte_vdpa_relay_vring_used(int vid, uint16_t qid, void *vring_m);
+__rte_internal int rte_vdpa_relay_vring_used(int vid, uint16_t qid, void *vring_m);
 
 #ifdef __cplusplus
 }

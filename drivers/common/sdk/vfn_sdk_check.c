@@ -50,8 +50,8 @@ static int
 refuse(const char *field)
 {
 	rte_log(RTE_LOG_ERR, vfn_sdk_logtype,
-		"VFN_SDK: rte_device.%s is not where %s has it (driver built for %d.%02d)\n",
-		field, rte_version(), RTE_VER_YEAR, RTE_VER_MONTH);
+		"VFN_SDK: rte_device.%s is not where %s has it (driver built for %d.%02d)\n", field,
+		rte_version(), RTE_VER_YEAR, RTE_VER_MONTH);
 	return -EPROTO;
 }
 

@@ -87,7 +87,7 @@ static bool
 parse_peer(const char *value, struct vfn_function_params *params)
 {
 	if (*value == '\0' || strlen(value) >= sizeof(params->peer) ||
-			strcmp(value, params->name) == 0)
+		strcmp(value, params->name) == 0)
 		return false;
 	strcpy(params->peer, value);
 	return true;

@@ -80,15 +80,15 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	bool found;
 
 	if (rte_vhost_get_vhost_vring(dev->vid, queue, &vring) < 0 ||
-			rte_vhost_get_vring_base(dev->vid, queue, &ring->avail, &ring->used) < 0 ||
-			rte_vhost_get_mem_table(dev->vid, &mem) < 0) {
+		rte_vhost_get_vring_base(dev->vid, queue, &ring->avail, &ring->used) < 0 ||
+		rte_vhost_get_mem_table(dev->vid, &mem) < 0) {
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not tell its ring", queue);
 		return -EINVAL;
 	}
 	/* The three areas are unions with those of a packed ring. */
 	found = guest_address(mem, vring.desc, &ring->desc) &&
-			guest_address(mem, vring.avail, &ring->driver) &&
-			guest_address(mem, vring.used, &ring->device);
+		guest_address(mem, vring.avail, &ring->driver) &&
+		guest_address(mem, vring.used, &ring->device);
 	free(mem);
 	if (!found) {
 		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
@@ -142,6 +142,7 @@ static int
 map_memory(struct vfn_dev *dev)
 {
 	struct rte_vhost_memory *mem = NULL;
+	const char *why;
 	uint32_t i;
 	int ret = 0;
 
@@ -161,13 +162,18 @@ map_memory(struct vfn_dev *dev)
 			.writable = true,
 		};
 
-		ret = shorter_than(map.fd, map.offset + map.len) ? -EFBIG :
-			dev->link->ops->dma_map(dev->link, &map);
+		if (shorter_than(map.fd, map.offset + map.len)) {
+			ret = -EINVAL;
+			why = "its file is shorter";
+		} else {
+			ret = dev->link->ops->dma_map(dev->link, &map);
+			why = ret == -EEXIST ? "it overlaps another" : strerror(-ret);
+		}
 		if (ret < 0)
-			DEV_LOG(ERR, dev, "memory region %u (0x%" PRIx64 ", %" PRIu64 " bytes) is "
-				"refused: %s", i, map.iova, map.len,
-				ret == -EEXIST ? "it overlaps another" :
-				ret == -EFBIG ? "its file is shorter" : strerror(-ret));
+			DEV_LOG(ERR, dev,
+				"memory region %u (0x%" PRIx64 ", %" PRIu64
+				" bytes) is refused: %s",
+				i, map.iova, map.len, why);
 	}
 	free(mem);
 	return ret;
@@ -186,7 +192,7 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 {
 	/* The control queue's index depends on MQ; the guest may not know of either. */
 	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
-			UINT64_C(1) << VIRTIO_F_RING_RESET;
+		UINT64_C(1) << VIRTIO_F_RING_RESET;
 	uint64_t features;
 	uint16_t q;
 	int ret;
@@ -249,8 +255,8 @@ vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	if (queue >= 2 * dev->max_pairs) {
 		/* virtio-user may set up more rings than the device has; they stay off. */
 		if (on)
-			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs", queue,
-				dev->max_pairs);
+			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
+				queue, dev->max_pairs);
 		return 0;
 	}
 	if (dev->state == VFN_IDLE)

@@ -61,7 +61,7 @@ struct vfn_dev {
 	struct vfn_link *link;
 	struct vfn_place common, notify, device, vendor, stats;
 	uint32_t stats_step; /* bytes from one queue's to the next's */
-	uint64_t features; /* offered by the function */
+	uint64_t features;   /* offered by the function */
 	uint16_t nb_queues;
 	uint16_t max_pairs;
 
@@ -92,10 +92,10 @@ void vfn_conf_forget(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
 
 /* vfn_stats.c: operations. */
-int vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names,
-	unsigned int size);
-int vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats,
-	unsigned int n);
+int vfn_stats_names(
+	struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size);
+int vfn_stats_get(
+	struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats, unsigned int n);
 int vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue);
 
 /* vfn_vdpa.c */

@@ -27,8 +27,8 @@
 #define TIMEOUT_MS 5000
 
 static int
-place_read(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, void *buf,
-	size_t len)
+place_read(
+	struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, void *buf, size_t len)
 {
 	if (offset + len > place->length)
 		return -EINVAL;
@@ -81,10 +81,10 @@ reg_wait(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, si
 /* Place, offset and width of a field. */
 #define COMMON(dev, field) \
 	&(dev)->common, offsetof(struct vfn_common_cfg, field), \
-	sizeof(((struct vfn_common_cfg *)NULL)->field)
+		sizeof(((struct vfn_common_cfg *)NULL)->field)
 #define VENDOR(dev, field) \
 	&(dev)->vendor, offsetof(struct vfn_vendor_cfg, field), \
-	sizeof(((struct vfn_vendor_cfg *)NULL)->field)
+		sizeof(((struct vfn_vendor_cfg *)NULL)->field)
 #define COMMON_READ(dev, field)		reg_read(dev, COMMON(dev, field))
 #define COMMON_WRITE(dev, field, value) reg_write(dev, COMMON(dev, field), value)
 #define COMMON_WAIT(dev, field, value)	reg_wait(dev, COMMON(dev, field), value, #field)
@@ -106,8 +106,8 @@ find_structures(struct vfn_dev *dev)
 	uint8_t at;
 
 	if (config_read(dev, PCI_STATUS, &status, sizeof(status)) < 0 ||
-			!(status & PCI_STATUS_CAP_LIST) ||
-			config_read(dev, PCI_CAP_POINTER, &at, sizeof(at)) < 0)
+		!(status & PCI_STATUS_CAP_LIST) ||
+		config_read(dev, PCI_CAP_POINTER, &at, sizeof(at)) < 0)
 		return -ENODEV;
 	for (count = 0; at != 0 && count < VFN_PCI_CONFIG_SIZE / 4; count++) {
 		struct vfn_vendor_cap vendor;
@@ -129,16 +129,16 @@ find_structures(struct vfn_dev *dev)
 			if (place != NULL && place->length == 0)
 				*place = (struct vfn_place){cap.bar, cap.offset, cap.length};
 			if (cap.cfg_type == VFN_PCI_CAP_VENDOR_CFG &&
-					config_read(dev, at, &vendor, sizeof(vendor)) == 0 &&
-					vendor.vendor_id == VFN_PCI_VENDOR)
-				dev->vendor = (struct vfn_place){vendor.bar, vendor.offset,
-					vendor.length};
+				config_read(dev, at, &vendor, sizeof(vendor)) == 0 &&
+				vendor.vendor_id == VFN_PCI_VENDOR)
+				dev->vendor = (struct vfn_place){
+					vendor.bar, vendor.offset, vendor.length};
 		}
 		at = cap.cap_next;
 	}
 	if (dev->common.length < sizeof(struct vfn_common_cfg) || dev->notify.length == 0 ||
-			dev->device.length < sizeof(struct virtio_net_config) ||
-			dev->vendor.length < sizeof(struct vfn_vendor_cfg))
+		dev->device.length < sizeof(struct virtio_net_config) ||
+		dev->vendor.length < sizeof(struct vfn_vendor_cfg))
 		return -ENODEV;
 	return VENDOR_READ(dev, version) == VFN_VENDOR_VERSION ? 0 : -ENODEV;
 }
@@ -150,7 +150,8 @@ vfn_pci_init(struct vfn_dev *dev)
 	int ret = find_structures(dev);
 
 	if (ret < 0) {
-		DEV_LOG(ERR, dev, "the function does not have the structures of a virtio-pci device");
+		DEV_LOG(ERR, dev,
+			"the function does not have the structures of a virtio-pci device");
 		return ret;
 	}
 	vfn_pci_reset(dev);
@@ -161,8 +162,8 @@ vfn_pci_init(struct vfn_dev *dev)
 	dev->nb_queues = COMMON_READ(dev, num_queues);
 	dev->max_pairs = reg_read(dev, &dev->device,
 		offsetof(struct virtio_net_config, max_virtqueue_pairs), sizeof(uint16_t));
-	dev->stats = (struct vfn_place){.region = dev->vendor.region,
-		.offset = VENDOR_READ(dev, stats_offset)};
+	dev->stats = (struct vfn_place){
+		.region = dev->vendor.region, .offset = VENDOR_READ(dev, stats_offset)};
 	dev->stats_step = VENDOR_READ(dev, stats_step);
 	dev->stats.length = dev->nb_queues * dev->stats_step;
 	if (dev->nb_queues > VFN_MAX_QUEUES || 2 * dev->max_pairs >= dev->nb_queues)
@@ -197,8 +198,8 @@ vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features)
 int
 vfn_pci_driver_ok(struct vfn_dev *dev)
 {
-	return COMMON_WRITE(dev, device_status,
-		COMMON_READ(dev, device_status) | VIRTIO_CONFIG_S_DRIVER_OK);
+	return COMMON_WRITE(
+		dev, device_status, COMMON_READ(dev, device_status) | VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
 void
@@ -241,8 +242,8 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 	VENDOR_WRITE(dev, queue_used, ring->used);
 	COMMON_WRITE(dev, queue_enable, 1);
 	if (COMMON_READ(dev, queue_enable) != 1) {
-		DEV_LOG(ERR, dev, "queue %u was refused by the function, reason %u; it stays off", queue,
-			VENDOR_READ(dev, queue_error));
+		DEV_LOG(ERR, dev, "queue %u was refused by the function, reason %u; it stays off",
+			queue, VENDOR_READ(dev, queue_error));
 		return -EINVAL;
 	}
 	return 0;
@@ -267,6 +268,6 @@ vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring
 int
 vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX])
 {
-	return place_read(dev, &dev->stats, queue * dev->stats_step, value,
-		VFN_STAT_MAX * sizeof(value[0]));
+	return place_read(
+		dev, &dev->stats, queue * dev->stats_step, value, VFN_STAT_MAX * sizeof(value[0]));
 }

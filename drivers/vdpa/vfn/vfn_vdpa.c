@@ -61,8 +61,8 @@ vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 	 * vhost-user carries no queue resets, and gives a vDPA driver no access to the guest's
 	 * IOMMU.
 	 */
-	const uint64_t hidden = UINT64_C(1) << VIRTIO_F_RING_RESET |
-			UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
+	const uint64_t hidden =
+		UINT64_C(1) << VIRTIO_F_RING_RESET | UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
 	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
 
 	if (dev == NULL)
@@ -76,10 +76,10 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 {
 	RTE_SET_USED(vdpa);
 	*features = UINT64_C(1) << VHOST_USER_PROTOCOL_F_MQ |
-			UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
-			UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
-			UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
-			UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS;
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS;
 	return 0;
 }
 
@@ -194,7 +194,8 @@ vfn_probe(struct rte_vdev_device *vdev)
 
 	ret = vfn_sdk_check(vdev);
 	if (ret == 0)
-		ret = vfn_args_parse(rte_vdev_device_name(vdev), rte_vdev_device_args(vdev), &params);
+		ret = vfn_args_parse(
+			rte_vdev_device_name(vdev), rte_vdev_device_args(vdev), &params);
 	if (ret < 0)
 		return ret;
 	dev = calloc(1, sizeof(*dev));
@@ -268,9 +269,9 @@ static struct rte_vdev_driver vfn_driver = {
 RTE_PMD_REGISTER_VDEV(vdpa_vfn, vfn_driver);
 RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 	"queues=<1-" RTE_STR(VFN_MAX_PAIRS) "> "
-	"mac=<address> "
-	"mtu=<68-65535> "
-	"port=<loopback|wire> "
-	"peer=<name> "
-	"poll-cpu=<cpu|[cpu,cpu-cpu]> "
-	"idle=<busy|sleep>");
+					    "mac=<address> "
+					    "mtu=<68-65535> "
+					    "port=<loopback|wire> "
+					    "peer=<name> "
+					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
+					    "idle=<busy|sleep>");

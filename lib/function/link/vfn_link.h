@@ -35,11 +35,11 @@ struct vfn_link;
 /** What a transport implements. All return 0 or a negative errno value. */
 struct vfn_link_ops {
 	/** Read registers; region is enum vfn_region. -EINVAL outside the region. */
-	int (*read)(struct vfn_link *link, unsigned int region, uint64_t offset, void *buf,
-		size_t len);
+	int (*read)(
+		struct vfn_link *link, unsigned int region, uint64_t offset, void *buf, size_t len);
 	/** Write registers. -EINVAL outside the region or for a width that no register has. */
-	int (*write)(struct vfn_link *link, unsigned int region, uint64_t offset,
-		const void *buf, size_t len);
+	int (*write)(struct vfn_link *link, unsigned int region, uint64_t offset, const void *buf,
+		size_t len);
 	/** Let the function reach memory. -EEXIST if the range overlaps a mapped one. */
 	int (*dma_map)(struct vfn_link *link, const struct vfn_dma_map *map);
 	/** Take back all maps inside the range; 0, 0: all. -EINVAL if it would cut one in two. */

@@ -121,6 +121,7 @@ struct vfn_vendor_cap {
  * Statistics of a queue: 64-bit counters in this order, read only, never reset.
  * X(symbol, name). "errors_" are chains and rings that were refused, one counter per reason.
  */
+/* clang-format off */
 #define VFN_STATS(X) \
 	X(PACKETS, "packets") /* frames taken from, or put into, the queue */ \
 	X(BYTES, "bytes") /* of those, without the virtio-net header */ \
@@ -144,12 +145,13 @@ struct vfn_vendor_cap {
 	X(ERRORS_PERM, "errors_perm") \
 	X(ERRORS_LEN, "errors_len") \
 	X(ERRORS_SEGS, "errors_segs")
+/* clang-format on */
 
 enum vfn_stat {
 #define X(symbol, name) VFN_STAT_##symbol,
 	VFN_STATS(X)
 #undef X
-	VFN_STAT_MAX
+		VFN_STAT_MAX
 };
 
 #define VFN_STATS_STEP 512

@@ -2,8 +2,8 @@
 
 /*
  * Sizes and offsets of the SDK's structures as one set of headers declares them. Compiled twice
- * (see meson.build): plain it uses ours, with VFN_REAL_SDK DPDK's. Types, which no table can hold, are
- * asserted here and so hold for both.
+ * (see meson.build): plain it uses ours, with VFN_REAL_SDK DPDK's. Types, which no table can hold,
+ * are asserted here and so hold for both.
  */
 
 #include <rte_common.h>
@@ -70,51 +70,48 @@
 #define FUNCTIONS(X) \
 	X(rte_vdev_device_name, const char *(const struct rte_vdev_device *)) \
 	X(rte_vdev_device_args, const char *(const struct rte_vdev_device *)) \
-	X(rte_vdev_register, void (struct rte_vdev_driver *)) \
-	X(rte_vdev_unregister, void (struct rte_vdev_driver *)) \
+	X(rte_vdev_register, void(struct rte_vdev_driver *)) \
+	X(rte_vdev_unregister, void(struct rte_vdev_driver *)) \
 	X(rte_vdpa_register_device, \
 		struct rte_vdpa_device *(struct rte_device *, struct rte_vdpa_dev_ops *)) \
-	X(rte_vdpa_unregister_device, int (struct rte_vdpa_device *)) \
-	X(rte_vdpa_relay_vring_used, int (int, uint16_t, void *)) \
-	X(rte_vhost_host_notifier_ctrl, int (int, uint16_t, bool))
+	X(rte_vdpa_unregister_device, int(struct rte_vdpa_device *)) \
+	X(rte_vdpa_relay_vring_used, int(int, uint16_t, void *)) \
+	X(rte_vhost_host_notifier_ctrl, int(int, uint16_t, bool))
 
 #define CONSTANTS(X) \
 	X(RTE_VHOST_QUEUE_ALL) \
 	X(RTE_VDEV_DRV_NEED_IOVA_AS_VA)
 
-#define FIELD_TYPE(s, m, ...) _Static_assert( \
-	__builtin_types_compatible_p(__typeof__(((s *)NULL)->m), __VA_ARGS__), \
-	#s "." #m " has another type");
-#define FUNCTION_TYPE(f, ...) _Static_assert( \
-	__builtin_types_compatible_p(__typeof__(f), __VA_ARGS__), #f "() has another type");
+#define FIELD_TYPE(s, m, ...) \
+	_Static_assert(__builtin_types_compatible_p(__typeof__(((s *)NULL)->m), __VA_ARGS__), \
+		#s "." #m " has another type");
+#define FUNCTION_TYPE(f, ...) \
+	_Static_assert(__builtin_types_compatible_p(__typeof__(f), __VA_ARGS__), \
+		#f "() has another type");
 FIELDS(FIELD_TYPE)
 FUNCTIONS(FUNCTION_TYPE)
 
-#define STRUCT_ROW(s) { #s, 0, sizeof(s) },
-#define FIELD_ROW(s, m, ...) { #s "." #m, offsetof(s, m), sizeof(((s *)NULL)->m) },
-#define CONSTANT_ROW(c) { #c, 0, (c) },
+#define STRUCT_ROW(s)	     {#s, 0, sizeof(s)},
+#define FIELD_ROW(s, m, ...) {#s "." #m, offsetof(s, m), sizeof(((s *)NULL)->m)},
+#define CONSTANT_ROW(c)	     {#c, 0, (c)},
 static const struct sdk_layout_row rows[] = {
-	STRUCTS(STRUCT_ROW)
-	LINKS(FIELD_ROW)
-	FIELDS(FIELD_ROW)
-	CONSTANTS(CONSTANT_ROW)
-};
+	STRUCTS(STRUCT_ROW) LINKS(FIELD_ROW) FIELDS(FIELD_ROW) CONSTANTS(CONSTANT_ROW)};
 
 /* Names differ between the two, because from DPDK 25.07 on the exported symbols are global. */
 #ifdef VFN_REAL_SDK
-#define LAYOUT sdk_layout_real
+#define LAYOUT	sdk_layout_real
 #define HEADERS "DPDK's"
 static struct rte_vdev_driver real_driver;
 RTE_PMD_REGISTER_VDEV(vdpa_sdk_real, real_driver);
 RTE_PMD_REGISTER_PARAM_STRING(vdpa_sdk_real, "declared=<dpdk>");
 #define DRIVER real_driver
 #else
-#define LAYOUT sdk_layout_ours
+#define LAYOUT	sdk_layout_ours
 #define HEADERS "ours"
 static struct rte_vdev_driver our_driver;
 RTE_PMD_REGISTER_VDEV(vdpa_sdk_ours, our_driver);
 RTE_PMD_REGISTER_PARAM_STRING(vdpa_sdk_ours, "declared=<vfn>");
-#define DRIVER our_driver
+#define DRIVER	our_driver
 #endif
 
 const struct sdk_layout LAYOUT = {

@@ -9,16 +9,16 @@
 
 struct sdk_layout_row {
 	const char *what; /**< a structure, a field of one, or a constant */
-	size_t offset;    /**< of a field in bytes, 0 otherwise */
-	size_t size;      /**< in bytes, or the value of a constant */
+	size_t offset;	  /**< of a field in bytes, 0 otherwise */
+	size_t size;	  /**< in bytes, or the value of a constant */
 };
 
 struct sdk_layout {
-	const char *headers;     /**< who declares */
-	unsigned int version;    /**< RTE_VERSION the headers were compiled as */
+	const char *headers;  /**< who declares */
+	unsigned int version; /**< RTE_VERSION the headers were compiled as */
 	size_t nb_rows;
 	const struct sdk_layout_row *rows;
-	const void *driver;      /**< registered with RTE_PMD_REGISTER_VDEV */
+	const void *driver;	 /**< registered with RTE_PMD_REGISTER_VDEV */
 	const char *const *name; /**< its name, filled in when it was registered */
 };
 
