@@ -387,42 +387,6 @@ iter_piece(struct vringh_iter *it, size_t *len)
 }
 
 size_t
-vringh_pull(struct vringh_iter *it, void *dst, size_t len)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		size_t n = len - done;
-		const uint8_t *src = iter_piece(it, &n);
-
-		if (src == NULL)
-			break;
-		memcpy((uint8_t *)dst + done, src, n);
-		it->off += n;
-		done += n;
-	}
-	return done;
-}
-
-size_t
-vringh_push(struct vringh_iter *it, const void *src, size_t len)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		size_t n = len - done;
-		uint8_t *dst = iter_piece(it, &n);
-
-		if (dst == NULL)
-			break;
-		memcpy(dst, (const uint8_t *)src + done, n);
-		it->off += n;
-		done += n;
-	}
-	return done;
-}
-
-size_t
 vringh_copy(struct vringh_iter *dst, struct vringh_iter *src, size_t len)
 {
 	size_t done = 0;
@@ -441,4 +405,22 @@ vringh_copy(struct vringh_iter *dst, struct vringh_iter *src, size_t len)
 		done += n;
 	}
 	return done;
+}
+
+size_t
+vringh_pull(struct vringh_iter *it, void *dst, uint32_t len)
+{
+	struct vringh_seg seg = {.addr = dst, .len = len};
+	struct vringh_iter to = {.seg = &seg, .nb_segs = 1};
+
+	return vringh_copy(&to, it, len);
+}
+
+size_t
+vringh_push(struct vringh_iter *it, const void *src, uint32_t len)
+{
+	struct vringh_seg seg = {.addr = (uint8_t *)(uintptr_t)src, .len = len};
+	struct vringh_iter from = {.seg = &seg, .nb_segs = 1};
+
+	return vringh_copy(it, &from, len);
 }

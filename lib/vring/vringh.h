@@ -326,13 +326,13 @@ vringh_iter_write(const struct vringh_chain *chain)
  * Copy bytes out of a chain.
  * @return Bytes copied, less than @p len at the end of the chain.
  */
-size_t vringh_pull(struct vringh_iter *it, void *dst, size_t len);
+size_t vringh_pull(struct vringh_iter *it, void *dst, uint32_t len);
 
 /**
  * Copy bytes into a chain.
  * @return Bytes copied, less than @p len at the end of the chain.
  */
-size_t vringh_push(struct vringh_iter *it, const void *src, size_t len);
+size_t vringh_push(struct vringh_iter *it, const void *src, uint32_t len);
 
 /**
  * Copy bytes from one chain into another: the one copy between two queues.

@@ -10,9 +10,9 @@ import re
 
 import pytest
 
-import vhost_user as vu
 from harness import Backend, parse_stats, random_packets, wait_until
-from vhost_user import Connection, open_frontend
+from net_device import open_frontend
+from vhost_user import get_features, Connection
 
 PAIRS = 3       # of vdpa_vfn0; vdpa_vfn1 has one
 FORMATS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
@@ -39,7 +39,7 @@ class Server(Backend):
     def answers(path):
         """Wait until everything sent on other connections before was looked at."""
         conn = Connection(path)
-        conn.ask(vu.get_features())
+        conn.ask(get_features())
         conn.close()
 
     def fds(self):

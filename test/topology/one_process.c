@@ -277,7 +277,7 @@ serve_vdpa(struct rte_vdpa_device *dev)
 }
 
 /* Receive and transmit on ring pair 0 of an ethdev, until told to end. */
-static volatile bool echo_end;
+static bool echo_end; /* atomic */
 
 static void *
 echo_loop(void *arg)
@@ -285,12 +285,12 @@ echo_loop(void *arg)
 	uint16_t port = *(const uint16_t *)arg, nb_rx, nb_tx;
 	struct rte_mbuf *m[BURST];
 
-	while (!echo_end) {
+	while (!__atomic_load_n(&echo_end, __ATOMIC_RELAXED)) {
 		nb_rx = rte_eth_rx_burst(port, 0, m, BURST);
 		if (nb_rx == 0)
 			sched_yield();
 		nb_tx = 0;
-		while (nb_tx < nb_rx && !echo_end)
+		while (nb_tx < nb_rx && !__atomic_load_n(&echo_end, __ATOMIC_RELAXED))
 			nb_tx += rte_eth_tx_burst(port, 0, m + nb_tx, nb_rx - nb_tx);
 		rte_pktmbuf_free_bulk(m + nb_tx, nb_rx - nb_tx);
 	}
@@ -381,7 +381,7 @@ run(void)
 			pthread_create(&echo, NULL, echo_loop, &echo_port) != 0)
 			return -1;
 		ret = run_front_end(NULL, pool);
-		echo_end = true;
+		__atomic_store_n(&echo_end, true, __ATOMIC_RELAXED);
 		pthread_join(echo, NULL);
 		rte_eth_dev_stop(echo_port);
 		rte_eth_dev_close(echo_port);

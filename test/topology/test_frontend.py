@@ -11,13 +11,16 @@ import time
 
 import pytest
 
-import vhost_user as vu
 # pytest finds fixtures by their names here
-from frontend import (FORMATS, PAIRS, Server, frames, neighbour, opened, server, shared, works)  # noqa: F401
+from frontend import (FORMATS, PAIRS, Server, frames, neighbour, opened,  # noqa: F401
+                      server, shared, works)
 from harness import IN_ORDER, MQ, MRG_RXBUF, RING_PACKED, SLOW, difference, not_in_order, wait_until
-from vhost_user import (BUFFER, HEADER, Connection, FrontEnd, Memory, Message, Refused, Request,
-                        open_frontend)
-
+from net_device import HEADER, FEATURES, PROTOCOL, FrontEnd, open_frontend
+from rings import Region, Memory, BUFFER, SplitRing, PackedRing
+from vhost_user import (VERSION, NEED_REPLY, F_CONFIG, EVENT_IDX, INDIRECT, Request, Message,
+                        get_features, set_features, get_protocol_features, set_protocol_features,
+                        get_queue_num, set_owner, reset_owner, set_mem_table, set_vring_num,
+                        get_vring_base, set_vring_enable, get_config, Closed, Refused, Connection)
 
 # --- frames --------------------------------------------------------------------------------------
 
@@ -43,8 +46,8 @@ def test_ring_of_any_legal_size(opened, packed, size):
 
 @FORMATS
 @pytest.mark.parametrize("features", [
-    vu.FEATURES | 1 << vu.EVENT_IDX, vu.FEATURES | 1 << IN_ORDER,
-    vu.FEATURES & ~(1 << MRG_RXBUF), vu.FEATURES & ~(1 << vu.INDIRECT)],
+    FEATURES | 1 << EVENT_IDX, FEATURES | 1 << IN_ORDER,
+    FEATURES & ~(1 << MRG_RXBUF), FEATURES & ~(1 << INDIRECT)],
     ids=["event-index", "in-order", "not-mergeable", "not-indirect"])
 def test_features_are_optional(opened, packed, features):
     fe = opened(packed=packed, features=features)
@@ -101,7 +104,7 @@ def test_pairs_become_ready_later(server, packed):
         fe.check(frames("first"))
         for pair in range(1, PAIRS):
             for ring in fe.rings[2 * pair:2 * pair + 2]:
-                fe.conn.tell(vu.set_vring_enable(ring.index))
+                fe.conn.tell(set_vring_enable(ring.index))
             for p in range(pair + 1):
                 fe.check(frames(f"pair {p} of {pair + 1}"), p)
         # all at once, the bytes of each stay apart
@@ -139,7 +142,7 @@ def test_queue_runs_only_if_this_guest_enabled_it(server, opened):
         fe.check(frames("pair 0 still"))
         assert fe.receive(1) == []
         for ring in fe.rings[2:]:
-            fe.conn.tell(vu.set_vring_enable(ring.index))
+            fe.conn.tell(set_vring_enable(ring.index))
         fe.settle(1)
         fe.receive(1)
         fe.check(frames("pair 1 now"), pair=1)
@@ -222,7 +225,7 @@ def test_nothing_moves_while_stopped(opened, packed):
     fe.send(bytes(60))
     fe.post()
     before = [fe.memory.read(*area) for area in areas]
-    fe.conn.ask(vu.get_features())      # the back-end had a turn
+    fe.conn.ask(get_features())      # the back-end had a turn
     time.sleep(0.05)
     assert [fe.memory.read(*area) for area in areas] == before
     assert fe.stop() == bases           # asking again changes nothing
@@ -273,14 +276,14 @@ def test_memory_added_and_removed_while_running(server, opened, packed):
     fe = opened(packed=packed)
     fe.check(frames("before"))
     bad = dropped = server.counted("vdpa_vfn0", 1)
-    added = vu.Region(0x4_0000_0000, 1 << 20, offset=4096)
+    added = Region(0x4_0000_0000, 1 << 20, offset=4096)
     try:
         fe.memory.regions.append(added)
         sent = frames("in flight", 32)
         for frame in sent:
             fe.send(frame)
         fe.post()
-        fe.conn.tell(vu.set_mem_table(fe.memory.regions))
+        fe.conn.tell(set_mem_table(fe.memory.regions))
         assert fe.settle()
         got = fe.receive()
         assert not_in_order(sent, got) is None
@@ -294,7 +297,7 @@ def test_memory_added_and_removed_while_running(server, opened, packed):
         assert wait_until(fe.receive) == [b"\x5a" * 80]
         assert fe.settle()
         fe.memory.regions.remove(added)
-        fe.conn.tell(vu.set_mem_table(fe.memory.regions))
+        fe.conn.tell(set_mem_table(fe.memory.regions))
         fe.tx().add([(added.gpa, HEADER + 80, 0)])
         fe.post()
         assert fe.settle()
@@ -311,12 +314,12 @@ def test_memory_replaced_altogether(opened):
     bases = fe.stop()
     old = fe.memory, fe.rings
     fe.memory = Memory([(0x8000_0000, 1 << 21), (0x2000_0000, 1 << 21)])
-    fe.rings = [vu.SplitRing(fe.memory, i, 64, start=bases[i], buffers=0) for i in bases]
+    fe.rings = [SplitRing(fe.memory, i, 64, start=bases[i], buffers=0) for i in bases]
     for ring in old[1]:
         ring.close()
     old[0].close()
     fe.fill()
-    fe.conn.tell(vu.set_mem_table(fe.memory.regions))
+    fe.conn.tell(set_mem_table(fe.memory.regions))
     fe.start_rings()
     fe.check(frames("new"))
 
@@ -325,7 +328,7 @@ def new_rings(fe, packed):
     """Fresh rings of the other format in the same memory."""
     for ring in fe.rings:
         ring.close()
-    fe.rings = [(vu.PackedRing if packed else vu.SplitRing)(fe.memory, i, 64)
+    fe.rings = [(PackedRing if packed else SplitRing)(fe.memory, i, 64)
                 for i in range(len(fe.rings))]
     fe.fill()
 
@@ -334,13 +337,13 @@ def test_features_changed_after_stop(opened):
     fe = opened()
     fe.check(frames("split"))
     with pytest.raises(Refused):
-        fe.conn.tell(vu.set_features(fe.features | 1 << RING_PACKED))
+        fe.conn.tell(set_features(fe.features | 1 << RING_PACKED))
     fe.check(frames("still split"))
     for packed in True, False, True:
         fe.stop()
         fe.features ^= 1 << RING_PACKED
         new_rings(fe, packed)
-        fe.conn.tell(vu.set_features(fe.features))
+        fe.conn.tell(set_features(fe.features))
         fe.start_rings()
         fe.check(frames(f"packed {packed}"))
 
@@ -349,8 +352,8 @@ def test_features_that_were_not_offered_are_refused(opened):
     fe = opened()
     fe.stop()
     with pytest.raises(Refused):
-        fe.conn.tell(vu.set_features(fe.features | 1 << 63))
-    fe.conn.tell(vu.set_features(fe.features))
+        fe.conn.tell(set_features(fe.features | 1 << 63))
+    fe.conn.tell(set_features(fe.features))
     fe.start_rings()
     fe.check(frames("after"))
 
@@ -360,7 +363,7 @@ def test_reset_owner_and_everything_anew(opened, packed):
     fe = opened(packed=False)
     fe.check(frames("before"))
     for _ in range(3):
-        fe.conn.tell(vu.reset_owner())
+        fe.conn.tell(reset_owner())
         fe.conn.reply_ack = False
         fe.negotiate(packed=packed)
         new_rings(fe, packed)
@@ -373,15 +376,15 @@ def test_disabled_queue_rests(opened, packed):
     fe = opened(packed=packed)
     for turn in range(3):
         fe.check(frames(turn))
-        fe.conn.tell(vu.set_vring_enable(0, False))
+        fe.conn.tell(set_vring_enable(0, False))
         fe.send(bytes(60))      # discarded, or kept: but never delivered to a disabled queue
         fe.post()
-        fe.conn.ask(vu.get_features())
+        fe.conn.ask(get_features())
         time.sleep(0.02)
         assert fe.receive() == []
-        fe.conn.tell(vu.set_vring_enable(1, False))
-        fe.conn.tell(vu.set_vring_enable(0))
-        fe.conn.tell(vu.set_vring_enable(1))
+        fe.conn.tell(set_vring_enable(1, False))
+        fe.conn.tell(set_vring_enable(0))
+        fe.conn.tell(set_vring_enable(1))
         assert fe.settle()
         fe.receive()
 
@@ -415,9 +418,9 @@ def test_thousand_reconnects_leave_nothing_behind():
         assert server.unexpected() == []
 
 
-def hello(features=vu.FEATURES, protocol=vu.PROTOCOL & ~(1 << vu.F_CONFIG)):
-    return [vu.get_features(), vu.get_protocol_features(), vu.set_protocol_features(protocol),
-            vu.get_queue_num(), vu.set_owner()], features, protocol
+def hello(features=FEATURES, protocol=PROTOCOL & ~(1 << F_CONFIG)):
+    return [get_features(), get_protocol_features(), set_protocol_features(protocol),
+            get_queue_num(), set_owner()], features, protocol
 
 
 @contextlib.contextmanager
@@ -461,7 +464,7 @@ def test_disconnect_instead_of_each_answer(server):
             for message in messages[:count - 1]:
                 conn.send(message)
             conn.sock.shutdown(socket.SHUT_RD)
-            conn.send(messages[count - 1], vu.VERSION | vu.NEED_REPLY)
+            conn.send(messages[count - 1], VERSION | NEED_REPLY)
             conn.close()
     works(server)
 
@@ -471,7 +474,7 @@ def test_next_front_end_overtakes_the_end_of_the_last(server):
     with handshake() as messages:
         for _ in range(5):
             conn = Connection(server.sockets[0])
-            for message in messages + [vu.set_owner()] * 60:
+            for message in messages + [set_owner()] * 60:
                 conn.send(message)
             conn.close()
             works(server)
@@ -481,7 +484,7 @@ def test_somebody_looks_at_a_socket_in_use(server, opened):
     """A second connection that says nothing, or little, does no harm to the first."""
     fe = opened()
     fe.check(frames("alone"))
-    for messages in [], [vu.get_features()], [vu.get_features(), vu.set_owner()]:
+    for messages in [], [get_features()], [get_features(), set_owner()]:
         conn = Connection(server.sockets[0])
         for message in messages:
             conn.tell(message)
@@ -497,8 +500,8 @@ def test_configuration_space_of_any_size(server, neighbour, size):
     """Neither offset nor size are checked by librte_vhost."""
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate()
-        with contextlib.suppress(vu.Closed):
-            answer = fe.conn.ask(vu.get_config(size))
+        with contextlib.suppress(Closed):
+            answer = fe.conn.ask(get_config(size))
             assert struct.unpack_from("=H", answer, 12 + 8)[0] == PAIRS
         neighbour.check(frames("neighbour"))
     works(server)
@@ -522,7 +525,7 @@ def test_surplus_descriptors_are_closed(server, neighbour):
 
 def test_nonsense_is_hung_up_on(server, neighbour):
     for raw in [b"\xff" * 12, struct.pack("=III", 1, 1, 1 << 20), struct.pack("=III", 0, 1, 0),
-                vu.set_vring_num(1 << 20, 64).raw(), vu.get_vring_base(256).raw(),
+                set_vring_num(1 << 20, 64).raw(), get_vring_base(256).raw(),
                 struct.pack("=IIIII", Request.SET_MEM_TABLE, 1, 8, 9, 0),
                 struct.pack("=IIIII", Request.SET_MEM_TABLE, 1, 8, 2**32 - 1, 0)]:
         conn = Connection(server.sockets[0])
@@ -536,7 +539,7 @@ def test_more_rings_than_the_device_has(server, neighbour):
     """Set up and enabled by a front-end that did not ask: said once each, left alone."""
     with FrontEnd(server.sockets[1]) as fe:
         neighbour.disconnect()
-        fe.connect().negotiate(features=vu.FEATURES).setup(pairs=PAIRS)
+        fe.connect().negotiate(features=FEATURES).setup(pairs=PAIRS)
         fe.start()
         assert server.said(r"^vdpa_vfn1: queue \d+ is ignored, there are 1 queue pairs")
         fe.check(frames("the one"))

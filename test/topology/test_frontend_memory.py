@@ -3,18 +3,18 @@
 
 import contextlib
 import os
-import re
 import socket
 import threading
+import re
 
 import pytest
 
-import vhost_user as vu
 # pytest finds fixtures by their names here
 from frontend import FORMATS, frames, neighbour, opened, server, shared, works  # noqa: F401
 from harness import wait_until
-from vhost_user import HEADER, FrontEnd, Memory, Refused, open_frontend
-
+from net_device import HEADER, FrontEnd, open_frontend
+from rings import Region, Memory
+from vhost_user import set_mem_table, set_vring_kick, set_vring_call, set_vring_enable, Refused
 
 # Faults that are not mended yet; a test that passes all the same fails, so that these are removed.
 LIBRARY_FORGETS_ITS_MEMORY = pytest.mark.xfail(strict=True, reason=(
@@ -91,27 +91,27 @@ def test_overlapping_regions_refused(server, neighbour, opened):
     """At the start and while running; the right table on the same connection recovers it."""
     fe = opened()
     fe.check(frames("before"))
-    bad = vu.Region(fe.memory.regions[1].gpa + 4096, 1 << 20)
+    bad = Region(fe.memory.regions[1].gpa + 4096, 1 << 20)
     bad.uva += 1 << 40
     refused = r"^vdpa_vfn0: memory region 2 \(0x[0-9a-f]+, \d+ bytes\) is refused: "
     try:
-        fe.conn.tell(vu.set_mem_table([*fe.memory.regions, bad]))
+        fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
         lines = server.said(refused + "it overlaps another")
         assert len(lines) == 1, lines
         server.library_said("failed to configure vDPA device")
         neighbour.check(frames("neighbour"))
         bad.gpa = 2**64 - 4096
-        fe.conn.tell(vu.set_mem_table([*fe.memory.regions, bad]))
+        fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
         lines = server.said(refused + "Invalid argument")
         assert len(lines) == 1, lines
-        fe.conn.tell(vu.set_mem_table(fe.memory.regions))
+        fe.conn.tell(set_mem_table(fe.memory.regions))
         fe.check(frames("recovered"))
     finally:
         bad.close()
     fe.disconnect()
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate().setup()
-        bad = vu.Region(fe.memory.regions[0].gpa, 4096)
+        bad = Region(fe.memory.regions[0].gpa, 4096)
         bad.uva += 1 << 40
         fe.memory.regions.append(bad)
         fe.start()
@@ -121,7 +121,7 @@ def test_overlapping_regions_refused(server, neighbour, opened):
 
 def spoiled(**fields):
     def spoil():
-        bad = vu.Region(0x5_0000_0000, 1 << 20)
+        bad = Region(0x5_0000_0000, 1 << 20)
         for name, value in fields.items():
             setattr(bad, name, value)
         return bad
@@ -139,14 +139,14 @@ def test_region_refused_by_the_library(server, neighbour, opened, spoil):
     bad = spoil()
     try:
         with pytest.raises(Refused):
-            fe.conn.tell(vu.set_mem_table([*fe.memory.regions, bad]))
+            fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
     finally:
         bad.close()
     assert wait_until(lambda: re.search(r"failed to mmap region 2|^vdpa_vfn0: memory region 2 ",
                                         server.process.log()[server.since:], re.M))
     server.expect("^vdpa_vfn0: (librte_vhost has no memory table$|memory region 2 )")
     neighbour.check(frames("neighbour"))
-    fe.conn.tell(vu.set_mem_table(fe.memory.regions))
+    fe.conn.tell(set_mem_table(fe.memory.regions))
     fe.check(frames("recovered"))
     fe.disconnect()
     works(server)
@@ -160,7 +160,7 @@ def test_memory_file_shorter_than_its_region(server, neighbour, when):
     """Touching what is behind the end of a file is a SIGBUS for the whole process."""
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate().setup()
-        gap = vu.Region(0x5_0000_0000, 1 << 20)
+        gap = Region(0x5_0000_0000, 1 << 20)
         fe.memory.regions.append(gap)
         if when == "before":
             os.ftruncate(gap.fd, 4096)
@@ -188,7 +188,7 @@ def test_call_fd_that_is_full_and_blocks(neighbour, opened):
     try:
         os.eventfd_write(fd, full)
         for ring in fe.rings:
-            fe.conn.tell(vu.set_vring_call(ring.index, fd))
+            fe.conn.tell(set_vring_call(ring.index, fd))
         fe.check(frames("full"))
         neighbour.check(frames("neighbour"))
     finally:
@@ -251,7 +251,7 @@ def test_fd_that_is_no_eventfd(server, neighbour, opened, kind, which):
     fd = NOT_EVENTFDS[kind]()
     try:
         for ring in fe.rings:
-            message = vu.set_vring_kick if which == "kick" else vu.set_vring_call
+            message = set_vring_kick if which == "kick" else set_vring_call
             fe.conn.tell(message(ring.index, fd))
         server.expect(r"^vdpa_vfn0: queue [01]: doorbell is not an eventfd, the queue is polled$")
         for ring in fe.rings:
@@ -274,8 +274,8 @@ def test_without_kick_and_call_fds(opened, packed):
     """Then the device polls, and the driver has to."""
     fe = opened(packed=packed)
     for ring in fe.rings:
-        fe.conn.tell(vu.set_vring_kick(ring.index, None))
-        fe.conn.tell(vu.set_vring_call(ring.index, None))
+        fe.conn.tell(set_vring_kick(ring.index, None))
+        fe.conn.tell(set_vring_call(ring.index, None))
     fe.check(frames("polled"))
     assert not any(ring.called() for ring in fe.rings[1:])
 
@@ -285,9 +285,9 @@ def test_kick_before_anything_else(server, neighbour):
         fe.connect().setup()
         for ring in fe.rings:
             ring.kick()
-            fe.conn.send(vu.set_vring_kick(ring.index, ring.kick_fd))
-            fe.conn.send(vu.set_vring_call(ring.index, ring.call_fd))
-            fe.conn.send(vu.set_vring_enable(ring.index))
+            fe.conn.send(set_vring_kick(ring.index, ring.kick_fd))
+            fe.conn.send(set_vring_call(ring.index, ring.call_fd))
+            fe.conn.send(set_vring_enable(ring.index))
         for ring in fe.rings:
             ring.kick()
         neighbour.check(frames("neighbour"))

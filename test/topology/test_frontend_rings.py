@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A scripted front-end that misbehaves in its rings: the rows of hostile-guests.md that need one."""
+"""A scripted front-end that misbehaves in its rings: hostile-guests.md's rows that need one."""
 
 import struct
 
 import pytest
 
-import vhost_user as vu
 # pytest finds fixtures by their names here
 from frontend import FORMATS, frames, neighbour, opened, server, shared, works  # noqa: F401
 from harness import RING_PACKED, difference, wait_until
-from vhost_user import BUFFER, HEADER, NEXT, TABLE, WRITE, FrontEnd, Refused, Request
-
+from net_device import HEADER, FEATURES, FrontEnd
+from rings import NEXT, WRITE, TABLE, MAX_TABLE, BUFFER
+from vhost_user import INDIRECT, Request, set_features, set_vring_num, Refused
 
 # --- rings that are refused ----------------------------------------------------------------------
 
@@ -78,9 +78,9 @@ def test_split_ring_of_three_refused(server, neighbour):
         for message in fe.script():
             if message.payload[:4] == struct.pack("=I", 2) and \
                     message.request == Request.SET_VRING_NUM:
-                fe.conn.tell(vu.set_features(fe.features | 1 << RING_PACKED))
-                fe.conn.tell(vu.set_vring_num(2, 3))
-                fe.conn.tell(vu.set_features(fe.features))
+                fe.conn.tell(set_features(fe.features | 1 << RING_PACKED))
+                fe.conn.tell(set_vring_num(2, 3))
+                fe.conn.tell(set_features(fe.features))
             else:
                 fe.conn.tell(message)
         lines = server.said(r"^vdpa_vfn0: queue 2 refused: queue size .* not a power of two")
@@ -95,9 +95,9 @@ def test_split_ring_of_three_refused(server, neighbour):
 def test_size_refused_by_the_library(server, neighbour, packed, size):
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate(packed=packed).setup()
-        fe.conn.tell(vu.set_features(fe.features))
+        fe.conn.tell(set_features(fe.features))
         with pytest.raises(Refused):
-            fe.conn.tell(vu.set_vring_num(1, size))
+            fe.conn.tell(set_vring_num(1, size))
         server.library_said("processing VHOST_USER_SET_VRING_NUM failed")
         neighbour.check(frames("neighbour"))
         fe.start()      # the same connection, right this time
@@ -105,8 +105,8 @@ def test_size_refused_by_the_library(server, neighbour, packed, size):
     # without acknowledgements the library hangs up
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate(packed=packed, protocol=0)
-        fe.conn.tell(vu.set_features(fe.features))
-        fe.conn.tell(vu.set_vring_num(1, size))
+        fe.conn.tell(set_features(fe.features))
+        fe.conn.tell(set_vring_num(1, size))
         assert fe.conn.hung_up()
     works(server, packed=packed)
 
@@ -211,7 +211,7 @@ def table_unmapped(ring):
 
 def table_in_table(ring):
     inner = ring.table([(good(ring), 100, 0)])
-    at = ring.tables + ring.free[-1] * vu.MAX_TABLE * 16
+    at = ring.tables + ring.free[-1] * MAX_TABLE * 16
     ring.write_table_entry(at, inner[0], 16, TABLE, None)
     ring.add([(at, 16, TABLE)])
 
@@ -277,7 +277,7 @@ def test_bad_chain_is_completed_and_counted(server, opened, packed, bad, counter
 
 @FORMATS
 def test_indirect_that_was_not_negotiated(server, opened, packed):
-    fe = opened(packed=packed, features=vu.FEATURES & ~(1 << vu.INDIRECT))
+    fe = opened(packed=packed, features=FEATURES & ~(1 << INDIRECT))
     wrong = server.counted("vdpa_vfn0", 1)
     fe.send(bytes(60), indirect=True)
     fe.post()
