@@ -307,12 +307,12 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 		/* Pairs with the driver's release of idx after the entries (2.7.13.3). */
 		uint16_t idx = __atomic_load_n(&vr->split.avail->idx, __ATOMIC_ACQUIRE);
 
+		known = idx - vr->avail;
 		/* What is out already counts: only so many chains fit into the ring. */
-		if (vringh_unlikely((uint16_t)(idx - vr->used) > vr->size)) {
+		if (vringh_unlikely(known > vr->size - (uint16_t)(vr->avail - vr->used))) {
 			vr->broken = VRINGH_E_AVAIL_IDX;
 			return 0;
 		}
-		known = idx - vr->avail;
 		vr->avail_seen = idx;
 		if (known < max)
 			max = known;

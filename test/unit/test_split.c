@@ -62,6 +62,21 @@ avail_idx_later(struct queue *q)
 	expect_broken(q, VRINGH_E_AVAIL_IDX);
 }
 
+/* The index moves back while chains are out: their entries are not served once more. */
+static void
+avail_idx_back_to_what_is_out(struct queue *q)
+{
+	uint32_t i;
+
+	for (i = 0; i < 4; i++)
+		mock_post(&q->drv, rrw, 1, 0, i);
+	mock_publish(&q->drv);
+	assert_int_equal(fetch(q, 4), 4);
+	set_idx(q, q->drv.avail - 2);
+	assert_int_equal(fetch(q, 4), -VRINGH_E_AVAIL_IDX);
+	assert_int_equal(vringh_get_state(&q->vr).avail, q->drv.avail);
+}
+
 static void
 head(struct queue *q)
 {
@@ -244,6 +259,7 @@ main(void)
 	static const struct ring_test tests[] = {
 		{"available index out of range", avail_idx, T_SPLIT, 1, 0},
 		{"available index jumps later", avail_idx_later, T_SPLIT, 8, 0},
+		{"available index goes back to what is out", avail_idx_back_to_what_is_out, T_SPLIT, 8, 0},
 		{"head outside the table", head, T_SPLIT, 1, 0},
 		{"bad head loses what came before", head_mid_batch, T_SPLIT, 8, 256},
 		{"broken queue counts each poll", broken_counted_once, T_SPLIT, 8, 256},
