@@ -140,33 +140,27 @@ static const struct arg args_known[] = {
 	{"idle", "busy or sleep", parse_idle},
 };
 
-struct progress {
-	struct vfn_function_params *params;
-	bool seen[RTE_DIM(args_known)];
-};
-
+/* seen: which of args_known came before. */
 static int
-parse_one(const char *key, const char *value, void *opaque)
+parse_one(const struct rte_kvargs_pair *pair, struct vfn_function_params *params, bool *seen)
 {
-	struct progress *progress = opaque;
-	struct vfn_function_params *params = progress->params;
 	unsigned int i;
 
 	for (i = 0; i < RTE_DIM(args_known); i++)
-		if (strcmp(key, args_known[i].key) == 0)
+		if (strcmp(pair->key, args_known[i].key) == 0)
 			break;
 	if (i == RTE_DIM(args_known)) {
-		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", params->name, key);
+		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", params->name, pair->key);
 		return -EINVAL;
 	}
-	if (progress->seen[i]) {
-		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", params->name, key);
+	if (seen[i]) {
+		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", params->name, pair->key);
 		return -EINVAL;
 	}
-	progress->seen[i] = true;
-	if (value == NULL || !args_known[i].parse(value, params)) {
-		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", params->name, key,
-			value != NULL ? value : "", args_known[i].values);
+	seen[i] = true;
+	if (pair->value == NULL || !args_known[i].parse(pair->value, params)) {
+		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", params->name, pair->key,
+			pair->value != NULL ? pair->value : "", args_known[i].values);
 		return -EINVAL;
 	}
 	return 0;
@@ -175,11 +169,12 @@ parse_one(const char *key, const char *value, void *opaque)
 int
 vfn_args_parse(const char *name, const char *args, struct vfn_function_params *params)
 {
-	struct progress progress = {.params = params};
+	bool seen[RTE_DIM(args_known)] = {false};
 	struct rte_kvargs *kvlist;
 	uint32_t hash = 5381;
 	const char *c;
-	int ret;
+	unsigned int i;
+	int ret = 0;
 
 	*params = (struct vfn_function_params){.max_pairs = 1};
 	if (strlen(name) >= sizeof(params->name)) {
@@ -199,7 +194,9 @@ vfn_args_parse(const char *name, const char *args, struct vfn_function_params *p
 		DRV_LOG(ERR, "%s: malformed device arguments \"%s\"", name, args);
 		return -EINVAL;
 	}
-	ret = rte_kvargs_process(kvlist, NULL, parse_one, &progress);
+	/* rte_kvargs_process() gives up on keys without a value, unnamed, from DPDK 24.11 on. */
+	for (i = 0; i < kvlist->count && ret == 0; i++)
+		ret = parse_one(&kvlist->pairs[i], params, seen);
 	rte_kvargs_free(kvlist);
 	if (ret < 0)
 		return -EINVAL;
