@@ -193,7 +193,7 @@ class Guest:
             "-chardev", f"file,id=console,path={self._dir}/console.log",
             "-serial", "chardev:console",
             "-chardev", f"socket,id=control,path={self._dir}/control,server=on,wait=off",
-            # Not a second UART: under load, QEMU's now and then loses an interrupt for good.
+            # Not a second UART: with one, guests under load now and then stopped to answer.
             "-device", "virtio-serial-pci,disable-legacy=on",
             "-device", "virtserialport,chardev=control,name=control",
             "-qmp", f"unix:{self._dir}/qmp,server=on,wait=off",
