@@ -177,6 +177,12 @@ sender_is_heard_again_after_its_receiver_was_given_up(void **state)
 
 /* ---- doorbells ---- */
 
+#define skip_for(why) \
+	do { \
+		print_message("skipped: %s\n", why); \
+		skip(); \
+	} while (0)
+
 static void
 doorbell_register_wakes_a_sleeping_poller(void **state)
 {
@@ -207,7 +213,7 @@ doorbell_register_wakes_the_poller_that_has_the_queue(void **state)
 	(void)state;
 	if (CPU_COUNT(&cpus_at_start) < 2 || !CPU_ISSET(0, &cpus_at_start) ||
 		!CPU_ISSET(1, &cpus_at_start))
-		skip();
+		skip_for("needs the CPUs 0 and 1");
 	/* one pair in use: what pair 1 sends goes to receive queue 0, so to that one's poller */
 	g = guest_open(&(struct guest_conf){.pairs = 2,
 		.sleep = true,
@@ -459,7 +465,7 @@ poller_without_poll_cpu_is_not_tied_to_the_main_lcore(void **state)
 
 	(void)state;
 	if (CPU_COUNT(&cpus_at_start) < 2)
-		skip();
+		skip_for("needs two CPUs");
 	/* as EAL has left its main thread, before fn_eal_init() freed it */
 	for (first = 0; !CPU_ISSET(first, &cpus_at_start); first++)
 		;
@@ -498,7 +504,7 @@ pairs_are_spread_over_several_pollers(void **state)
 	(void)state;
 	if (CPU_COUNT(&cpus_at_start) < 2 || !CPU_ISSET(0, &cpus_at_start) ||
 		!CPU_ISSET(1, &cpus_at_start))
-		skip();
+		skip_for("needs the CPUs 0 and 1");
 	g = guest_open(&(struct guest_conf){.pairs = 3,
 		.sleep = true,
 		.nb_cpus = 2,

@@ -471,6 +471,7 @@ def test_disconnect_instead_of_each_answer(server):
 
 def test_next_front_end_overtakes_the_end_of_the_last(server):
     """The old connection has messages left to be read when the new one is ready."""
+    server.expect("in use by another connection")
     with handshake() as messages:
         for _ in range(5):
             conn = Connection(server.sockets[0])
@@ -478,6 +479,45 @@ def test_next_front_end_overtakes_the_end_of_the_last(server):
                 conn.send(message)
             conn.close()
             works(server)
+
+
+@pytest.mark.parametrize("early", [0, 1, 2], ids=["none", "one_ring", "both_rings"])
+def test_next_front_end_begins_before_the_last_ends(server, opened, early):
+    """Rings made ready while another connection has the device run once that one is gone."""
+    server.expect("in use by another connection")
+    last = opened()
+    last.check(frames("last"))
+    with FrontEnd(server.sockets[0]) as fe:
+        fe.connect().negotiate().setup()
+        script = fe.script()
+        ends = [0, *(at + 1 for at, m in enumerate(script)
+                     if m.request == Request.SET_VRING_ENABLE), len(script)]
+        for message in script[:ends[early]]:
+            fe.conn.tell(message)
+        last.check(frames("undisturbed"))
+        last.disconnect()
+        server.answers(server.sockets[0])
+        for message in script[ends[early]:]:
+            fe.conn.tell(message)
+        fe.check(frames("next"))
+
+
+def test_front_ends_that_wait_for_the_same_device(server, opened):
+    """Ready, complete and silent: each gets it when the one before is gone, with its memory."""
+    server.expect("in use by another connection")
+    waiting = [opened() for _ in range(4)]
+    waiting[0].check(frames("first"))
+    waiting.pop(2).disconnect()                     # does not wait any longer
+    grown = waiting[1]
+    grown.memory.regions.append(Region(0x2_0000_0000, 1 << 21))
+    grown.conn.tell(set_mem_table(grown.memory.regions))
+    for last, fe in zip(waiting, waiting[1:]):
+        last.disconnect()
+        fe.check(frames("next"))
+    last = waiting[-1]
+    last.stop()
+    last.start_rings()
+    last.check(frames("again"))
 
 
 def test_somebody_looks_at_a_socket_in_use(server, opened):

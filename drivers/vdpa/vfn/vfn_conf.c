@@ -79,9 +79,9 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	struct rte_vhost_vring vring;
 	bool found;
 
-	if (rte_vhost_get_vhost_vring(dev->vid, queue, &vring) < 0 ||
-		rte_vhost_get_vring_base(dev->vid, queue, &ring->avail, &ring->used) < 0 ||
-		rte_vhost_get_mem_table(dev->vid, &mem) < 0) {
+	if (rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) < 0 ||
+		rte_vhost_get_vring_base(dev->guest->vid, queue, &ring->avail, &ring->used) < 0 ||
+		rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0) {
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not tell its ring", queue);
 		return -EINVAL;
 	}
@@ -124,7 +124,7 @@ queue_stop(struct vfn_dev *dev, uint16_t queue)
 		return;
 	vfn_pci_queue_suspend(dev, queue, &ring);
 	/* GET_VRING_BASE, and the next start, answer from here. */
-	if (rte_vhost_set_vring_base(dev->vid, queue, ring.avail, ring.used) < 0)
+	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
 	dev->started[queue] = false;
 }
@@ -146,7 +146,7 @@ map_memory(struct vfn_dev *dev)
 	uint32_t i;
 	int ret = 0;
 
-	if (rte_vhost_get_mem_table(dev->vid, &mem) < 0) {
+	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0) {
 		DEV_LOG(ERR, dev, "librte_vhost has no memory table");
 		return -EINVAL;
 	}
@@ -187,8 +187,37 @@ release(struct vfn_dev *dev)
 		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
 }
 
-int
-vfn_conf_start(struct vfn_dev *dev, int vid)
+static struct vfn_guest *
+guest_find(struct vfn_dev *dev, int vid)
+{
+	struct vfn_guest *guest;
+
+	TAILQ_FOREACH(guest, &dev->guests, next)
+		if (guest->vid == vid)
+			break;
+	return guest;
+}
+
+/* Lives until dev_cleanup, with which every connection ends. */
+static struct vfn_guest *
+guest_get(struct vfn_dev *dev, int vid)
+{
+	struct vfn_guest *guest = guest_find(dev, vid);
+
+	if (guest != NULL)
+		return guest;
+	guest = calloc(1, sizeof(*guest));
+	if (guest == NULL) {
+		DEV_LOG(ERR, dev, "no memory for another connection");
+		return NULL;
+	}
+	guest->vid = vid;
+	TAILQ_INSERT_TAIL(&dev->guests, guest, next);
+	return guest;
+}
+
+static int
+start(struct vfn_dev *dev, struct vfn_guest *guest)
 {
 	/* The control queue's index depends on MQ; the guest may not know of either. */
 	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
@@ -197,11 +226,9 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 	uint16_t q;
 	int ret;
 
-	if (dev->state == VFN_RUNNING || dev->vid != vid) {
-		DEV_LOG(ERR, dev, "is in use by another connection");
-		return -EBUSY;
-	}
-	ret = rte_vhost_get_negotiated_features(vid, &features);
+	dev->guest = guest;
+	guest->waits = false;
+	ret = rte_vhost_get_negotiated_features(guest->vid, &features);
 	if (ret == 0)
 		ret = vfn_pci_negotiate(dev, (features | own) & dev->features);
 	if (ret == 0)
@@ -214,7 +241,7 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 	move(dev, VFN_CONFIGURED);
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->nb_queues; q++)
-		if (dev->wanted[q])
+		if (guest->wanted[q])
 			queue_start(dev, q);
 	vfn_pci_driver_ok(dev);
 	move(dev, VFN_RUNNING);
@@ -222,13 +249,37 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 	return 0;
 }
 
+int
+vfn_conf_start(struct vfn_dev *dev, int vid)
+{
+	struct vfn_guest *guest = guest_get(dev, vid);
+
+	if (guest == NULL)
+		return -ENOMEM;
+	if (dev->state == VFN_IDLE || (dev->guest == guest && dev->state == VFN_FAILED))
+		return start(dev, guest);
+	if (dev->guest == guest)
+		return -EBUSY;
+	/*
+	 * It may have overtaken the end of its predecessor, whose last messages are not read yet.
+	 * librte_vhost must take it for configured: only then it closes it before memory goes.
+	 */
+	guest->waits = true;
+	DEV_LOG(WARNING, dev, "is in use by another connection, the new one waits for its end");
+	return 0;
+}
+
 /* Idempotent: librte_vhost closes on the first GET_VRING_BASE, on a disconnect, and more. */
 void
 vfn_conf_stop(struct vfn_dev *dev, int vid)
 {
+	struct vfn_guest *guest = guest_find(dev, vid);
 	uint16_t q;
 
-	if (dev->state == VFN_IDLE || dev->vid != vid)
+	if (guest == NULL)
+		return;
+	guest->waits = false;
+	if (dev->state == VFN_IDLE || dev->guest != guest)
 		return;
 	if (dev->state == VFN_RUNNING) {
 		for (q = 0; q < dev->nb_queues; q++)
@@ -244,14 +295,28 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 void
 vfn_conf_forget(struct vfn_dev *dev, int vid)
 {
+	struct vfn_guest *guest = guest_find(dev, vid);
+
+	if (guest == NULL)
+		return;
 	vfn_conf_stop(dev, vid);
-	if (dev->vid == vid)
-		memset(dev->wanted, 0, sizeof(dev->wanted));
+	TAILQ_REMOVE(&dev->guests, guest, next);
+	free(guest);
+	if (dev->state != VFN_IDLE)
+		return;
+	TAILQ_FOREACH(guest, &dev->guests, next) {
+		if (guest->waits) {
+			start(dev, guest);
+			return;
+		}
+	}
 }
 
 int
 vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 {
+	struct vfn_guest *guest;
+
 	if (queue >= 2 * dev->max_pairs) {
 		/* virtio-user may set up more rings than the device has; they stay off. */
 		if (on)
@@ -259,13 +324,12 @@ vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 				queue, dev->max_pairs);
 		return 0;
 	}
-	if (dev->state == VFN_IDLE)
-		dev->vid = vid;
-	if (dev->vid != vid)
-		return 0;
+	guest = guest_get(dev, vid);
+	if (guest == NULL)
+		return -ENOMEM;
 	/* Noted while librte_vhost holds the rings' locks; they are read in dev_conf. */
-	dev->wanted[queue] = on;
-	if (dev->state != VFN_RUNNING)
+	guest->wanted[queue] = on;
+	if (dev->state != VFN_RUNNING || dev->guest != guest)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
 	if (on)

@@ -53,6 +53,14 @@ struct vfn_ring {
 	int kickfd, callfd;
 };
 
+/* A connection of a front-end, as far as librte_vhost has told of it. */
+struct vfn_guest {
+	TAILQ_ENTRY(vfn_guest) next;
+	int vid;
+	bool waits;		     /* for the device, which another one uses */
+	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	char name[VFN_NAME_SIZE];
@@ -67,8 +75,8 @@ struct vfn_dev {
 
 	pthread_mutex_t lock; /* protects what follows */
 	enum vfn_state state;
-	int vid;
-	bool wanted[VFN_MAX_QUEUES];  /* librte_vhost says the ring is ready */
+	TAILQ_HEAD(, vfn_guest) guests;
+	struct vfn_guest *guest;      /* whose device it is unless idle */
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
 };

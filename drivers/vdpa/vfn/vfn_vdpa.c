@@ -203,6 +203,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 		return -ENOMEM;
 	memcpy(dev->name, params.name, sizeof(dev->name));
 	pthread_mutex_init(&dev->lock, NULL);
+	TAILQ_INIT(&dev->guests);
 	ret = vfn_link_local_open(&params, &dev->link);
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
@@ -245,7 +246,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	if (dev == NULL)
 		return -ENODEV;
 	pthread_mutex_lock(&dev->lock);
-	busy = dev->state != VFN_IDLE;
+	busy = dev->state != VFN_IDLE || !TAILQ_EMPTY(&dev->guests);
 	pthread_mutex_unlock(&dev->lock);
 	if (busy) {
 		DEV_LOG(ERR, dev, "cannot be removed while a guest uses it");
