@@ -331,6 +331,8 @@ segmentation_that_the_receiver_did_not_take_is_dropped(void **state)
 static void
 header_is_read_once(void **state)
 {
+	/* differs from 500 in one byte: a copy may be torn between two */
+	const uint16_t far = 500 | 0xea00;
 	struct guest *g = loop(SENDER | RECEIVER, 2048);
 	unsigned int i, delivered = 0;
 
@@ -353,8 +355,7 @@ header_is_read_once(void **state)
 			uint8_t to = ++flips % 2 ? 0x42 : T4;
 
 			__atomic_store_n(&hdr->gso_type, to, __ATOMIC_RELAXED);
-			__atomic_store_n(
-				&hdr->csum_start, flips % 2 ? 60000 : 500, __ATOMIC_RELAXED);
+			__atomic_store_n(&hdr->csum_start, flips % 2 ? far : 500, __ATOMIC_RELAXED);
 			if (flips % 4096 == 0)
 				nap_us(10);
 		}
