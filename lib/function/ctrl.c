@@ -45,9 +45,10 @@ mq_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len
 }
 
 static void
-command(struct vfn_function *fn, struct vringh_chain *chain)
+command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *chain)
 {
-	struct vringh_iter in = vringh_iter_read(chain), out = vringh_iter_write(chain);
+	struct vringh_iter in = vringh_iter_read(vr, chain);
+	struct vringh_iter out = vringh_iter_write(vr, chain);
 	uint8_t buf[MAX_COMMAND], ack = VIRTIO_NET_ERR;
 	struct virtio_net_ctrl_hdr hdr;
 	size_t len;
@@ -95,7 +96,7 @@ carry_out(void *arg)
 		if (n <= 0)
 			break;
 		for (i = 0; i < n; i++)
-			command(fn, &chain[i]);
+			command(fn, &q->vr, &chain[i]);
 		vringh_complete(&q->vr, chain, n);
 		q->stats[VFN_STAT_PACKETS] += n;
 		vfn_queue_call(q);

@@ -17,17 +17,15 @@
 static void
 dma_replace(struct vfn_function *fn, struct vringh_region *table, uint32_t n)
 {
-	struct vringh_region *old = fn->dma;
+	struct vringh_region *old = fn->dma.table;
 	unsigned int i;
 
 	vfn_port_stop(fn);
-	fn->dma = table;
-	fn->nb_dma = n;
+	fn->dma = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_queue *q = &fn->queue[i];
-		struct vringh_mem mem = {.table = table, .nb_regions = n};
 
-		if (q->enabled && vringh_set_mem(&q->vr, &mem) != VRINGH_OK)
+		if (q->enabled && vringh_set_mem(&q->vr, NULL) != VRINGH_OK)
 			vfn_queue_broken(q);
 	}
 	vfn_port_start(fn);
@@ -42,20 +40,21 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 
 	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL)
 		return -EINVAL;
-	for (at = 0; at < fn->nb_dma; at++) {
-		const struct vringh_region *r = &fn->dma[at];
+	for (at = 0; at < fn->dma.nb_regions; at++) {
+		const struct vringh_region *r = &fn->dma.table[at];
 
 		if (map->iova - r->iova < r->len || r->iova - map->iova < map->len)
 			return -EEXIST;
 		if (map->iova < r->iova)
 			break;
 	}
-	table = calloc(fn->nb_dma + 1, sizeof(*table));
+	table = calloc(fn->dma.nb_regions + 1, sizeof(*table));
 	if (table == NULL)
 		return -ENOMEM;
-	if (fn->nb_dma > 0) {
-		memcpy(table, fn->dma, at * sizeof(*table));
-		memcpy(table + at + 1, fn->dma + at, (fn->nb_dma - at) * sizeof(*table));
+	if (fn->dma.nb_regions > 0) {
+		memcpy(table, fn->dma.table, at * sizeof(*table));
+		memcpy(table + at + 1, fn->dma.table + at,
+			(fn->dma.nb_regions - at) * sizeof(*table));
 	}
 	table[at] = (struct vringh_region){
 		.iova = map->iova,
@@ -64,7 +63,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
 			(map->writable ? VRINGH_PERM_WRITE : 0),
 	};
-	dma_replace(fn, table, fn->nb_dma + 1);
+	dma_replace(fn, table, fn->dma.nb_regions + 1);
 	return 0;
 }
 
@@ -80,11 +79,11 @@ vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
 	}
 	if (len == 0 || iova + (len - 1) < iova)
 		return -EINVAL;
-	table = calloc(fn->nb_dma + 1, sizeof(*table));
+	table = calloc(fn->dma.nb_regions + 1, sizeof(*table));
 	if (table == NULL)
 		return -ENOMEM;
-	for (i = 0; i < fn->nb_dma; i++) {
-		const struct vringh_region *r = &fn->dma[i];
+	for (i = 0; i < fn->dma.nb_regions; i++) {
+		const struct vringh_region *r = &fn->dma.table[i];
 
 		if (r->iova - iova < len && r->len <= len - (r->iova - iova))
 			continue;
@@ -101,7 +100,7 @@ vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
 void
 vfn_dma_free(struct vfn_function *fn)
 {
-	free(fn->dma);
-	fn->dma = NULL;
-	fn->nb_dma = 0;
+	free(fn->dma.table);
+	fn->dma.table = NULL;
+	fn->dma.nb_regions = 0;
 }

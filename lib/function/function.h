@@ -96,8 +96,7 @@ struct vfn_function {
 	int irq_fd[VFN_MAX_VECTORS];
 
 	/* IOMMU. */
-	struct vringh_region *dma;
-	uint32_t nb_dma;
+	struct vringh_mem dma;
 
 	/* Network side. */
 	struct vfn_function *peer;

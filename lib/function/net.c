@@ -270,7 +270,7 @@ rx_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_ite
 	uint32_t len, unsigned int n)
 {
 	struct vringh_chain *chain = &b->to->chain[b->filled];
-	struct vringh_iter it = vringh_iter_write(chain);
+	struct vringh_iter it = vringh_iter_write(&b->rx->vr, chain);
 	uint32_t left = len;
 	unsigned int i;
 
@@ -281,7 +281,7 @@ rx_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_ite
 		uint32_t done;
 
 		if (i > 0) {
-			it = vringh_iter_write(chain);
+			it = vringh_iter_write(&b->rx->vr, chain);
 			chain->written = 0;
 		}
 		done = vringh_copy(&it, frame, left);
@@ -297,7 +297,7 @@ rx_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_ite
 static __attribute__((noinline)) enum verdict
 forward_any(struct burst *b, const struct vringh_chain *chain)
 {
-	struct vringh_iter frame = vringh_iter_read(chain);
+	struct vringh_iter frame = vringh_iter_read(&b->tx->vr, chain);
 	struct virtio_net_hdr_mrg_rxbuf hdr;
 	struct vringh_seg linear;
 	bool fill = false;

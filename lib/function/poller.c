@@ -374,13 +374,12 @@ vfn_poller_wake(struct vfn_poller *p)
 void
 vfn_poller_numa_check(struct vfn_poller *p, const struct vfn_queue *q)
 {
-	const struct vringh_region *r = q->vr.hit;
 	int node = -1, own;
 	void *page;
 
-	if (p->cpu == ANY_CPU || p->numa_told || r == NULL || numa_available() < 0)
+	if (p->cpu == ANY_CPU || p->numa_told || numa_available() < 0)
 		return;
-	page = (void *)((uintptr_t)r->host & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
+	page = (void *)((uintptr_t)q->vr.area_host[0] & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
 	own = numa_node_of_cpu(p->cpu);
 	if (move_pages(0, 1, &page, NULL, &node, 0) != 0 || node < 0 || node == own)
 		return;

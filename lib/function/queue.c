@@ -59,12 +59,13 @@ vfn_queue_enable(struct vfn_queue *q)
 		.packed = vfn_has(fn, VIRTIO_F_RING_PACKED),
 		.event_idx = vfn_has(fn, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = vfn_has(fn, VIRTIO_RING_F_INDIRECT_DESC),
+		.in_order = vfn_has(fn, VIRTIO_F_IN_ORDER),
 		.reads_only = vfn_queue_is_tx(q),
 		.size = q->size,
 		.desc = q->area[0],
 		.driver = q->area[1],
 		.device = q->area[2],
-		.mem = {.table = fn->dma, .nb_regions = fn->nb_dma},
+		.mem = &fn->dma,
 		.state = q->state,
 	};
 

@@ -8,17 +8,19 @@
  *
  * A struct vringh walks one virtqueue: it fetches available chains in batches into a form that
  * does not depend on the ring's format, takes them back completed in batches, decides about
- * notifications and tells and takes the ring's state. It allocates nothing, starts nothing and
- * needs neither EAL nor hugepages.
+ * notifications, logs what it has written, tracks what is in flight, and tells and takes the
+ * ring's state. It allocates nothing, starts nothing and needs neither EAL nor hugepages.
  *
- * Threads: a vringh has one owner at a time; no function may run concurrently with another on
- * the same vringh. Only vringh_pending() may be called by a thread that merely waits. The
- * driver on the other side runs concurrently, and none of what it writes is trusted.
+ * Threads: a vringh, and the struct vringh_mem that it uses, have one owner at a time; no
+ * function may run concurrently with another on the same ones. Only vringh_pending() may be
+ * called by a thread that merely waits. The driver on the other side runs concurrently, and
+ * none of what it writes is trusted.
  *
  * Errors: three answers to bad input (enum vringh_error says which reason leads to which).
  * A queue that can no longer be trusted is *broken*: every later call leaves its memory alone
  * until vringh_init(). A chain that is bad, but whose identity is known, is returned like any
  * other with vringh_chain.error set and no segments, and has to be completed like any other.
+ * An address that a translation table does not know yet is a *miss*, and can be mended.
  *
  * Section numbers are those of virtio 1.3.
  */
@@ -51,14 +53,76 @@ struct vringh_region {
 	uint64_t iova; /**< First bus address. */
 	uint64_t len;  /**< Bytes; the last one is at most at 2^64 - 1. */
 	uint8_t *host; /**< Where the range is mapped in this process. */
+	uint64_t log;  /**< What the dirty log calls the first byte; VRINGH_MEM_IOTLB only. */
 	uint32_t perm; /**< enum vringh_perm. */
 };
 
-/** The memory that a device can reach: regions, the last one hit is looked at first. */
-struct vringh_mem {
-	const struct vringh_region *table; /**< Sorted by iova, not overlapping. */
-	uint32_t nb_regions;		   /**< Entries of table; 1 is a direct mapping. */
+/** How memory is reached. */
+enum vringh_mem_kind {
+	VRINGH_MEM_DIRECT, /**< One contiguous mapping, the table's only entry. */
+	VRINGH_MEM_REGION, /**< A table of guest-physical regions; the last hit is tried first. */
+	/**
+	 * One window, all that a protected guest shares. What lies outside is refused; buffers are
+	 * only copied to and from it, since the other side may write there at any time.
+	 */
+	VRINGH_MEM_BOUNCE,
+	/**
+	 * A table of IOVA ranges that changes at any time, see vringh_iotlb_map(). An address
+	 * that is not in it is a miss.
+	 */
+	VRINGH_MEM_IOTLB,
+	/**
+	 * IO windows: reached by naturally aligned accesses of 1, 2, 4 or 8 bytes only; bytes in
+	 * buffers only by vringh_pull(), vringh_push() and vringh_copy().
+	 */
+	VRINGH_MEM_IOMEM,
+	VRINGH_MEM_MAX,
 };
+
+/** What a link needs whose two sides do not see each other's writes by themselves. */
+struct vringh_io {
+	/** Before a range is read that the other side may have written. May be NULL. */
+	void (*invalidate)(void *arg, const void *addr, size_t len);
+	/** After a range was written, before anything is written that announces it. May be NULL. */
+	void (*flush)(void *arg, const void *addr, size_t len);
+	void *arg;
+};
+
+/**
+ * The memory that a device can reach. Several virtqueues may share it.
+ *
+ * Regions are sorted by iova and do not overlap; no two host ranges need to be adjacent. A
+ * buffer or an indirect table may cross from one region into the next.
+ */
+struct vringh_mem {
+	enum vringh_mem_kind kind;
+	uint32_t nb_regions;
+	struct vringh_region *table; /**< The owner's. Copied from, not kept pointers into. */
+	const struct vringh_io *io;  /**< VRINGH_MEM_IOMEM: NULL for a coherent link. */
+	uint32_t max_regions;	     /**< VRINGH_MEM_IOTLB: room in table. */
+	uint32_t gen;		     /**< VRINGH_MEM_IOTLB: changes with every unmap. Private. */
+};
+
+/**
+ * Add a range to a translation table.
+ *
+ * @return
+ *   0; -EINVAL if it is empty or wraps; -EEXIST if it overlaps another; -ENOSPC if the table
+ *   is full.
+ */
+int vringh_iotlb_map(struct vringh_mem *mem, const struct vringh_region *region);
+
+/**
+ * Remove every range that has a byte in [iova, iova + len) from a translation table; 0, 0 removes
+ * all.
+ *
+ * Chains in flight stay: vringh_pull(), vringh_push() and vringh_copy() translate what is left of
+ * them anew, and end where that fails. Segments must not be used in place any more. Each
+ * virtqueue that uses the table must be told by vringh_set_mem() before its next use.
+ *
+ * @return Number of ranges removed.
+ */
+uint32_t vringh_iotlb_unmap(struct vringh_mem *mem, uint64_t iova, uint64_t len);
 
 /** Reasons for which a ring, a queue's memory or a chain is refused. */
 enum vringh_error {
@@ -80,9 +144,11 @@ enum vringh_error {
 	/* The ring was refused by vringh_init(). */
 	VRINGH_E_SIZE,	  /**< Size 0, above 32768, or (split) not a power of two. */
 	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8), on the bus or in this process. */
-	VRINGH_E_AREA,	  /**< An area is not wholly inside one region with the rights it needs. */
+	VRINGH_E_AREA,	  /**< An area is not in one piece with the rights it needs. */
 	VRINGH_E_OVERLAP, /**< Areas overlap. */
 	VRINGH_E_STATE,	  /**< Indices that cannot occur on a ring of this size. */
+	/* Can be mended by a map: nothing was consumed. */
+	VRINGH_E_MISS, /**< An address that the translation table does not know. */
 	VRINGH_E_MAX,
 };
 
@@ -107,23 +173,38 @@ struct vringh_config {
 	bool event_idx; /**< VIRTIO_F_EVENT_IDX negotiated. */
 	bool indirect;	/**< VIRTIO_F_INDIRECT_DESC negotiated. */
 	/**
+	 * VIRTIO_F_IN_ORDER negotiated: chains have to be completed in the order in which they were
+	 * fetched, and a run of them takes one used entry where it may (2.7.9, 2.8.9).
+	 */
+	bool in_order;
+	/**
 	 * The device only reads on this queue (net transmit). In indirect tables of a packed ring
 	 * WRITE is ignored then: DPDK's virtio driver leaves it set on the header's entry, and on
 	 * the one whose number is that of the slot.
 	 */
 	bool reads_only;
-	uint32_t size;		   /**< Entries, 1 to VRINGH_MAX_SIZE. */
-	uint64_t desc;		   /**< Bus address of the descriptor area. */
-	uint64_t driver;	   /**< Of the driver area: available ring, driver events. */
-	uint64_t device;	   /**< Of the device area: used ring, device events. */
-	struct vringh_mem mem;	   /**< Memory of the areas and the buffers. */
-	struct vringh_state state; /**< Where to start. */
+	uint32_t size;		       /**< Entries, 1 to VRINGH_MAX_SIZE. */
+	uint64_t desc;		       /**< Bus address of the descriptor area. */
+	uint64_t driver;	       /**< Of the driver area: available ring, driver events. */
+	uint64_t device;	       /**< Of the device area: used ring, device events. */
+	struct vringh_mem *mem;	       /**< Of the buffers and indirect tables. */
+	struct vringh_mem *desc_mem;   /**< Of the descriptor area; NULL: mem. */
+	struct vringh_mem *driver_mem; /**< Of the driver area; NULL: mem. */
+	struct vringh_mem *device_mem; /**< Of the device area; NULL: mem. */
+	struct vringh_state state;     /**< Where to start. */
 };
 
-/** A piece of a buffer, contiguous in this process. */
+/**
+ * A piece of a buffer, contiguous in this process. Of memory that is VRINGH_MEM_IOMEM or
+ * VRINGH_MEM_BOUNCE, addr must not be used but by vringh_pull(), vringh_push() and
+ * vringh_copy(); of VRINGH_MEM_IOTLB not after an unmap.
+ */
 struct vringh_seg {
 	uint8_t *addr;
+	uint64_t iova;
+	uint64_t log; /* VRINGH_MEM_IOTLB: of the first byte */
 	uint32_t len; /**< Bytes, at least 1. */
+	uint32_t gen; /* VRINGH_MEM_IOTLB: that addr belongs to */
 };
 
 /** A chain of descriptors, independent of the ring's format. */
@@ -136,7 +217,9 @@ struct vringh_chain {
 	uint16_t id;	  /**< Split: head. Packed: buffer id. */
 	uint16_t slots;	  /**< Ring entries that the chain takes; 1 for split. */
 	uint32_t written; /**< Set by the caller before vringh_complete(): bytes written. */
-	uint32_t error;	  /**< enum vringh_error: VRINGH_OK, or why there are no segments. */
+	uint8_t error;	  /**< enum vringh_error: VRINGH_OK, or why there are no segments. */
+	bool again;	  /**< Was in flight when a predecessor ended, see vringh_set_inflight(). */
+	uint16_t mark;	  /* packed: its place in the in-flight region */
 };
 
 /**
@@ -153,7 +236,27 @@ struct vringh_batch {
 	uint32_t nb_segs;
 };
 
+/**
+ * Where to log what the device writes: one bit per page of 4 KiB, as vhost-user has it.
+ *
+ * Buffers are logged at the addresses of their regions (vringh_region.iova, or .log behind an
+ * IOTLB), the ring at those given here.
+ */
+struct vringh_log {
+	uint8_t *bitmap;
+	uint64_t len;	 /**< Bytes of bitmap. What lies behind its end is not logged. */
+	uint64_t desc;	 /**< Of the descriptor area; packed only. */
+	uint64_t device; /**< Of the device area. */
+};
+
+/** An address that was not found, and what it was wanted for. */
+struct vringh_miss {
+	uint64_t iova;
+	uint32_t perm; /**< enum vringh_perm. */
+};
+
 struct vringh_ops;
+struct vringh_inflight;
 
 /**
  * Device side of one virtqueue. All fields are private; the struct is public so that it can be
@@ -171,7 +274,9 @@ struct vringh {
 			const struct vring_packed_desc_event *driver;
 			struct vring_packed_desc_event *device;
 		} packed_ring;
+		void *area_host[3];
 	};
+	const struct vringh_ops *ops;
 	uint32_t size;
 	uint16_t avail;	      /* next to fetch: split index, packed slot */
 	uint16_t avail_seen;  /* split: the driver's index as last read */
@@ -181,15 +286,23 @@ struct vringh {
 	bool packed;
 	bool event_idx;
 	bool indirect;
+	bool in_order;
 	bool reads_only;
 	uint8_t broken;	     /* enum vringh_error, sticky */
 	uint32_t in_flight;  /* packed: slots fetched and not yet completed */
 	uint32_t unnotified; /* entries completed since the last notification decision */
 
-	const struct vringh_ops *ops;
-	struct vringh_mem mem;
-	const struct vringh_region *hit; /* region of the last address, never NULL */
-	uint64_t area[3];		 /* bus addresses: desc, driver, device */
+	struct vringh_region hit[2]; /* of the last buffer read, and written; len 0: none */
+	struct vringh_region table;  /* of the last indirect table */
+	struct vringh_mem *mem;
+	const struct vringh_mem *seg_mem; /* what is needed to reach segments' bytes, or NULL */
+	struct vringh_mem *area_mem[3];
+	uint64_t area[3]; /* bus addresses: desc, driver, device */
+	struct vringh_miss miss;
+	bool refuse_miss; /* the next miss is an error */
+	bool logs;	  /* log is in use */
+	struct vringh_log log;
+	struct vringh_inflight *inflight; /* NULL: not tracked */
 	uint64_t nb_errors[VRINGH_E_MAX];
 } __attribute__((aligned(64)));
 
@@ -202,22 +315,26 @@ const char *vringh_strerror(enum vringh_error error);
  * @param vr
  *   Any memory of the right size and alignment; its error counters start at 0.
  * @param cfg
- *   Copied, but for the region table, which has to stay until it is replaced.
+ *   Copied, but for the memories, which have to stay until they are replaced.
  * @return
  *   VRINGH_OK, or why the ring is refused (2.7 and 2.8 for sizes and alignment); then vr is
- *   broken and may still be passed to every function.
+ *   broken and may still be passed to every function. VRINGH_E_MISS: see vringh_set_mem().
  */
 enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg);
 
 /**
- * Replace the memory, for example after a DMA map changed.
+ * Replace the memories, or look at the same ones anew after they changed.
  *
+ * @param mem
+ *   Of buffers and of those areas that had no memory of their own; NULL: it stays the same.
  * @return
  *   VRINGH_OK, or VRINGH_E_AREA or VRINGH_E_ALIGN and a broken queue when the ring is no longer
- *   mapped, or not where it can be used.
- *   Segments that were fetched before are stale.
+ *   mapped, or not where it can be used. VRINGH_E_MISS when a translation table does not know an
+ *   area, see vringh_get_miss(): the queue is broken until a map is followed by another call.
+ *
+ *   Segments that were fetched before are stale, but for those of VRINGH_MEM_IOTLB.
  */
-enum vringh_error vringh_set_mem(struct vringh *vr, const struct vringh_mem *mem);
+enum vringh_error vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
 
 /**
  * Append available chains to a batch (2.7.13, 2.8.21).
@@ -229,9 +346,23 @@ enum vringh_error vringh_set_mem(struct vringh *vr, const struct vringh_mem *mem
  *   Most chains to fetch; never more than the room left in the batch.
  * @return
  *   Number of chains appended; 0 if there is nothing (or no room); or -enum vringh_error if
- *   the queue is broken.
+ *   the queue is broken, or -VRINGH_E_MISS if the next chain has an address that the translation
+ *   table does not know: see vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
  */
 int vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
+
+/** What the last call that answered VRINGH_E_MISS looked for. */
+static inline struct vringh_miss
+vringh_get_miss(const struct vringh *vr)
+{
+	return vr->miss;
+}
+
+/**
+ * There will be no map for the last miss: the next fetch hands out the chain as a bad one, with
+ * VRINGH_E_ADDR.
+ */
+void vringh_refuse_miss(struct vringh *vr);
 
 /**
  * Hand back the chains that were fetched last, so that they are fetched again.
@@ -244,7 +375,8 @@ void vringh_discard(struct vringh *vr, const struct vringh_chain *chain, unsigne
 
 /**
  * Return chains to the driver with what was written to each (vringh_chain.written), in one
- * update of the ring (2.7.8.2, 2.8.22): the driver sees all of them or none.
+ * update of the ring (2.7.8.2, 2.8.22): the driver sees all of them or none. What was written is
+ * in the dirty log before that.
  *
  * On packed rings chains have to be completed in an order in which their slots can be given
  * back; the order of fetching always is one.
@@ -271,9 +403,55 @@ void vringh_notify_disable(struct vringh *vr);
 
 /**
  * Where the ring stands. With every fetched chain completed or handed back avail equals used.
- * Works on a broken queue too.
+ * Works on a broken queue too. A state is set by vringh_init().
  */
 struct vringh_state vringh_get_state(const struct vringh *vr);
+
+/**
+ * Log what the device writes from now on, also to chains that were fetched before (vhost-user,
+ * "Migration"). Writes are visible before their bits; bits are set by atomic operations.
+ *
+ * @param log
+ *   Copied, but for the bitmap; NULL: no more logging.
+ * @return
+ *   0; -EINVAL if the bitmap does not reach to the end of the ring's areas or of a region that
+ *   can be written.
+ */
+int vringh_set_log(struct vringh *vr, const struct vringh_log *log);
+
+/** Bytes of a virtqueue's in-flight region (vhost-user, "Inflight I/O tracking"). */
+size_t vringh_inflight_size(bool packed, uint32_t size);
+
+/** Tracking of one virtqueue in flight. All fields are private. */
+struct vringh_inflight {
+	void *region;
+	uint16_t *resubmit; /* heads to be fetched again, in their order */
+	uint32_t nb_resubmit;
+	uint32_t next_resubmit;
+	uint32_t free_head; /* packed */
+	uint64_t counter;
+};
+
+/**
+ * Track the chains in flight in memory that outlives this process, and take up those that a
+ * predecessor left there: they are fetched before any other, in the order of then.
+ *
+ * Call it before the first fetch. What the region holds is not trusted.
+ *
+ * @param inflight
+ *   Has to stay; NULL: no more tracking.
+ * @param region
+ *   As the other side handed it out, aligned to 8; all zeros for a ring that starts.
+ * @param len
+ *   Bytes of region, at least vringh_inflight_size().
+ * @param resubmit
+ *   Room for as many entries as the queue has; has to stay.
+ * @return
+ *   Number of chains to be fetched again; -EINVAL if the region is too small, of another
+ *   version or size, or contradicts itself.
+ */
+int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region,
+	size_t len, uint16_t *resubmit);
 
 /** Why the queue is broken, or VRINGH_OK. */
 static inline enum vringh_error
@@ -284,7 +462,8 @@ vringh_broken(const struct vringh *vr)
 
 /**
  * Whether a fetch would find something. Reads one cache line of guest memory. Orders nothing:
- * vringh_fetch() looks again with the barrier that it needs.
+ * vringh_fetch() looks again with the barrier that it needs. Calls no hooks of a link that is not
+ * coherent: use vringh_notify_enable() or vringh_fetch() there.
  */
 static inline bool
 vringh_pending(const struct vringh *vr)
@@ -304,39 +483,74 @@ vringh_pending(const struct vringh *vr)
 /** A place in a chain's readable or writable bytes. */
 struct vringh_iter {
 	const struct vringh_seg *seg;
-	uint32_t nb_segs; /**< Segments left, the current one included. */
-	uint32_t off;	  /**< Bytes of the current segment already passed. */
+	const struct vringh_mem *mem; /**< NULL: bytes are where the segments say. */
+	uint32_t nb_segs;	      /**< Segments left, the current one included. */
+	uint32_t off;		      /**< Bytes of the current segment already passed. */
 };
 
 /** Iterator over the bytes that the device may read. */
 static inline struct vringh_iter
-vringh_iter_read(const struct vringh_chain *chain)
+vringh_iter_read(const struct vringh *vr, const struct vringh_chain *chain)
 {
-	return (struct vringh_iter){.seg = chain->seg, .nb_segs = chain->nb_read};
+	return (struct vringh_iter){
+		.seg = chain->seg, .mem = vr->seg_mem, .nb_segs = chain->nb_read};
 }
 
 /** Iterator over the bytes that the device may write. */
 static inline struct vringh_iter
-vringh_iter_write(const struct vringh_chain *chain)
+vringh_iter_write(const struct vringh *vr, const struct vringh_chain *chain)
 {
-	return (struct vringh_iter){.seg = chain->seg + chain->nb_read, .nb_segs = chain->nb_write};
+	return (struct vringh_iter){
+		.seg = chain->seg + chain->nb_read, .mem = vr->seg_mem, .nb_segs = chain->nb_write};
 }
+
+/* Are the next bytes in one piece that may be accessed in place? */
+static inline bool
+vringh_iter_flat(const struct vringh_iter *it, uint32_t len)
+{
+#ifdef VRINGH_ACCESS_POINTERS
+	return false; /* every access is to be seen */
+#endif
+	return it->nb_segs > 0 && it->seg->len - it->off >= len &&
+		(it->mem == NULL ||
+			(it->mem->kind == VRINGH_MEM_IOTLB && it->seg->gen == it->mem->gen));
+}
+
+size_t vringh_pull_pieces(struct vringh_iter *it, void *dst, uint32_t len);
+size_t vringh_push_pieces(struct vringh_iter *it, const void *src, uint32_t len);
 
 /**
  * Copy bytes out of a chain.
- * @return Bytes copied, less than @p len at the end of the chain.
+ * @return Bytes copied, less than @p len at the end of the chain, or of what is still mapped.
  */
-size_t vringh_pull(struct vringh_iter *it, void *dst, uint32_t len);
+static inline size_t
+vringh_pull(struct vringh_iter *it, void *dst, uint32_t len)
+{
+	if (!vringh_iter_flat(it, len))
+		return vringh_pull_pieces(it, dst, len);
+	__builtin_memcpy(dst, it->seg->addr + it->off, len);
+	it->off += len;
+	return len;
+}
 
 /**
  * Copy bytes into a chain.
- * @return Bytes copied, less than @p len at the end of the chain.
+ * @return Bytes copied, less than @p len at the end of the chain, or of what is still mapped.
  */
-size_t vringh_push(struct vringh_iter *it, const void *src, uint32_t len);
+static inline size_t
+vringh_push(struct vringh_iter *it, const void *src, uint32_t len)
+{
+	if (!vringh_iter_flat(it, len))
+		return vringh_push_pieces(it, src, len);
+	__builtin_memcpy(it->seg->addr + it->off, src, len);
+	it->off += len;
+	return len;
+}
 
 /**
- * Copy bytes from one chain into another: the one copy between two queues.
- * @return Bytes copied, less than @p len where either chain ends.
+ * Copy bytes from one chain into another: the one copy between two queues, whatever their
+ * formats and memories.
+ * @return Bytes copied, less than @p len where either ends.
  */
 size_t vringh_copy(struct vringh_iter *dst, struct vringh_iter *src, size_t len);
 

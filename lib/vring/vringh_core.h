@@ -11,12 +11,12 @@
 #define VRINGH_CORE_H
 
 #include "vringh.h"
+#include "vringh_access.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "virtio rings are little-endian");
 
 #define vringh_likely(x)   __builtin_expect(!!(x), 1)
 #define vringh_unlikely(x) __builtin_expect(!!(x), 0)
-#define vringh_inline	   inline __attribute__((always_inline))
 
 /* AVAIL and USED bits of a packed descriptor (2.8.1). */
 #define PACKED_AVAIL (1 << VRING_PACKED_DESC_F_AVAIL)
@@ -26,31 +26,136 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "virtio rings are litt
 /* Wrap counter in the high bit of a saved position (2.9). */
 #define PACKED_WRAP 0x8000
 
-/* One instance of the core: a format, chosen once per burst. */
+enum { AREA_DESC, AREA_DRIVER, AREA_DEVICE, AREA_MAX };
+
+/*
+ * One instance of the core, chosen once per burst.
+ *
+ * again() fetches a chain that is in flight already: by its head (split), or from descriptors
+ * that were kept aside (packed). 0, or as a walk ends that does not succeed.
+ */
 struct vringh_ops {
 	int (*fetch)(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
 	void (*complete)(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+	int (*again)(struct vringh *vr, struct vringh_batch *batch, uint16_t head);
 };
 
-extern const struct vringh_ops vringh_instances[2]; /* [packed] */
+/* Is any ring area an IO window? Those have instances of their own. */
+#define NB_IO 2
+
+extern const struct vringh_ops vringh_split_ops[2][VRINGH_MEM_MAX][NB_IO];  /* [in order] */
+extern const struct vringh_ops vringh_packed_ops[2][VRINGH_MEM_MAX][NB_IO]; /* [in order] */
+
+/* The instances of a format, named after the kind of memory. */
+#define VRINGH_OPS_ENTRY(name, order) \
+	{ \
+		{fetch_##name, complete_##order, again_##name}, \
+		{ \
+			fetch_##name##_io, complete_##order##_io, again_##name##_io \
+		} \
+	}
+/* A direct mapping and a bounce window are tables of one region. */
+#define VRINGH_OPS_TABLE(order) \
+	{ \
+		[VRINGH_MEM_DIRECT] = VRINGH_OPS_ENTRY(region, order), \
+		[VRINGH_MEM_REGION] = VRINGH_OPS_ENTRY(region, order), \
+		[VRINGH_MEM_IOTLB] = VRINGH_OPS_ENTRY(iotlb, order), \
+		[VRINGH_MEM_IOMEM] = VRINGH_OPS_ENTRY(iomem, order), \
+		[VRINGH_MEM_BOUNCE] = VRINGH_OPS_ENTRY(region, order), \
+	}
+
+static vringh_inline void
+io_invalidate(const struct vringh_mem *mem, const void *addr, size_t len)
+{
+	if (mem->io != NULL && mem->io->invalidate != NULL)
+		mem->io->invalidate(mem->io->arg, addr, len);
+}
+
+static vringh_inline void
+io_flush(const struct vringh_mem *mem, const void *addr, size_t len)
+{
+	if (mem->io != NULL && mem->io->flush != NULL)
+		mem->io->flush(mem->io->arg, addr, len);
+}
+
+/* Copies between an IO window and memory of this process, in aligned accesses. */
+void vringh_io_read(const struct vringh_mem *mem, void *dst, const uint8_t *src, size_t len);
+void vringh_io_write(const struct vringh_mem *mem, uint8_t *dst, const void *src, size_t len);
 
 /*
- * Find the region of an address and make it the last hit.
- * *len is cut to what the region holds from there. NULL with *error set when refused.
+ * Find the region of an address, *hit first, and copy it there: a hit is for one kind of access,
+ * perm. *len is cut to what the region holds from the address. NULL with *error set when refused.
  */
-uint8_t *vringh_mem_find(
-	struct vringh *vr, uint64_t iova, uint32_t *len, uint32_t perm, enum vringh_error *error);
+uint8_t *vringh_mem_find(const struct vringh_mem *mem, struct vringh_region *hit, uint64_t iova,
+	uint32_t *len, uint32_t perm, enum vringh_error *error);
 
-/* Address of a range that lies wholly in the region that was hit last, else NULL. */
-static vringh_inline uint8_t *
-vringh_mem_hit(const struct vringh *vr, uint64_t iova, uint32_t len, uint32_t perm)
+/*
+ * Does a range of at least one byte lie wholly in the region that was hit last? Then it begins
+ * at *off there.
+ */
+static vringh_inline bool
+region_holds(const struct vringh_region *hit, uint64_t iova, uint32_t len, uint64_t *off)
 {
-	const struct vringh_region *r = vr->hit;
-	uint64_t off = iova - r->iova;
-
-	if (vringh_likely(off < r->len && len <= r->len - off && (r->perm & perm) == perm))
-		return r->host + off;
-	return NULL;
+	*off = iova - hit->iova;
+	return *off < hit->len && (uint64_t)len - 1 < hit->len - *off;
 }
+
+/* Layout of the areas: 2.7, 2.7.10 (event index), 2.8.10. */
+static inline uint32_t
+area_size(const struct vringh *vr, unsigned int area)
+{
+	uint32_t event = vr->event_idx ? sizeof(uint16_t) : 0;
+
+	if (area == AREA_DESC)
+		return vr->size * sizeof(struct vring_desc);
+	if (vr->packed)
+		return sizeof(struct vring_packed_desc_event);
+	if (area == AREA_DRIVER)
+		return sizeof(struct vring_avail) + vr->size * sizeof(uint16_t) + event;
+	return sizeof(struct vring_used) + vr->size * sizeof(struct vring_used_elem) + event;
+}
+
+/*
+ * How many chains from the i-th on may share a used entry, the last one's (2.7.9, 2.8.9): all
+ * but the last count as completely used. Only chains without writable bytes are put together:
+ * drivers look for the length of every other one.
+ */
+static inline unsigned int
+in_order_run(const struct vringh_chain *chain, unsigned int i, unsigned int n)
+{
+	unsigned int from = i;
+
+	while (i + 1 < n && chain[i].write_len == 0 && chain[i].error == VRINGH_OK)
+		i++;
+	return i + 1 - from;
+}
+
+/* Count the error that made a queue broken, or a chain bad. */
+static inline int
+vringh_fail(struct vringh *vr, enum vringh_error error)
+{
+	vr->broken = error;
+	vr->nb_errors[error]++;
+	return -(int)error;
+}
+
+/* Count the errors of chains that are completed, some of which are bad. */
+void vringh_count_bad(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+
+/* vringh_log.c: what complete() wrote, before and after the ring is updated. */
+void vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+void vringh_log_used(
+	struct vringh *vr, uint16_t from, const struct vringh_chain *chain, unsigned int n);
+void vringh_log_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len);
+
+/* vringh_inflight.c: what the region has to know. */
+/* Packed: a descriptor that was kept; the next one's number, -1 behind the last. */
+int vringh_inflight_desc(struct vringh *vr, uint16_t number, struct vringh_words *words);
+int vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
+/* How many of the last chains were fetched again, and go back to where they came from. */
+unsigned int vringh_inflight_discard(
+	struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+void vringh_inflight_before(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+void vringh_inflight_after(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
 
 #endif /* VRINGH_CORE_H */

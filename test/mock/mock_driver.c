@@ -29,8 +29,8 @@ used_bits(bool wrap)
 	return wrap ? BOTH : 0;
 }
 
-static uint32_t
-area_len(const struct mock_config *cfg, int area)
+uint32_t
+mock_area_len(const struct mock_config *cfg, int area)
 {
 	uint32_t event = cfg->event_idx ? 2 : 0;
 
@@ -41,13 +41,19 @@ area_len(const struct mock_config *cfg, int area)
 	return area == 1 ? 4 + 2 * cfg->size + event : 4 + 8 * cfg->size + event;
 }
 
+static void *
+area_at(const struct mock_driver *d, const struct mock_mem *mem, uint64_t iova, int area)
+{
+	return mock_mem_at(mem != NULL ? mem : d->mem, iova, mock_area_len(&d->cfg, area));
+}
+
 bool
 mock_remap(struct mock_driver *d)
 {
 	const struct mock_config *cfg = &d->cfg;
-	void *desc = mock_mem_at(d->mem, cfg->desc, area_len(cfg, 0));
-	void *driver = mock_mem_at(d->mem, cfg->driver, area_len(cfg, 1));
-	void *device = mock_mem_at(d->mem, cfg->device, area_len(cfg, 2));
+	void *desc = area_at(d, cfg->desc_mem, cfg->desc, 0);
+	void *driver = area_at(d, cfg->driver_mem, cfg->driver, 1);
+	void *device = area_at(d, cfg->device_mem, cfg->device, 2);
 
 	if (desc == NULL || driver == NULL || device == NULL)
 		return false;
@@ -75,8 +81,9 @@ mock_init(struct mock_driver *d, struct mock_mem *mem, const struct mock_config 
 		d->cfg.nb_bufs = cfg->size;
 	d->free = calloc(cfg->size, sizeof(*d->free));
 	d->link = calloc(cfg->size, sizeof(*d->link));
+	d->order = calloc(cfg->size, sizeof(*d->order));
 	d->record = calloc(cfg->size, sizeof(*d->record));
-	if (d->free == NULL || d->link == NULL || d->record == NULL) {
+	if (d->free == NULL || d->link == NULL || d->order == NULL || d->record == NULL) {
 		mock_free(d);
 		return false;
 	}
@@ -103,8 +110,9 @@ mock_free(struct mock_driver *d)
 {
 	free(d->free);
 	free(d->link);
+	free(d->order);
 	free(d->record);
-	d->free = d->link = NULL;
+	d->free = d->link = d->order = NULL;
 	d->record = NULL;
 }
 
@@ -131,6 +139,9 @@ mock_shuffle(struct mock_driver *d, uint64_t *seed)
 {
 	uint32_t i;
 
+	/* 2.7.9: a driver in order takes descriptors as they come. */
+	if (d->cfg.in_order && !d->cfg.packed)
+		return;
 	for (i = 1; i < d->nb_free; i++) {
 		uint16_t *a = &d->free[(d->free_at + i) % d->cfg.size];
 		uint16_t *b = &d->free[(d->free_at + mock_random(seed) % (i + 1)) % d->cfg.size];
@@ -260,6 +271,7 @@ mock_post(struct mock_driver *d, const struct mock_buf *buf, unsigned int nb, ui
 	if (!d->cfg.packed)
 		__atomic_store_n(
 			&d->avail_ring->ring[d->avail++ & (d->cfg.size - 1)], id, __ATOMIC_RELAXED);
+	d->order[(d->order_at + d->nb_busy) % d->cfg.size] = id;
 	d->nb_room -= slots;
 	d->nb_busy++;
 	d->nb_unkicked += d->cfg.packed ? slots : 1;
@@ -339,6 +351,8 @@ used_flags(const struct mock_driver *d)
 bool
 mock_has_used(const struct mock_driver *d)
 {
+	if (d->in_run)
+		return true;
 	if (d->cfg.packed)
 		return (used_flags(d) & BOTH) == used_bits(d->used_wrap);
 	return __atomic_load_n(&d->used_ring->idx, __ATOMIC_ACQUIRE) != d->used;
@@ -380,6 +394,40 @@ used_next(struct mock_driver *d, uint32_t *id, uint32_t *len)
 	return 1;
 }
 
+/*
+ * In order, one entry may stand for a run of chains and names the last of them; those before
+ * it are used completely (2.7.9, 2.8.9). 0 or -1 as used_next().
+ */
+static int
+run_next(struct mock_driver *d, uint32_t *id, uint32_t *len, bool *skipped)
+{
+	if (!d->in_run) {
+		uint32_t last, n;
+		int ret = used_next(d, &last, &d->run_len);
+
+		if (ret <= 0)
+			return ret;
+		for (n = 0; n < d->nb_busy && d->order[(d->order_at + n) % d->cfg.size] != last;)
+			n++;
+		if (n == d->nb_busy ||
+			(!d->cfg.packed &&
+				(uint16_t)(d->used_ring->idx - d->used) <= (uint16_t)n)) {
+			snprintf(d->fault, sizeof(d->fault), "at %u: id %u is %s", d->used, last,
+				n == d->nb_busy ? "not out" :
+						  "in a run longer than the index says");
+			return -1;
+		}
+		d->in_run = true;
+		d->run_end = last;
+	}
+	*id = d->order[d->order_at];
+	*skipped = *id != d->run_end;
+	*len = *skipped ? d->record[*id].write_len : d->run_len;
+	d->in_run = *skipped;
+	d->order_at = (d->order_at + 1) % d->cfg.size;
+	return 1;
+}
+
 int
 mock_collect(struct mock_driver *d, struct mock_used *used, unsigned int max)
 {
@@ -387,8 +435,10 @@ mock_collect(struct mock_driver *d, struct mock_used *used, unsigned int max)
 
 	for (i = 0; i < max; i++) {
 		struct mock_record *r;
+		bool skipped = false;
 		uint32_t id, len;
-		int ret = used_next(d, &id, &len);
+		int ret = d->cfg.in_order ? run_next(d, &id, &len, &skipped) :
+					    used_next(d, &id, &len);
 
 		if (ret < 0)
 			return -1;
@@ -404,7 +454,8 @@ mock_collect(struct mock_driver *d, struct mock_used *used, unsigned int max)
 				len, r == NULL ? 0 : (uintmax_t)r->write_len);
 			return -1;
 		}
-		used[i] = (struct mock_used){.token = r->token, .len = len, .id = id};
+		used[i] = (struct mock_used){
+			.token = r->token, .len = len, .id = id, .skipped = skipped};
 		if (d->cfg.packed) {
 			free_put(d, id);
 			d->used += r->slots;

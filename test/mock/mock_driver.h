@@ -7,8 +7,8 @@
  * The driver side of a virtqueue, for tests, fuzzers and benchmarks of the device side.
  *
  * It keeps its own books and believes nothing the device writes: mock_collect() refuses what a
- * right device cannot have done and says why in mock_driver.fault. It can misbehave itself: the
- * rings are public, and chains can be altered before mock_publish().
+ * right device cannot have done and says why in mock_driver.fault. It can misbehave itself:
+ * chains can be altered before mock_publish() and after it, and so can all that a driver writes.
  *
  * Threads: one owner at a time; the device may run on another thread. What is shared with it
  * is accessed in the order that the specification asks for. Section numbers: virtio 1.3.
@@ -28,9 +28,12 @@
 struct mock_config {
 	bool packed;
 	bool event_idx;
+	bool in_order; /**< Split: descriptors are taken in ring order, too (2.7.9). */
 	uint32_t size;
 	uint64_t desc, driver, device; /**< Bus addresses, each area in one region. */
-	uint64_t bufs;		       /**< Of buf_len bytes for each id. */
+	struct mock_mem *desc_mem, *driver_mem,
+		*device_mem; /**< Of the areas; NULL: the chains'. */
+	uint64_t bufs;	     /**< Of buf_len bytes for each id. */
 	uint32_t buf_len;
 	uint32_t nb_bufs; /**< Ids that high share the bytes of (id % nb_bufs). */
 	uint64_t tables;  /**< Of table_entries entries for each id. */
@@ -59,6 +62,7 @@ struct mock_used {
 	uint64_t token;
 	uint32_t len;
 	uint16_t id;
+	bool skipped; /**< In order: no entry of its own, so it counts as used completely. */
 };
 
 struct mock_record {
@@ -88,7 +92,12 @@ struct mock_driver {
 
 	uint16_t *free; /**< Free descriptors (split) or ids (packed), a ring. */
 	uint32_t free_at, nb_free;
-	uint16_t *link;		    /* split: own copy of next */
+	uint16_t *link;	 /* split: own copy of next */
+	uint16_t *order; /* in order: ids at the device, a ring */
+	uint32_t order_at;
+	bool in_run; /* in order: chains up to run_end are used, the last with run_len */
+	uint16_t run_end;
+	uint32_t run_len;
 	struct mock_record *record; /**< By id. */
 
 	uint32_t held; /* packed: slot whose flags are written last; UINT32_MAX if none */
@@ -96,6 +105,9 @@ struct mock_driver {
 	uint32_t nb_unkicked; /* entries since the last decision to kick */
 	char fault[128];      /**< Why mock_collect() returned -1. */
 };
+
+/** Bytes of an area: 0 descriptors, 1 driver, 2 device (2.7, 2.8). */
+uint32_t mock_area_len(const struct mock_config *cfg, int area);
 
 /**
  * Lay out an empty ring. Writes the areas; returns false when they are not mapped.
@@ -138,6 +150,28 @@ mock_table_addr(const struct mock_driver *d, uint16_t id)
 /** Read and alter the @p k th ring entry of a posted chain. */
 struct mock_desc mock_get_desc(const struct mock_driver *d, uint16_t id, unsigned int k);
 void mock_set_desc(struct mock_driver *d, uint16_t id, unsigned int k, const struct mock_desc *m);
+
+/** The same for the @p k th entry of its indirect table; split: ref is next. */
+struct mock_desc mock_get_entry(const struct mock_driver *d, uint16_t id, unsigned int k);
+void mock_set_entry(struct mock_driver *d, uint16_t id, unsigned int k, const struct mock_desc *m);
+
+/** Split: write any index, any head into a place of the available ring, any flags. */
+void mock_set_avail_idx(struct mock_driver *d, uint16_t idx);
+void mock_set_head(struct mock_driver *d, uint16_t at, uint16_t head);
+void mock_set_avail_flags(struct mock_driver *d, uint16_t flags);
+
+/** Packed: write any descriptor into a slot, flags last and as they are. */
+void mock_set_slot(struct mock_driver *d, uint16_t slot, const struct mock_desc *m);
+struct mock_desc mock_get_slot(const struct mock_driver *d, uint16_t slot);
+
+/** Packed: turn a slot's AVAIL and USED bits over. */
+void mock_toggle_slot(struct mock_driver *d, uint16_t slot);
+
+/** Write any event index, or packed event position and flags. */
+void mock_set_event(struct mock_driver *d, uint16_t position, uint16_t flags);
+
+/** Write into the part that is the device's: its area and, if packed, the descriptors. */
+void mock_scribble_device(struct mock_driver *d, uint8_t value);
 
 /** Whether something was used. */
 bool mock_has_used(const struct mock_driver *d);

@@ -5,8 +5,9 @@
 /**
  * @file
  * Memory of a pretended guest: regions at chosen bus addresses, each in an allocation of its
- * own, so that an address sanitizer sees every access beside them. Not thread-safe while
- * regions are added, moved or removed.
+ * own, or in one window whose gaps cannot be touched, so that any access beside them is seen.
+ * It shows itself to the device as any kind of memory. Not thread-safe while regions are added,
+ * moved or removed.
  */
 
 #ifndef MOCK_MEM_H
@@ -16,15 +17,39 @@
 
 #define MOCK_MAX_REGIONS 64
 
+struct mock_link;
+
+/** All zeros is an empty one that is shown as separate regions. */
 struct mock_mem {
-	struct vringh_region region[MOCK_MAX_REGIONS]; /**< Sorted by iova. */
-	uint8_t *block[MOCK_MAX_REGIONS];	       /**< What to free. */
+	/** Sorted by iova; host is where the driver has it. */
+	struct vringh_region region[MOCK_MAX_REGIONS];
 	uint32_t nb_regions;
+	uint64_t log_shift; /**< What the device's dirty log adds to bus addresses; IOTLB only. */
+
+	uint8_t *block[MOCK_MAX_REGIONS];  /* what to free; NULL in a window */
+	uint8_t *device[MOCK_MAX_REGIONS]; /* where the device has it */
+	struct vringh_region window;	   /* len 0: none */
+	struct mock_link *link;		   /* NULL: each side sees the other's writes */
+	struct vringh_region table[MOCK_MAX_REGIONS];
+	struct vringh_mem view;
 };
 
 /**
+ * Choose the kind in which the device sees the memory, which is empty.
+ *
+ * @param iova, len
+ *   Of the window of VRINGH_MEM_DIRECT and VRINGH_MEM_BOUNCE, in whole pages.
+ * @param link
+ *   VRINGH_MEM_IOMEM: what is between the two sides; NULL: nothing. Has to stay.
+ * @return
+ *   False if there is no room for a window.
+ */
+bool mock_mem_init(struct mock_mem *mem, enum vringh_mem_kind kind, uint64_t iova, uint64_t len,
+	struct mock_link *link);
+
+/**
  * Add a region, filled with zeros. Its offset in a page is that of the bus address; the bus
- * address is never the host address.
+ * address is never the host address. In a window the device has every right everywhere.
  *
  * @return
  *   Where it is mapped; NULL if there is no room or it overlaps another region.
@@ -43,18 +68,23 @@ void mock_mem_move(struct mock_mem *mem);
 /** Host address of a range that lies in one region, else NULL. */
 uint8_t *mock_mem_at(const struct mock_mem *mem, uint64_t iova, uint64_t len);
 
+/** The same where the device has it. */
+uint8_t *mock_mem_device_at(const struct mock_mem *mem, uint64_t iova, uint64_t len);
+
 /** Copy into guest memory, across regions. False if a part is not mapped. */
 bool mock_mem_write(struct mock_mem *mem, uint64_t iova, const void *src, uint64_t len);
 
 /** Copy out of guest memory, across regions. False if a part is not mapped. */
 bool mock_mem_read(const struct mock_mem *mem, uint64_t iova, void *dst, uint64_t len);
 
-/** What the device gets to see. */
-static inline struct vringh_mem
-mock_mem_view(const struct mock_mem *mem)
-{
-	return (struct vringh_mem){.table = mem->region, .nb_regions = mem->nb_regions};
-}
+/**
+ * What the device gets to see: all regions as they are now. It stays where it is; call this
+ * again after every change, and tell the queues.
+ */
+struct vringh_mem *mock_mem_view(struct mock_mem *mem);
+
+/** The region that starts at @p iova, as it goes into a translation table. */
+struct vringh_region mock_mem_region(const struct mock_mem *mem, uint64_t iova);
 
 void mock_mem_free(struct mock_mem *mem);
 

@@ -7,7 +7,8 @@ import os
 import struct
 import time
 
-from harness import MQ, MRG_RXBUF, PROTOCOL_FEATURES, RING_PACKED, SLOW, VERSION_1, difference
+from harness import (IN_ORDER, MQ, MRG_RXBUF, PROTOCOL_FEATURES, RING_PACKED, SLOW, VERSION_1,
+                     difference)
 from rings import Memory, WRITE, BUFFER, SplitRing, PackedRing
 from vhost_user import (F_MQ, F_REPLY_ACK, F_CONFIG, F_STATUS, INDIRECT, DRIVER_OK, get_features,
                         set_features, get_protocol_features, set_protocol_features, get_queue_num,
@@ -67,6 +68,7 @@ class FrontEnd:
         first = {} if start is None else {"start": start}
         for index in range(2 * pairs):
             self.rings.append(kind(self.memory, index, size, **first, **where))
+            self.rings[-1].in_order = bool(self.features & 1 << IN_ORDER)
         for pair in range(pairs):
             self.fill(pair)
         return self

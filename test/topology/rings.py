@@ -118,7 +118,8 @@ class Ring:
         self.tables = memory.alloc(size * MAX_TABLE * 16, region=buffers)
         self.free = list(range(size))[::-1]     # numbers for chains
         self.room = size                        # descriptors that are not in use
-        self.chains = {}                        # chain: descriptors it takes
+        self.chains = {}                        # chain: descriptors it takes, oldest first
+        self.in_order = False                   # negotiated: one entry may stand for several
 
     def area_sizes(self):
         raise NotImplementedError
@@ -145,6 +146,13 @@ class Ring:
 
     def write_table_entry(self, at, gpa, length, flags, following):
         raise NotImplementedError
+
+    def entry(self, outstanding, chain, length):
+        """What a used entry says: [(chain, length), ...]. Skipped chains had nothing to write."""
+        if not self.in_order:
+            return [(chain, length)]
+        numbers = list(outstanding)
+        return [(n, 0) for n in numbers[:numbers.index(chain)]] + [(chain, length)]
 
     def fits(self, descriptors):
         return bool(self.free) and self.room >= descriptors
@@ -225,12 +233,13 @@ class SplitRing(Ring):
         got = []
         while self.seen != self.memory.load(self.device + 2):
             at = self.device + 4 + 8 * (self.seen % self.size)
-            head, length = struct.unpack("=II", self.memory.read(at, 8))
-            self.seen = (self.seen + 1) & 0xffff
-            taken = self.heads.pop(head, [])
-            self.free += taken[::-1]
-            self.room += len(taken)
-            got.append((head, length))
+            entry = struct.unpack("=II", self.memory.read(at, 8))
+            for head, length in self.entry(self.heads, *entry):
+                self.seen = (self.seen + 1) & 0xffff
+                taken = self.heads.pop(head, [])
+                self.free += taken[::-1]
+                self.room += len(taken)
+                got.append((head, length))
         return got
 
     def position(self):
@@ -297,15 +306,16 @@ class PackedRing(Ring):
             flags = self.memory.load(at + 14)
             if {bool(flags & self.AVAIL), bool(flags & self.USED)} != {bool(self.used_wrap)}:
                 return got
-            length, number = struct.unpack("=IH", self.memory.read(at + 8, 6))
-            slots = self.chains.pop(number)
-            self.used_slot += slots
-            if self.used_slot >= self.size:
-                self.used_slot -= self.size
-                self.used_wrap ^= 1
-            self.free.append(number)
-            self.room += slots
-            got.append((number, length if flags & WRITE else 0))
+            length, last = struct.unpack("=IH", self.memory.read(at + 8, 6))
+            for number, n in self.entry(self.chains, last, length if flags & WRITE else 0):
+                slots = self.chains.pop(number)
+                self.used_slot += slots
+                if self.used_slot >= self.size:
+                    self.used_slot -= self.size
+                    self.used_wrap ^= 1
+                self.free.append(number)
+                self.room += slots
+                got.append((number, n))
 
     def position(self):
         return self.used_slot | self.used_wrap << 15

@@ -50,10 +50,13 @@ cut_make(struct cut *c, uint64_t *seed, uint32_t len, bool write)
 	c->chain.nb_write = write ? n - 1 : 1;
 }
 
+/* Its memory is that of this process. */
+static const struct vringh own;
+
 static struct vringh_iter
 cut_iter(struct cut *c, bool write)
 {
-	return write ? vringh_iter_write(&c->chain) : vringh_iter_read(&c->chain);
+	return write ? vringh_iter_write(&own, &c->chain) : vringh_iter_read(&own, &c->chain);
 }
 
 /* Content as flat says; the other segment is as it was. */
@@ -176,7 +179,8 @@ overlap(void **state)
 	(void)state;
 	for (from = 0; from < 16; from++)
 		for (to = 0; to < 16; to++) {
-			struct vringh_seg src = {mem + from, 48}, dst = {mem + to, 48};
+			struct vringh_seg src = {.addr = mem + from, .len = 48};
+			struct vringh_seg dst = {.addr = mem + to, .len = 48};
 			struct vringh_iter s = {.seg = &src, .nb_segs = 1};
 			struct vringh_iter d = {.seg = &dst, .nb_segs = 1};
 
@@ -192,7 +196,7 @@ static void
 empty(void **state)
 {
 	struct vringh_chain chain = {.seg = NULL};
-	struct vringh_iter r = vringh_iter_read(&chain), w = vringh_iter_write(&chain);
+	struct vringh_iter r = vringh_iter_read(&own, &chain), w = vringh_iter_write(&own, &chain);
 	uint8_t byte = 5;
 
 	(void)state;

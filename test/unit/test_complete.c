@@ -142,7 +142,7 @@ state_round_trip(struct queue *q)
 				expect_used(q, out, 0);
 			}
 			expect_none(q);
-			assert_false(vringh_pending(&q->vr));
+			assert_false(pending(q));
 			turn(q, n + 1);
 		}
 }
@@ -169,12 +169,11 @@ state_rewound(struct queue *q)
 	}
 }
 
-/* The ring moves in this process, with chains out; then it goes away. */
+/* The ring moves in this process, with chains out. */
 static void
 moved(struct queue *q)
 {
-	struct vringh_mem view;
-	uint32_t i;
+	uint32_t i, k;
 
 	for (i = 0; i < 3; i++) {
 		struct vringh_chain out;
@@ -183,14 +182,32 @@ moved(struct queue *q)
 		assert_int_equal(fetch(q, 1), 1);
 		out = q->batch.chain[0];
 		mock_mem_move(&q->mem);
-		assert_true(mock_remap(&q->drv));
-		view = mock_mem_view(&q->mem);
-		assert_int_equal(vringh_set_mem(&q->vr, &view), VRINGH_OK);
+		for (k = 0; k < 3; k++)
+			if (q->area[k] != &q->mem)
+				mock_mem_move(q->area[k]);
+		assert_int_equal(queue_remap(q), VRINGH_OK);
 		out.written = i;
 		vringh_complete(&q->vr, &out, 1);
 		expect_used(q, 7, i);
 		turn(q, q->v.size > 256 ? 9 : q->v.size + 1);
 	}
+}
+
+/* The same to another table: the old one may go. */
+static void
+moved_to_another(struct queue *q)
+{
+	struct vringh_region table[8];
+	struct vringh_mem old = q->mem.view;
+
+	old.table = table;
+	memcpy(table, q->mem.view.table, old.nb_regions * sizeof(table[0]));
+	assert_int_equal(vringh_set_mem(&q->vr, &old), VRINGH_OK);
+	turn(q, 2);
+	assert_int_equal(vringh_set_mem(&q->vr, &q->mem.view), VRINGH_OK);
+	memset(table, 0, sizeof(table));
+	memset(&old, 0, sizeof(old));
+	turn(q, 3);
 }
 
 static void
@@ -201,23 +218,24 @@ unmapped(struct queue *q)
 
 	for (i = 0; i < 3; i++) {
 		struct vringh_region table[8];
-		struct vringh_mem view = {.table = table};
+		struct vringh_mem view = q->mem.view;
 		/* The region that was hit last is the one to go: not to be believed any more. */
 		struct mock_buf alias = {.len = 16, .fixed = true, .iova = DESC_AT};
 		uint32_t k;
 
 		post(q, &alias, 1, 0, 1);
 		assert_int_equal(fetch(q, 1), 1);
-		for (k = 0; k < q->mem.nb_regions; k++)
-			if (q->mem.region[k].iova != areas[i])
-				table[view.nb_regions++] = q->mem.region[k];
+		view.table = table;
+		view.nb_regions = 0;
+		for (k = 0; k < q->mem.view.nb_regions; k++)
+			if (q->mem.view.table[k].iova != areas[i])
+				table[view.nb_regions++] = q->mem.view.table[k];
 		assert_int_equal(vringh_set_mem(&q->vr, &view), VRINGH_E_AREA);
 		expect_broken(q, VRINGH_E_AREA);
 	}
 	/* A buffer's memory may go: then the chain is bad. */
 	mock_mem_remove(&q->mem, BUFS_AT);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	expect_bad(q, post_one(q, 5, true, 2), VRINGH_E_ADDR);
 }
 
@@ -225,11 +243,11 @@ unmapped(struct queue *q)
 static void
 only_device_area(struct queue *q)
 {
-	uint8_t *desc = mock_mem_at(&q->mem, DESC_AT, 1), *driver;
+	uint8_t *desc = mock_mem_at(q->area[0], DESC_AT, 1), *driver;
 	uint32_t len = 16 * q->v.size, i, n = q->v.size;
 	uint8_t *before = malloc(len);
 
-	driver = mock_mem_at(&q->mem, DRIVER_AT, 4);
+	driver = mock_mem_at(q->area[1], DRIVER_AT, 4);
 	for (i = 0; i < n; i++)
 		mock_post(&q->drv, two + 1, 1, 0, i);
 	mock_publish(&q->drv);
@@ -253,14 +271,16 @@ int
 main(void)
 {
 	static const struct ring_test tests[] = {
-		{"used chains out of order or with wrong lengths", order, 0, 5, 0},
+		{"used chains out of order or with wrong lengths", order, T_ANY_ORDER, 5, 0},
 		{"nothing completed is something", none, 0, 1, 0},
 		{"position or wrap wrong after laps", laps, 0, 1, 0},
 		{"split index at 65535", index_wrap, T_SPLIT, 1, 0},
 		{"saved state does not continue", state_round_trip, 0, 1, 0},
 		{"uncompleted chains lost at restart", state_rewound, 0, 2, 0},
 		{"ring moved in host memory", moved, 0, 1, 0},
-		{"ring or buffers unmapped", unmapped, 0, 1, 256},
+		{"ring in another table", moved_to_another, T_ONE_MEM, 1, 256},
+		{"ring or buffers unmapped", unmapped, T_ALL | T_REGIONS | T_ONE_MEM | T_NO_MISS, 1,
+			256},
 		{"device writes into the driver's part", only_device_area, 0, 1, 0},
 	};
 

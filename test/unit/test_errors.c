@@ -37,7 +37,7 @@ bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags
 	if (spoil != NULL)
 		spoil(q, id[1]);
 	mock_publish(&q->drv);
-	assert_int_equal(fetch(q, 8), 3);
+	assert_int_equal(fetch_refusing(q, 8), 3);
 	expect_chain(q, &chain[0], id[0], rrw, 2);
 	expect_chain(q, &chain[2], id[2], rrw + 1, 2);
 	if (chain[1].error != error)
@@ -49,12 +49,12 @@ bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags
 		0);
 	assert_int_equal(q->batch.nb_segs, 4);
 	vringh_discard(&q->vr, chain, 3);
-	assert_int_equal(fetch(q, 8), 3);
-	chain[2].written = 30;
+	assert_int_equal(fetch_refusing(q, 8), 3);
+	fill(q, &chain[2], 30, 0x33);
 	complete(q, 0, 3);
 	assert_int_equal(q->vr.nb_errors[error], count + 1);
 	expect_used(q, 1, 0);
-	expect_used(q, 2, 0);
+	expect_used_short(q, 2, 0);
 	expect_used(q, 3, 30);
 	expect_none(q);
 	assert_int_equal(vringh_broken(&q->vr), VRINGH_OK);
@@ -69,10 +69,11 @@ bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags
 static void
 address(struct queue *q)
 {
-	static const struct mock_buf at[] = {
+	uint64_t first = q->mem.view.table[0].iova;
+	const struct mock_buf at[] = {
 		{.len = 1, .fixed = true, .iova = 0},
-		{.len = 4096, .fixed = true, .iova = DESC_AT - 4096},
-		{.len = 2, .fixed = true, .iova = BUFS_AT - 1}, /* from nowhere into a region */
+		{.len = 4096, .fixed = true, .iova = NOWHERE},
+		{.len = 2, .fixed = true, .iova = first - 1}, /* from nowhere into memory */
 		{.len = 1, .fixed = true, .iova = UINT64_MAX},
 		{.len = 2, .fixed = true, .iova = UINT64_MAX},
 		{.len = BIG, .fixed = true, .iova = BUFS_AT},
@@ -103,8 +104,7 @@ hole(struct queue *q)
 
 	mock_mem_add(&q->mem, FREE_AT, 0x1000, VRINGH_PERM_RW);
 	mock_mem_add(&q->mem, FREE_AT + 0x1008, 0x1000, VRINGH_PERM_RW);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	bad(q, &buf, 1, 0, VRINGH_E_ADDR, NULL); /* over the hole */
 	buf.len = 0x11;
 	bad(q, &buf, 1, 0, VRINGH_E_ADDR, NULL); /* one byte into it */
@@ -126,8 +126,7 @@ rights(struct queue *q)
 	mock_mem_add(&q->mem, RO_AT, 0x1000, VRINGH_PERM_READ);
 	mock_mem_add(&q->mem, RO_AT + 0x1000, 0x1000, VRINGH_PERM_WRITE);
 	mock_mem_add(&q->mem, WO_AT, 0x1000, VRINGH_PERM_WRITE);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	bad(q, &read, 1, 0, VRINGH_E_PERM, NULL);
 	bad(q, &write, 1, 0, VRINGH_E_PERM, NULL);
 	bad(q, &across, 1, 0, VRINGH_E_PERM, NULL);
@@ -218,14 +217,10 @@ with_next(struct queue *q)
 static void
 spoil_nested(struct queue *q, int id)
 {
-	struct vring_desc *e =
-		(struct vring_desc *)mock_mem_at(&q->mem, mock_table_addr(&q->drv, id), 32) + 1;
+	struct mock_desc m = mock_get_entry(&q->drv, id, 1);
 
-	/* flags of both formats: bytes 12 (split) and 14 (packed) */
-	if (q->v.packed)
-		((struct vring_packed_desc *)e)->flags |= VRING_DESC_F_INDIRECT;
-	else
-		e->flags |= VRING_DESC_F_INDIRECT;
+	m.flags |= VRING_DESC_F_INDIRECT;
+	mock_set_entry(&q->drv, id, 1, &m);
 }
 
 static void
@@ -261,21 +256,63 @@ table(struct queue *q)
 	table_len = 48;
 	table_at = UINT64_MAX - 40;
 	bad(q, rrw, 3, MOCK_INDIRECT, VRINGH_E_ADDR, spoil_table);
-	table_at = FREE_AT;
+	table_at = NOWHERE;
 	bad(q, rrw, 3, MOCK_INDIRECT, VRINGH_E_ADDR, spoil_table);
+	/* From nowhere into memory. */
+	table_at = q->mem.view.table[0].iova - 8;
+	bad(q, rrw, 3, MOCK_INDIRECT, VRINGH_E_ADDR, spoil_table);
+}
+
+static void
+table_rights(struct queue *q)
+{
 	/* Memory that the device may only write. */
-	mock_mem_add(&q->mem, WO_AT, 0x1000, VRINGH_PERM_WRITE);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	queue_map(q, WO_AT, 0x1000, VRINGH_PERM_WRITE);
+	table_len = 48;
 	table_at = WO_AT;
 	bad(q, rrw, 3, MOCK_INDIRECT, VRINGH_E_PERM, spoil_table);
 	/* Half of an entry is mapped. */
-	mock_mem_add(&q->mem, FREE_AT, 0x1000 - 8, VRINGH_PERM_READ);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	queue_map(q, FREE_AT, 0x1000 - 8, VRINGH_PERM_READ);
 	table_at = FREE_AT + 0x1000 - 16;
 	table_len = 16;
 	bad(q, rrw, 3, MOCK_INDIRECT, VRINGH_E_ADDR, spoil_table);
+	/* The other half may not be read. */
+	queue_map(q, FREE_AT + 0x1000 - 8, 0x100, VRINGH_PERM_WRITE);
+	bad(q, rrw, 3, MOCK_INDIRECT, VRINGH_E_PERM, spoil_table);
+}
+
+/* A window that the device may only read, or only write, for its buffers. */
+static void
+window_rights(struct queue *q)
+{
+	struct vringh_region region = q->mem.view.table[0];
+	struct vringh_mem mem = q->mem.view;
+	struct mock_buf buf = {.len = 8};
+	uint32_t perm, write;
+
+	mem.table = &region;
+	q->cfg.mem = &mem;
+	q->cfg.desc_mem = &q->area[0]->view;
+	q->cfg.driver_mem = &q->area[1]->view;
+	q->cfg.device_mem = &q->area[2]->view;
+	for (perm = VRINGH_PERM_READ; perm <= VRINGH_PERM_RW; perm++)
+		for (write = 0; write < 2; write++) {
+			bool may = perm & (write ? VRINGH_PERM_WRITE : VRINGH_PERM_READ);
+			int id;
+
+			region.perm = perm;
+			queue_restart(q);
+			buf.write = write;
+			if (!may) {
+				expect_bad(q, post(q, &buf, 1, 0, 1), VRINGH_E_PERM);
+				continue;
+			}
+			id = post(q, &buf, 1, 0, 1);
+			assert_int_equal(fetch(q, 1), 1);
+			expect_chain(q, &q->batch.chain[0], id, &buf, 1);
+			complete(q, 0, 1);
+			expect_used(q, 1, 0);
+		}
 }
 
 static void
@@ -314,7 +351,7 @@ zero_length(struct queue *q)
 		{.len = 0, .fixed = true, .iova = 0},
 		{.len = 4},
 		{.len = 0, .fixed = true, .iova = UINT64_MAX},
-		{.len = 0, .write = true, .fixed = true, .iova = FREE_AT},
+		{.len = 0, .write = true, .fixed = true, .iova = NOWHERE},
 	};
 	unsigned int first, f;
 
@@ -333,38 +370,44 @@ zero_length(struct queue *q)
 static void
 all_bad(struct queue *q)
 {
-	struct mock_buf buf = {.len = 1, .fixed = true, .iova = FREE_AT};
+	struct mock_buf buf = {.len = 1, .fixed = true, .iova = NOWHERE};
 	uint32_t i, lap;
 
 	for (lap = 0; lap < 3; lap++) {
 		for (i = 0; i < q->v.size; i++)
 			mock_post(&q->drv, &buf, 1, 0, i);
 		mock_publish(&q->drv);
-		assert_int_equal(fetch(q, q->v.size), q->v.size);
+		assert_int_equal(fetch_refusing(q, q->v.size), q->v.size);
 		assert_int_equal(q->batch.nb_segs, 0);
 		complete(q, 0, q->v.size);
 		assert_int_equal(q->vr.nb_errors[VRINGH_E_ADDR], (lap + 1) * q->v.size);
 		for (i = 0; i < q->v.size; i++)
-			expect_used(q, i, 0);
+			expect_used_short(q, i, 0);
 	}
+	expect_neighbour(q);
 }
 
 int
 main(void)
 {
 	static const struct ring_test tests[] = {
-		{"unmapped and wrapping addresses", address, 0, 8, 256},
-		{"buffer over a hole", hole, 0, 8, 256},
-		{"memory without the right to read or write", rights, 0, 8, 256},
-		{"readable after writable", read_after_write, 0, 8, 256},
-		{"lengths of 4 GiB", length_sum, 0, 8, 256},
-		{"indirect not negotiated", not_negotiated, T_DIRECT, 8, 256},
-		{"indirect together with next", with_next, T_INDIRECT, 8, 256},
-		{"nested indirect", nested, T_INDIRECT, 8, 256},
-		{"indirect table of bad length or place", table, T_INDIRECT, 8, 256},
-		{"odd but legal indirect", odd_indirect, T_INDIRECT, 8, 256},
-		{"zero length refused", zero_length, 0, 5, 256},
-		{"a ring full of bad chains", all_bad, 0, 1, 0},
+		{"unmapped and wrapping addresses", address, T_ALL, 8, 256},
+		{"buffer over a hole", hole, T_ALL | T_REGIONS, 8, 256},
+		{"memory without the right to read or write", rights, T_ALL | T_REGIONS, 8, 256},
+		{"window without the right to read or write", window_rights,
+			T_ALL | T_WINDOW | T_DIRECT, 8, 8},
+		{"readable after writable", read_after_write, T_ALL, 8, 256},
+		{"lengths of 4 GiB", length_sum, T_ALL, 8, 256},
+		{"indirect not negotiated", not_negotiated, T_ALL | T_DIRECT, 8, 256},
+		{"indirect together with next", with_next, T_ALL | T_INDIRECT, 8, 256},
+		{"nested indirect", nested, T_ALL | T_INDIRECT, 8, 256},
+		{"indirect table of bad length or place", table, T_ALL | T_INDIRECT, 8, 256},
+		{"indirect table without the right to read", table_rights,
+			T_ALL | T_INDIRECT | T_REGIONS, 8, 256},
+		{"odd but legal indirect", odd_indirect, T_ALL | T_INDIRECT, 8, 256},
+		{"zero length refused", zero_length, T_ALL, 5, 256},
+		{"a ring full of bad chains", all_bad, T_ALL, 1, 256},
+		{"a big ring full of bad chains", all_bad, 0, 32768, 0},
 	};
 
 	return RUN("errors", tests);

@@ -7,8 +7,8 @@
 #include "harness.h"
 
 static const struct variant kinds[] = {
-	{.packed = false, .event_idx = true, .size = 8},
-	{.packed = true, .event_idx = true, .size = 8},
+	{.packed = false, .event_idx = true, .size = 8, .mem = VRINGH_MEM_REGION},
+	{.packed = true, .event_idx = true, .size = 8, .mem = VRINGH_MEM_REGION},
 };
 
 /* init refuses; the queue can still be passed to every function. */
@@ -29,7 +29,7 @@ refused(struct queue *q, const struct vringh_config *cfg, enum vringh_error erro
 	vringh_notify_disable(&q->vr);
 	vringh_get_state(&q->vr);
 	vringh_discard(&q->vr, &chain, 0);
-	assert_int_equal(vringh_set_mem(&q->vr, &cfg->mem), error);
+	assert_int_equal(vringh_set_mem(&q->vr, cfg->mem), error);
 }
 
 static void
@@ -145,10 +145,10 @@ area(void **state)
 		uint64_t place[3] = {DESC_AT, DRIVER_AT, DEVICE_AT};
 		uint32_t need[3] = {packed ? VRINGH_PERM_RW : VRINGH_PERM_READ, VRINGH_PERM_READ,
 			VRINGH_PERM_WRITE};
-		struct vringh_mem none = {.table = NULL, .nb_regions = 0};
+		struct vringh_mem none = {.kind = VRINGH_MEM_REGION};
 		struct vringh_config cfg = q->cfg;
 
-		cfg.mem = none;
+		cfg.mem = &none;
 		refused(q, &cfg, VRINGH_E_AREA);
 		/* Two regions whose border is 16 bytes behind. */
 		mock_mem_add(&q->mem, FREE_AT, 0x100, VRINGH_PERM_RW);
@@ -176,6 +176,7 @@ area(void **state)
 			*at[i] = place[i];
 			for (perm = 0; perm <= VRINGH_PERM_RW; perm++) {
 				mock_mem_permit(&q->mem, place[i], perm);
+				mock_mem_view(&q->mem);
 				if ((perm & need[i]) == need[i])
 					accepted(q, &cfg);
 				else
@@ -220,6 +221,8 @@ host_alignment(void **state)
 		for (i = 0; i < 3; i++)
 			for (off = 1; off < 8; off += 2) {
 				struct vringh_region table[4];
+				struct vringh_mem mem = {
+					.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = 4};
 				struct vringh_config cfg = q->cfg;
 				uint64_t *at[3] = {&cfg.desc, &cfg.driver, &cfg.device};
 
@@ -228,9 +231,9 @@ host_alignment(void **state)
 					.len = 0x800,
 					.host = host + off,
 					.perm = VRINGH_PERM_RW};
-				cfg.mem = (struct vringh_mem){table, 4};
+				cfg.mem = &mem;
 				*at[i] = FREE_AT + 0x100;
-				assert_int_not_equal(vringh_init(&q->vr, &cfg), VRINGH_OK);
+				refused(q, &cfg, VRINGH_E_ALIGN);
 			}
 		queue_close(q);
 	}
@@ -266,7 +269,7 @@ packed_state(void **state)
 
 	(void)state;
 	for (n = 1; n <= 5; n++) {
-		struct variant v = {.packed = true, .size = n};
+		struct variant v = {.packed = true, .size = n, .mem = VRINGH_MEM_REGION};
 		struct queue *q = queue_open(&v);
 		struct vringh_config cfg = q->cfg;
 
@@ -313,6 +316,152 @@ strerror_text(void **state)
 	assert_non_null(vringh_strerror(-1));
 }
 
+/* An area may be made of several ranges, if they are one piece here. */
+static void
+in_pieces(void **state)
+{
+	unsigned int k, i, gap;
+
+	(void)state;
+	for (k = 0; k < DIM(kinds); k++) {
+		struct queue *q = queue_open(&kinds[k]);
+		uint8_t *host = mock_mem_add(&q->mem, FREE_AT, 0x1000, VRINGH_PERM_RW);
+
+		for (i = 0; i < 3; i++)
+			for (gap = 0; gap < 3; gap++) {
+				struct vringh_region table[5];
+				struct vringh_mem mem = {.kind = VRINGH_MEM_REGION,
+					.table = table,
+					.nb_regions = gap == 2 ? 4 : 5};
+				struct vringh_config cfg = q->cfg;
+				uint64_t *at[3] = {&cfg.desc, &cfg.driver, &cfg.device};
+
+				memcpy(table, q->mem.region, 3 * sizeof(table[0]));
+				table[3] = (struct vringh_region){.iova = FREE_AT,
+					.len = 2,
+					.host = host,
+					.perm = VRINGH_PERM_RW};
+				table[4] = (struct vringh_region){.iova = FREE_AT + 2,
+					.len = 0x100,
+					.host = host + 2 + gap,
+					.perm = VRINGH_PERM_RW};
+				cfg.mem = &mem;
+				*at[i] = FREE_AT;
+				if (gap == 0)
+					accepted(q, &cfg);
+				else
+					refused(q, &cfg, VRINGH_E_AREA);
+			}
+		queue_close(q);
+	}
+}
+
+/* Each area is looked for in its own memory, and only there. */
+static void
+own_memory(void **state)
+{
+	unsigned int k, i;
+
+	(void)state;
+	for (k = 0; k < DIM(kinds); k++) {
+		struct queue *q = queue_open(&kinds[k]);
+
+		for (i = 0; i < 3; i++) {
+			struct vringh_region table[8], area;
+			struct vringh_mem rest = {.kind = VRINGH_MEM_REGION, .table = table};
+			struct vringh_mem one = {
+				.kind = VRINGH_MEM_DIRECT, .table = &area, .nb_regions = 1};
+			struct vringh_config cfg = q->cfg;
+			struct vringh_mem **own[3] = {
+				&cfg.desc_mem, &cfg.driver_mem, &cfg.device_mem};
+			unsigned int r;
+
+			for (r = 0; r < q->mem.nb_regions; r++)
+				if (r != i)
+					table[rest.nb_regions++] = q->mem.view.table[r];
+			area = q->mem.view.table[i];
+			cfg.mem = &rest;
+			refused(q, &cfg, VRINGH_E_AREA);
+			*own[i] = &one;
+			accepted(q, &cfg);
+			/* New memory is for buffers and for the areas that have none of their own.
+			 */
+			assert_int_equal(vringh_set_mem(&q->vr, cfg.mem), VRINGH_OK);
+			assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_OK);
+			assert_int_equal(vringh_set_mem(&q->vr, &one), VRINGH_E_AREA);
+			accepted(q, &cfg);
+			area.len--;
+			assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_E_AREA);
+		}
+		queue_close(q);
+	}
+}
+
+/* What has the same address in two memories is not the same. */
+static void
+same_address(void **state)
+{
+	unsigned int k, i;
+
+	(void)state;
+	for (k = 0; k < DIM(kinds); k++) {
+		struct queue *q = queue_open(&kinds[k]);
+
+		for (i = 0; i < 2; i++) {
+			struct vringh_region region = mock_mem_region(&q->mem, DEVICE_AT);
+			struct vringh_mem other = {
+				.kind = VRINGH_MEM_DIRECT, .table = &region, .nb_regions = 1};
+			struct vringh_config cfg = q->cfg;
+
+			region.iova = cfg.device = i == 0 ? cfg.desc : cfg.driver;
+			cfg.device_mem = cfg.mem; /* the same, told twice */
+			refused(q, &cfg, VRINGH_E_OVERLAP);
+			cfg.device_mem = &other;
+			accepted(q, &cfg);
+		}
+		queue_close(q);
+	}
+}
+
+/* A window is a limit: no byte of a ring may lie outside. */
+static void
+window(void **state)
+{
+	static const enum vringh_mem_kind windows[] = {VRINGH_MEM_DIRECT, VRINGH_MEM_BOUNCE};
+	unsigned int k, i, w;
+
+	(void)state;
+	for (k = 0; k < DIM(kinds); k++)
+		for (w = 0; w < DIM(windows); w++) {
+			struct variant v = kinds[k];
+			struct queue *q;
+
+			v.mem = windows[w];
+			q = queue_open(&v);
+			for (i = 0; i < 3; i++) {
+				struct vringh_config cfg = q->cfg;
+				uint64_t *at[3] = {&cfg.desc, &cfg.driver, &cfg.device};
+
+				if (i > 0)
+					cfg.desc = FREE_AT;
+				*at[i] = WINDOW_AT - 16;
+				refused(q, &cfg, VRINGH_E_AREA);
+				*at[i] = NOWHERE;
+				refused(q, &cfg, VRINGH_E_AREA);
+				*at[i] = UINT64_MAX - 15;
+				refused(q, &cfg, VRINGH_E_AREA);
+				*at[i] = WINDOW_END - (mock_area_len(&q->drv.cfg, i) & ~15u);
+				if (*at[i] + mock_area_len(&q->drv.cfg, i) <= WINDOW_END)
+					*at[i] += 16;
+				refused(q, &cfg, VRINGH_E_AREA);
+				*at[i] =
+					WINDOW_END - (mock_area_len(&q->drv.cfg, i) + 15) / 16 * 16;
+				accepted(q, &cfg);
+			}
+			queue_close(q);
+		}
+}
+
 /* "Nothing is written to the ring." */
 static void
 untouched(void **state)
@@ -345,6 +494,10 @@ main(void)
 		{.name = "impossible split indices", .test_func = split_state},
 		{.name = "impossible packed positions", .test_func = packed_state},
 		{.name = "a reason without text", .test_func = strerror_text},
+		{.name = "area in several ranges", .test_func = in_pieces},
+		{.name = "area found in another's memory", .test_func = own_memory},
+		{.name = "areas at one address in two memories", .test_func = same_address},
+		{.name = "area beyond the only window", .test_func = window},
 		{.name = "init writes to the ring", .test_func = untouched},
 	};
 

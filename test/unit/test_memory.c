@@ -21,8 +21,7 @@ adjacent(struct queue *q)
 		at += lens[i];
 	}
 	assert_int_equal(at, FREE_AT + TOTAL);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 }
 
 /* Regions that a range touches. */
@@ -114,6 +113,34 @@ split_buffer_room(struct queue *q)
 	assert_int_equal(q->batch.chain[0].error, VRINGH_E_SEGS);
 }
 
+/* A window up to its first and last byte, and not one more. */
+static void
+window_edges(struct queue *q)
+{
+	static const uint64_t at[] = {WINDOW_AT, WINDOW_END};
+	uint32_t i, len, over;
+
+	queue_map(q, WINDOW_END - 0x1000, 0x1000, VRINGH_PERM_RW);
+	for (i = 0; i < 2; i++)
+		for (len = 1; len < 70; len += 3)
+			for (over = 0; over <= len; over += 1 + len / 4) {
+				struct mock_buf buf = {.len = len, .write = len % 2, .fixed = true};
+				int id;
+
+				buf.iova = i == 0 ? at[i] - over : at[i] - len + over;
+				id = post(q, &buf, 1, 0, 1);
+				if (over > 0) {
+					expect_bad(q, id, VRINGH_E_ADDR);
+					continue;
+				}
+				assert_int_equal(fetch(q, 1), 1);
+				expect_chain(q, &q->batch.chain[0], id, &buf, 1);
+				assert_int_equal(q->batch.nb_segs, 1);
+				complete(q, 0, 1);
+				expect_used(q, 1, 0);
+			}
+}
+
 /* Jumping between many regions: the last one hit is no trap. */
 static void
 many_regions(struct queue *q)
@@ -124,8 +151,7 @@ many_regions(struct queue *q)
 	for (i = 0; i < 50; i++)
 		assert_non_null(
 			mock_mem_add(&q->mem, FREE_AT + i * 0x10000ull, 0x100 + i, i % 3 + 1));
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	for (k = 0; k < 3000; k++) {
 		uint32_t r = mock_random(&seed) % 50, off = mock_random(&seed) % 0x180;
 		struct mock_buf buf = {.len = 1 + mock_random(&seed) % 0x40,
@@ -162,8 +188,7 @@ extremes(struct queue *q)
 
 	mock_mem_add(&q->mem, 0, 0x1000, VRINGH_PERM_RW);
 	mock_mem_add(&q->mem, UINT64_MAX - 0x1fff, 0x1000, VRINGH_PERM_RW);
-	q->cfg.mem = mock_mem_view(&q->mem);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	id = post(q, buf, 4, 0, 1);
 	assert_int_equal(fetch(q, 1), 1);
 	expect_chain(q, &q->batch.chain[0], id, buf, 4);
@@ -189,8 +214,7 @@ aliases(struct queue *q)
 	buf = (struct mock_buf){.len = 4, .write = true, .fixed = true, .iova = DEVICE_AT};
 	post(q, &buf, 1, 0, 2);
 	assert_int_equal(fetch(q, 1), 1);
-	memset(q->batch.seg[0].addr, 0xff, 4);
-	q->batch.chain[0].written = 4;
+	fill(q, &q->batch.chain[0], 4, 0xff);
 	complete(q, 0, 1);
 	expect_used(q, 2, 4);
 }
@@ -201,10 +225,10 @@ rights_change(struct queue *q)
 {
 	turn(q, 2);
 	mock_mem_permit(&q->mem, BUFS_AT, VRINGH_PERM_READ);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	expect_bad(q, post_one(q, 5, true, 1), VRINGH_E_PERM);
 	mock_mem_permit(&q->mem, BUFS_AT, VRINGH_PERM_RW);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->cfg.mem), VRINGH_OK);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
 	turn(q, 2);
 }
 
@@ -212,13 +236,15 @@ int
 main(void)
 {
 	static const struct ring_test tests[] = {
-		{"buffer across adjacent regions", everywhere, T_DIRECT, 8, 8},
-		{"indirect table across regions, unaligned", table_anywhere, T_INDIRECT, 5, 256},
-		{"no room for a split buffer's segments", split_buffer_room, 0, 3, 256},
-		{"wrong region of many", many_regions, T_DIRECT, 8, 8},
-		{"first and last bus addresses", extremes, 0, 8, 256},
-		{"buffers that alias the ring", aliases, 0, 2, 256},
-		{"rights of yesterday", rights_change, 0, 1, 256},
+		{"buffer across adjacent regions", everywhere, T_ALL | T_DIRECT | T_REGIONS, 8, 8},
+		{"indirect table across regions, unaligned", table_anywhere,
+			T_ALL | T_INDIRECT | T_REGIONS, 5, 8},
+		{"no room for a split buffer's segments", split_buffer_room, T_REGIONS, 3, 256},
+		{"window's edges", window_edges, T_ALL | T_WINDOW | T_ONE_MEM, 8, 8},
+		{"wrong region of many", many_regions, T_ALL | T_DIRECT | T_REGIONS, 8, 8},
+		{"first and last bus addresses", extremes, T_ALL | T_REGIONS, 8, 256},
+		{"buffers that alias the ring", aliases, T_ALL | T_ONE_MEM, 2, 8},
+		{"rights of yesterday", rights_change, T_ALL | T_REGIONS, 1, 8},
 	};
 
 	return RUN("memory", tests);

@@ -14,12 +14,7 @@ static const struct mock_buf two[] = {{.len = 10}, {.len = 20, .write = true}};
 static void
 set_event(struct queue *q, uint16_t value)
 {
-	if (q->v.packed) {
-		q->drv.driver_event->off_wrap = value;
-		q->drv.driver_event->flags = VRING_PACKED_EVENT_FLAG_DESC;
-	} else {
-		q->drv.avail_ring->ring[q->v.size] = value;
-	}
+	mock_set_event(&q->drv, value, VRING_PACKED_EVENT_FLAG_DESC);
 }
 
 /* Complete chains of one slot, n entries in all. */
@@ -122,6 +117,27 @@ split_event(struct queue *q)
 		}
 }
 
+/* The same at the edges, in every memory. */
+static void
+split_event_edges(struct queue *q)
+{
+	static const uint16_t starts[] = {0, 0x7fff, 0xfffe, 0xffff};
+	static const uint32_t counts[] = {1, 2, 8, 9};
+	static const uint32_t behind[] = {
+		0, 1, 2, 3, 7, 8, 9, 10, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff};
+	uint32_t s, c, d;
+
+	for (s = 0; s < DIM(starts); s++)
+		for (c = 0; c < DIM(counts); c++)
+			for (d = 0; d < DIM(behind); d++) {
+				queue_rewind(q, (struct vringh_state){.used = starts[s]});
+				set_event(q, starts[s] + behind[d]);
+				use(q, counts[c]);
+				assert_int_equal(vringh_need_notify(&q->vr), behind[d] < counts[c]);
+				assert_false(vringh_need_notify(&q->vr));
+			}
+}
+
 /* 65536 entries and more since the last decision pass every event. */
 static void
 split_event_all(struct queue *q)
@@ -156,10 +172,10 @@ by_flags(struct queue *q)
 	assert_true(vringh_need_notify(&q->vr));
 	assert_false(vringh_need_notify(&q->vr));
 	if (!q->v.packed) {
-		q->drv.avail_ring->flags = 0xfffe; /* other bits mean nothing */
+		mock_set_avail_flags(&q->drv, 0xfffe); /* other bits mean nothing */
 		use(q, 1);
 		assert_true(vringh_need_notify(&q->vr));
-		q->drv.avail_ring->flags = 0xffff;
+		mock_set_avail_flags(&q->drv, 0xffff);
 		use(q, 1);
 		assert_false(vringh_need_notify(&q->vr));
 	}
@@ -169,11 +185,11 @@ by_flags(struct queue *q)
 static void
 split_flags_ignored(struct queue *q)
 {
-	q->drv.avail_ring->flags = VRING_AVAIL_F_NO_INTERRUPT;
+	mock_set_avail_flags(&q->drv, VRING_AVAIL_F_NO_INTERRUPT);
 	mock_events_enable(&q->drv, 0);
 	use(q, 1);
 	assert_true(vringh_need_notify(&q->vr));
-	q->drv.avail_ring->flags = 0;
+	mock_set_avail_flags(&q->drv, 0);
 	mock_events_enable(&q->drv, 1);
 	use(q, 1);
 	assert_false(vringh_need_notify(&q->vr));
@@ -189,8 +205,7 @@ packed_flags(struct queue *q)
 		bool desc = f == VRING_PACKED_EVENT_FLAG_DESC && q->v.event_idx;
 
 		use(q, 1);
-		q->drv.driver_event->flags = f;
-		q->drv.driver_event->off_wrap = mock_used_position(&q->drv, 2);
+		mock_set_event(&q->drv, mock_used_position(&q->drv, 2), f);
 		if (q->v.size > 2)
 			assert_int_equal(vringh_need_notify(&q->vr),
 				f != VRING_PACKED_EVENT_FLAG_DISABLE && !desc);
@@ -272,16 +287,20 @@ main(void)
 {
 	static const struct ring_test tests[] = {
 		{"packed event arithmetic", packed_event, T_PACKED | T_EVENT | T_DIRECT, 1, 8},
-		{"packed event inside a chain", packed_event_slots, T_PACKED | T_EVENT | T_DIRECT,
-			5, 8},
+		{"packed event inside a chain", packed_event_slots,
+			T_ALL | T_PACKED | T_EVENT | T_DIRECT, 5, 8},
 		{"split event arithmetic", split_event, T_SPLIT | T_EVENT | T_DIRECT, 1, 8},
+		{"split event at the edges", split_event_edges,
+			T_ALL | T_SPLIT | T_EVENT | T_DIRECT, 1, 8},
 		{"split event after 65536 chains", split_event_all, T_SPLIT | T_EVENT | T_DIRECT,
 			256, 0},
-		{"split flags with an event index", split_flags_ignored, T_SPLIT | T_EVENT, 1, 0},
-		{"packed event flags", packed_flags, T_PACKED, 1, 0},
-		{"flags without an event index", by_flags, T_FLAGS, 1, 0},
-		{"driver kicks when it need not, or not when it must", kick, 0, 1, 0},
-		{"driver fills the ring with one kick", kick_full, 0, 1, 256},
+		{"split flags with an event index", split_flags_ignored, T_ALL | T_SPLIT | T_EVENT,
+			1, 256},
+		{"packed event flags", packed_flags, T_ALL | T_PACKED, 1, 256},
+		{"flags without an event index", by_flags, T_ALL | T_FLAGS, 1, 256},
+		{"driver kicks when it need not, or not when it must", kick, T_ALL, 1, 8},
+		{"driver kicks in a big ring", kick, 0, 32768, 0},
+		{"driver fills the ring with one kick", kick_full, T_ALL, 1, 256},
 	};
 
 	return RUN("notify", tests);

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The dirty log: a bit for each page that the device has written (vhost-user, "Migration").
+ * Runs on the thread that owns the queue; others set and clear bits of the same bitmap.
+ */
+
+#include <errno.h>
+
+#include "vringh_core.h"
+
+#define PAGE_SHIFT 12
+
+/*
+ * Log bytes. *page is the one logged last, so that neighbours cost nothing.
+ *
+ * What was written is visible before the bits are looked at, by a fence of the caller's: pairs
+ * with the other side, which clears a bit before it copies the page. So a bit that is set
+ * already still covers what was written.
+ */
+static vringh_inline void
+log_bytes(const struct vringh_log *log, uint64_t addr, uint64_t len, uint64_t *page)
+{
+	uint64_t i = addr >> PAGE_SHIFT, last = (addr + (len - 1)) >> PAGE_SHIFT;
+
+	if (i == *page)
+		i++;
+	for (; i <= last && i / 8 < log->len; i++) {
+		uint8_t *byte = &log->bitmap[i / 8];
+		uint8_t bit = 1 << i % 8;
+
+		if (!(__atomic_load_n(byte, __ATOMIC_RELAXED) & bit))
+			__atomic_fetch_or(byte, bit, __ATOMIC_RELAXED);
+	}
+	*page = last;
+}
+
+static uint64_t
+area_log(const struct vringh *vr, unsigned int area)
+{
+	return area == AREA_DESC ? vr->log.desc : vr->log.device;
+}
+
+void
+vringh_log_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len)
+{
+	uint64_t page = UINT64_MAX;
+
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	log_bytes(&vr->log,
+		area_log(vr, area) + ((const uint8_t *)p - (const uint8_t *)vr->area_host[area]),
+		len, &page);
+}
+
+/* Where a range lies now that something was unmapped; what is not mapped can't be written. */
+static void
+log_moved(const struct vringh *vr, uint64_t iova, uint32_t left, uint64_t *page)
+{
+	struct vringh_region hit = {0};
+
+	while (left > 0) {
+		enum vringh_error error;
+		uint32_t len = left;
+
+		if (vringh_mem_find(vr->mem, &hit, iova, &len, VRINGH_PERM_WRITE, &error) == NULL)
+			return;
+		log_bytes(&vr->log, iova - hit.iova + hit.log, len, page);
+		iova += len;
+		left -= len;
+	}
+}
+
+/* Chains' written bytes lie at the front of their writable segments. */
+static inline void
+log_chain(const struct vringh *vr, const struct vringh_chain *chain, bool iotlb, uint64_t *page)
+{
+	const struct vringh_seg *seg = chain->seg + chain->nb_read;
+	const struct vringh_seg *end = seg + chain->nb_write;
+	uint32_t left = chain->written;
+
+	for (; left > 0 && seg < end; seg++) {
+		uint32_t n = left < seg->len ? left : seg->len;
+
+		log_bytes(&vr->log, iotlb ? seg->log : seg->iova, n, page);
+		/* Some of it may have been written before that, and some after. */
+		if (iotlb && seg->gen != vr->mem->gen)
+			log_moved(vr, seg->iova, n, page);
+		left -= n;
+	}
+}
+
+void
+vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
+{
+	uint64_t page = UINT64_MAX;
+	unsigned int i;
+
+	for (i = 0; i < n && chain[i].written == 0; i++)
+		;
+	if (i == n)
+		return;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (vr->mem->kind == VRINGH_MEM_IOTLB)
+		for (; i < n; i++)
+			log_chain(vr, &chain[i], true, &page);
+	else
+		for (; i < n; i++)
+			log_chain(vr, &chain[i], false, &page);
+}
+
+/* The used entries that complete() has written from a position on, and the index. */
+void
+vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *chain, unsigned int n)
+{
+	uint64_t base = vr->packed ? vr->log.desc + offsetof(struct vring_packed_desc, len) :
+				     vr->log.device + offsetof(struct vring_used, ring);
+	/* Of the ring's entries, and of what is written of each. */
+	uint32_t step =
+		vr->packed ? sizeof(struct vring_packed_desc) : sizeof(struct vring_used_elem);
+	uint64_t page = UINT64_MAX;
+	uint32_t at = from % vr->size;
+	unsigned int i, end;
+
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!vr->packed)
+		log_bytes(&vr->log, vr->log.device + offsetof(struct vring_used, idx),
+			sizeof(uint16_t), &page);
+	/* Entries next to each other, all of them written. */
+	if (!vr->packed && !vr->in_order) {
+		uint32_t first = at + n <= vr->size ? n : vr->size - at;
+
+		log_bytes(&vr->log, base + (uint64_t)at * step, (uint64_t)first * step, &page);
+		if (first < n)
+			log_bytes(&vr->log, base, (uint64_t)(n - first) * step, &page);
+		return;
+	}
+	for (i = 0; i < n; i = end) {
+		end = i + (vr->in_order ? in_order_run(chain, i, n) : 1);
+		log_bytes(&vr->log, base + (uint64_t)at * step, sizeof(uint64_t), &page);
+		if (!vr->packed)
+			at += end - i;
+		else
+			for (; i < end; i++)
+				at += chain[i].slots;
+		if (at >= vr->size)
+			at -= vr->size;
+	}
+}
+
+static bool
+fits(const struct vringh_log *log, uint64_t addr, uint64_t len)
+{
+	uint64_t last = addr + (len - 1);
+
+	return last >= addr && last >> PAGE_SHIFT >> 3 < log->len;
+}
+
+int
+vringh_set_log(struct vringh *vr, const struct vringh_log *log)
+{
+	uint32_t i;
+
+	vr->logs = false;
+	if (log == NULL)
+		return 0;
+	if (!fits(log, log->device, area_size(vr, AREA_DEVICE)) ||
+		(vr->packed && !fits(log, log->desc, area_size(vr, AREA_DESC))))
+		return -EINVAL;
+	for (i = 0; i < vr->mem->nb_regions; i++) {
+		const struct vringh_region *r = &vr->mem->table[i];
+
+		if ((r->perm & VRINGH_PERM_WRITE) &&
+			!fits(log, vr->mem->kind == VRINGH_MEM_IOTLB ? r->log : r->iova, r->len))
+			return -EINVAL;
+	}
+	vr->log = *log;
+	vr->logs = true;
+	return 0;
+}

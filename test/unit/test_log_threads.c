@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Two queues on two threads share a dirty log: one logs the even pages, one the odd ones, so
+ * that they set bits of the same bytes at the same time. None may be lost.
+ */
+
+#include <pthread.h>
+#include <stdio.h>
+
+#include "harness.h"
+
+#define PAGE   4096
+#define PAGES  24 /* of each thread, a bit in turns with the other's */
+#define ROUNDS 4000
+#define FIRST  0x800 /* page in the log, a multiple of 8 */
+
+struct half {
+	struct queue *q;
+	pthread_barrier_t *start, *end;
+	char fault[160];
+};
+
+/* One byte into each page, one chain at a time, as fast as it goes. */
+static bool
+write_all(struct half *h)
+{
+	struct queue *q = h->q;
+	uint32_t i;
+
+	for (i = 0; i < PAGES; i++) {
+		struct mock_buf buf = {
+			.len = 1, .write = true, .fixed = true, .iova = FREE_AT + i * PAGE};
+		struct vringh_chain *chain = q->batch.chain;
+		struct mock_used used;
+		struct vringh_iter it;
+
+		q->batch.nb_chains = q->batch.nb_segs = 0;
+		if (mock_post(&q->drv, &buf, 1, 0, i) < 0)
+			return false;
+		mock_publish(&q->drv);
+		if (vringh_fetch(&q->vr, &q->batch, 1) != 1)
+			return false;
+		it = vringh_iter_write(&q->vr, chain);
+		chain->written = vringh_push(&it, "x", 1);
+		vringh_complete(&q->vr, chain, 1);
+		if (mock_collect(&q->drv, &used, 1) != 1)
+			return false;
+	}
+	return true;
+}
+
+static void *
+logger(void *arg)
+{
+	struct half *h = arg;
+	uint32_t round;
+
+	for (round = 0; round < ROUNDS; round++) {
+		pthread_barrier_wait(h->start);
+		if (h->fault[0] == '\0' && !write_all(h))
+			snprintf(
+				h->fault, sizeof(h->fault), "round %u: %s", round, h->q->drv.fault);
+		pthread_barrier_wait(h->end);
+	}
+	return NULL;
+}
+
+static struct queue *
+half_open(unsigned int format, unsigned int odd, const struct vringh_log *log)
+{
+	struct variant v = format_variant(format, VRINGH_MEM_IOTLB, 8);
+	struct queue *q = queue_open(&v);
+	uint32_t i;
+
+	for (i = 0; i < PAGES; i++) {
+		struct vringh_region r;
+
+		assert_non_null(mock_mem_add(&q->mem, FREE_AT + i * PAGE, PAGE, VRINGH_PERM_WRITE));
+		r = mock_mem_region(&q->mem, FREE_AT + i * PAGE);
+		r.log = (FIRST + 2 * i + odd) * (uint64_t)PAGE;
+		assert_int_equal(vringh_iotlb_map(&q->mem.view, &r), 0);
+	}
+	assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_OK);
+	assert_int_equal(vringh_set_log(&q->vr, log), 0);
+	return q;
+}
+
+static void
+shared(void **state)
+{
+	const unsigned int *formats = *state;
+	struct vringh_log log = {.len = (WINDOW_END + 0x10000000) / PAGE / 8 + 1,
+		.desc = 0x10000,
+		.device = 0x20000};
+	pthread_barrier_t start, end;
+	struct half half[2];
+	pthread_t thread[2];
+	uint32_t i, round, lost = 0;
+
+	log.bitmap = calloc(1, log.len);
+	assert_int_equal(pthread_barrier_init(&start, NULL, 3), 0);
+	assert_int_equal(pthread_barrier_init(&end, NULL, 3), 0);
+	for (i = 0; i < 2; i++) {
+		half[i] = (struct half){
+			.q = half_open(formats[i], i, &log), .start = &start, .end = &end};
+		assert_int_equal(pthread_create(&thread[i], NULL, logger, &half[i]), 0);
+	}
+	for (round = 0; round < ROUNDS; round++) {
+		memset(log.bitmap, 0, log.len);
+		pthread_barrier_wait(&start);
+		pthread_barrier_wait(&end);
+		for (i = 0; i < 2 * PAGES; i++)
+			lost += !(log.bitmap[(FIRST + i) / 8] & 1 << i % 8);
+	}
+	for (i = 0; i < 2; i++) {
+		pthread_join(thread[i], NULL);
+		if (half[i].fault[0] != '\0')
+			fail_msg("%s", half[i].fault);
+		queue_close(half[i].q);
+	}
+	assert_int_equal(lost, 0);
+	free(log.bitmap);
+}
+
+int
+main(void)
+{
+	static unsigned int formats[3][2] = {{0, 0}, {1, 3}, {2, 1}};
+	static const struct CMUnitTest tests[] = {
+		{.name = "bits lost between two split rings",
+			.test_func = shared,
+			.initial_state = formats[0]},
+		{.name = "bits lost between two packed rings",
+			.test_func = shared,
+			.initial_state = formats[1]},
+		{.name = "bits lost between a split and a packed ring",
+			.test_func = shared,
+			.initial_state = formats[2]},
+	};
+
+	return run_group("log threads", NULL, 0, tests, DIM(tests));
+}
