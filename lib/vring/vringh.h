@@ -516,6 +516,7 @@ vringh_iter_flat(const struct vringh_iter *it, uint32_t len)
 			(it->mem->kind == VRINGH_MEM_IOTLB && it->seg->gen == it->mem->gen));
 }
 
+/* Private: what is not in one piece. */
 size_t vringh_pull_pieces(struct vringh_iter *it, void *dst, uint32_t len);
 size_t vringh_push_pieces(struct vringh_iter *it, const void *src, uint32_t len);
 

@@ -76,10 +76,13 @@ log_moved(const struct vringh *vr, uint64_t iova, uint32_t left, uint64_t *page)
 static inline void
 log_chain(const struct vringh *vr, const struct vringh_chain *chain, bool iotlb, uint64_t *page)
 {
-	const struct vringh_seg *seg = chain->seg + chain->nb_read;
-	const struct vringh_seg *end = seg + chain->nb_write;
+	const struct vringh_seg *seg, *end;
 	uint32_t left = chain->written;
 
+	if (left == 0)
+		return;
+	seg = chain->seg + chain->nb_read;
+	end = seg + chain->nb_write;
 	for (; left > 0 && seg < end; seg++) {
 		uint32_t n = left < seg->len ? left : seg->len;
 
