@@ -14,6 +14,8 @@ readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev meson ninja-build
 # shellcheck disable=SC2034
 readonly TEST_PACKAGES=(clang python3-pytest qemu-system-x86 busybox-static ethtool
 	netcat-openbsd)
+# shellcheck disable=SC2034
+readonly COVERAGE_PACKAGES=(gcovr)
 
 readonly HUGEPAGE_DIR=/sys/kernel/mm/hugepages/hugepages-2048kB
 
@@ -77,8 +79,10 @@ hugepages() {
 			"echo $total >$HUGEPAGE_DIR/nr_hugepages (memory may be too fragmented)"
 }
 
+build_targets=()
+
 # build DIR [-DOPTION=VALUE...]: configure on first use, or when DIR lacks one of the options, and
-# compile.
+# compile: build_targets, or everything.
 build() {
 	local dir=$1 stamp=$1/.vfn-options known=' ' option changed=no
 	shift
@@ -93,5 +97,5 @@ build() {
 		[ $changed = no ] || meson configure "$dir" "$@" </dev/null
 	fi
 	[[ $known == *" $* "* ]] || printf '%s\n' "$*" >"$stamp"
-	ninja -C "$dir" -j2 </dev/null
+	ninja -C "$dir" -j2 ${build_targets[@]+"${build_targets[@]}"} </dev/null
 }

@@ -8,7 +8,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 
 usage() {
 	cat <<'EOF'
-usage: devtools/test.sh [SUITE...] [--sanitize] [--help] [-- RUNNER-ARGS]
+usage: devtools/test.sh [SUITE...] [--sanitize | --coverage | --tsan] [--help] [-- RUNNER-ARGS]
 
 Installs what is missing, reserves hugepages, builds with warnings as errors, and runs the suites
 (all of them if none is named):
@@ -19,6 +19,10 @@ Installs what is missing, reserves hugepages, builds with warnings as errors, an
 
   --sanitize     build and run with the address and undefined-behaviour sanitizers, in
                  build-sanitize/ instead of build/
+  --coverage     build in build-coverage/, run the suites (unit if none is named), and print which
+                 of lib/vring's lines and branches they reach; fails below 95% of the lines
+  --tsan         build the unit tests of several threads with ThreadSanitizer, in build-tsan/, and
+                 run these; doc/concurrency.md
   RUNNER-ARGS    go to the suite's runner: devtools/test.sh topology -- -k packed
 
 Exit code: 0 all passed, 1 something failed or could not be run, 2 wrong usage.
@@ -26,12 +30,15 @@ EOF
 }
 
 suites=()
-sanitize=no
+mode=plain
 runner_args=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	unit | driver | topology) suites+=("$1") ;;
-	--sanitize) sanitize=yes ;;
+	--sanitize | --coverage | --tsan)
+		[ "$mode" = plain ] || [ "$mode" = "${1#--}" ] || fail 2 "--$mode and $1: one at a time"
+		mode=${1#--}
+		;;
 	-h | --help)
 		usage
 		exit 0
@@ -46,7 +53,14 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(unit driver topology)
+if [ "$mode" = tsan ]; then
+	[ ${#suites[@]} -eq 0 ] || [ "${suites[*]}" = unit ] || fail 2 "--tsan is for unit only"
+	[ ${#runner_args[@]} -gt 0 ] || runner_args=(threads log_threads)
+fi
+if [ ${#suites[@]} -eq 0 ]; then
+	suites=(unit)
+	[ "$mode" = coverage ] || [ "$mode" = tsan ] || suites+=(driver topology)
+fi
 if [ ${#runner_args[@]} -gt 0 ] && [[ " ${suites[*]} " == *" topology "* ]] &&
 	[ ${#suites[@]} -gt 1 ]; then
 	fail 2 "arguments after -- are for one runner: name topology alone, or unit and driver"
@@ -56,18 +70,40 @@ packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 if [[ " ${suites[*]} " == *" topology "* ]]; then
 	hugepages 512
 fi
-if [ $sanitize = yes ]; then
-	dir=build-sanitize
+dir=build
+[ "$mode" = plain ] || dir=build-$mode
+case $mode in
+sanitize)
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:halt_on_error=1
 	export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-	build $dir -Dbuildtype=debugoptimized -Dwerror=true -Db_sanitize=address,undefined \
+	build "$dir" -Dbuildtype=debugoptimized -Dwerror=true -Db_sanitize=address,undefined \
 		-Db_lundef=false
-else
-	dir=build
-	build $dir -Dbuildtype=release -Dwerror=true
+	;;
+coverage)
+	packages "${COVERAGE_PACKAGES[@]}"
+	# counters of several threads; gcc takes variables for uninitialized among the counters
+	CC=gcc build "$dir" -Dbuildtype=debugoptimized -Db_coverage=true \
+		-Dc_args='-fprofile-update=atomic -Wno-maybe-uninitialized'
+	# what earlier runs reached, and sources that are gone
+	find "$dir" -name '*.gcda' -delete
+	for note in "$dir"/lib/vring/libvring.*/*.gcno; do
+		name=${note##*/}
+		[ -e "lib/vring/${name%.gcno}" ] || rm "$note"
+	done
+	;;
+tsan)
+	# shellcheck disable=SC2034  # of build()
+	build_targets=(test/unit/test_threads test/unit/test_log_threads)
+	# gcc's warning that it does not know of fences: the tests don't depend on that
+	CC=gcc build "$dir" -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false \
+		-Dc_args=-Wno-tsan
+	;;
+plain)
+	build "$dir" -Dbuildtype=release -Dwerror=true
 	# clang has warnings of its own
 	[[ " ${suites[*]} " != *" unit "* ]] || CC=clang build build-clang -Dwerror=true
-fi
+	;;
+esac
 
 # meson_suite NAME [RUNNER-ARGS]: nothing to run is a failure, which meson itself passes over.
 meson_suite() {
@@ -78,12 +114,23 @@ meson_suite() {
 		say "no such test in suite $1"
 		return 1
 	fi
+	# instrumented programs take longer
+	[ "$mode" = plain ] || run+=(--timeout-multiplier 5)
 	"${run[@]}" --print-errorlogs </dev/null
 }
 
 topology_suite() {
 	VFN_BUILD=$PWD/$dir PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -rs \
 		-p no:cacheprovider test/topology ${runner_args[@]+"${runner_args[@]}"} </dev/null
+}
+
+# The sources are also compiled in other ways, for tests and benchmarks: the library's own objects
+# count. A line that is inlined into several functions has the branches of all of them.
+coverage_report() {
+	local report=(gcovr --root . --filter 'lib/vring/' --exclude-unreachable-branches)
+
+	report+=("$dir"/lib/vring/libvring.*/)
+	"${report[@]}" --branches && "${report[@]}" --fail-under-line 95
 }
 
 failed=()
@@ -93,5 +140,8 @@ for suite in "${suites[@]}"; do
 	*) meson_suite "$suite" ${runner_args[@]+"${runner_args[@]}"} || failed+=("$suite") ;;
 	esac
 done
+if [ "$mode" = coverage ] && ! coverage_report; then
+	failed+=("coverage: less than 95% of lib/vring's lines were run, or gcovr failed")
+fi
 [ ${#failed[@]} -eq 0 ] || fail 1 "failed: ${failed[*]}"
 say "passed: ${suites[*]}"

@@ -428,15 +428,25 @@ struct vringh_inflight {
 	uint16_t *resubmit; /* heads to be fetched again, in their order */
 	uint32_t nb_resubmit;
 	uint32_t next_resubmit;
+	uint32_t slots;	    /* packed: of chains that are still to be fetched again */
 	uint32_t free_head; /* packed */
 	uint64_t counter;
 };
 
 /**
  * Track the chains in flight in memory that outlives this process, and take up those that a
- * predecessor left there: they are fetched before any other, in the order of then.
+ * predecessor left there: they are fetched before any other, in the order of then, and are in
+ * flight as far as vringh_get_state() is concerned. vringh_pending() and vringh_notify_enable()
+ * do not tell of them: fetch until all have come.
  *
- * Call it before the first fetch. What the region holds is not trusted.
+ * Call it before the first fetch, on a ring that vringh_init() accepted, with the state
+ *
+ * - split: avail and used are the index in the used ring, even if a predecessor left chains;
+ * - packed: where the ring stands if the region is new. Else any, such as VRINGH_PACKED_START or
+ *   what the other side remembers: the region tells the position.
+ *
+ * What the region holds is not trusted. If what a packed ring needs of it is altered while it is
+ * in use, the queue is broken (VRINGH_E_STATE).
  *
  * @param inflight
  *   Has to stay; NULL: no more tracking.
@@ -447,8 +457,9 @@ struct vringh_inflight {
  * @param resubmit
  *   Room for as many entries as the queue has; has to stay.
  * @return
- *   Number of chains to be fetched again; -EINVAL if the region is too small, of another
- *   version or size, or contradicts itself.
+ *   Number of chains to be fetched again; -EINVAL if the queue is broken, or if the region is
+ *   too small, of another version, made for a smaller queue, or contradicts itself: then the
+ *   queue is as it was, without tracking.
  */
 int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region,
 	size_t len, uint16_t *resubmit);

@@ -48,25 +48,49 @@ struct state_packed {
 	uint64_t addr;
 };
 
+/* What changes together is in words, and stored in one piece. */
 struct region_packed {
 	uint64_t features;
-	uint16_t version;
-	uint16_t desc_num;
-	uint16_t free_head;
-	uint16_t old_free_head;
-	uint16_t used_idx;
-	uint16_t old_used_idx;
-	uint8_t used_wrap_counter;
-	uint8_t old_used_wrap_counter;
-	uint8_t padding[7];
-	struct state_packed desc[] __attribute__((aligned(8)));
+	uint64_t lists; /* version, desc_num, free_head, old_free_head */
+	uint64_t used;	/* used_idx, old_used_idx, and a byte each for their wrap counters */
+	uint64_t padding;
+	struct state_packed desc[];
 };
 
 _Static_assert(sizeof(struct region_split) == 16 && sizeof(struct state_split) == 16, "protocol");
 _Static_assert(sizeof(struct region_packed) == 32 && sizeof(struct state_packed) == 32, "protocol");
 
-#define get(field)	  __atomic_load_n(&(field), __ATOMIC_RELAXED)
-#define put(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELEASE)
+/*
+ * A successor sees one thread's stores as far as it got: the compiler must not change their
+ * order, and nothing else does.
+ */
+static vringh_inline void
+word_put(void *p, uint64_t v, size_t len)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (len == sizeof(uint8_t))
+		mem_store8(p, v);
+	else if (len == sizeof(uint16_t))
+		mem_store16(p, v);
+	else if (len == sizeof(uint32_t))
+		mem_store32(p, v);
+	else
+		mem_store64(p, v);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static vringh_inline uint64_t
+word_get(const void *p, size_t len)
+{
+	if (len == sizeof(uint8_t))
+		return mem_load8(p);
+	if (len == sizeof(uint16_t))
+		return mem_load16(p);
+	return len == sizeof(uint32_t) ? mem_load32(p) : mem_load64(p);
+}
+
+#define get(field)	  word_get(&(field), sizeof(field))
+#define put(field, value) word_put(&(field), value, sizeof(field))
 
 size_t
 vringh_inflight_size(bool packed, uint32_t size)
@@ -84,25 +108,42 @@ counter_of(const struct vringh *vr, uint16_t i)
 	return vr->packed ? get(packed->desc[i].counter) : get(split->desc[i].counter);
 }
 
-/* Shell's sort: in place, and bounded whatever the counters do meanwhile. */
+/* Move an entry down to where it belongs in a heap of n. */
+static void
+sift(struct vringh *vr, uint32_t i, uint32_t n)
+{
+	uint16_t *a = vr->inflight->resubmit, head = a[i];
+	uint64_t counter = counter_of(vr, head);
+	uint32_t child;
+
+	for (; (child = 2 * i + 1) < n; i = child) {
+		if (child + 1 < n && counter_of(vr, a[child + 1]) > counter_of(vr, a[child]))
+			child++;
+		if (counter_of(vr, a[child]) <= counter)
+			break;
+		a[i] = a[child];
+	}
+	a[i] = head;
+}
+
+/* Heapsort: in place, and bounded whatever happens to the counters meanwhile. */
 static void
 sort_resubmit(struct vringh *vr)
 {
 	uint16_t *a = vr->inflight->resubmit;
-	uint32_t n = vr->inflight->nb_resubmit, gap, i, j;
+	uint32_t n = vr->inflight->nb_resubmit, i;
 
-	for (gap = n / 2; gap > 0; gap /= 2) {
-		for (i = gap; i < n; i++) {
-			uint16_t head = a[i];
-			uint64_t counter = counter_of(vr, head);
-
-			for (j = i; j >= gap && counter_of(vr, a[j - gap]) > counter; j -= gap)
-				a[j] = a[j - gap];
-			a[j] = head;
-		}
-	}
+	for (i = n / 2; i-- > 0;)
+		sift(vr, i, n);
 	if (n > 0)
-		vr->inflight->counter = counter_of(vr, a[n - 1]) + 1;
+		vr->inflight->counter = counter_of(vr, a[0]) + 1;
+	for (i = n; i-- > 1;) {
+		uint16_t last = a[0];
+
+		a[0] = a[i];
+		a[i] = last;
+		sift(vr, 0, i);
+	}
 }
 
 /* Split: what was in flight, after the last batch was finished. */
@@ -115,82 +156,161 @@ resume_split(struct vringh *vr)
 	uint32_t head;
 
 	if (get(r->version) == 0) {
+		for (head = 0; head < vr->size; head++)
+			put(r->desc[head].inflight, 0);
 		put(r->desc_num, vr->size);
 		put(r->used_idx, vr->used);
 		put(r->version, VERSION);
 		return 0;
 	}
-	if (get(r->version) != VERSION || get(r->desc_num) != vr->size)
+	if (get(r->version) != VERSION || get(r->desc_num) < vr->size)
 		return -EINVAL;
 	/* The driver has seen these, though their marks may still be there. */
 	batch = vr->used - get(r->used_idx);
-	if (batch > vr->size)
-		return -EINVAL;
-	for (i = 0, head = get(r->last_batch_head); i < batch; i++) {
+	for (i = 0, head = get(r->last_batch_head); i < batch && batch <= vr->size; i++) {
 		if (head >= vr->size)
 			return -EINVAL;
 		put(r->desc[head].inflight, 0);
 		head = get(r->desc[head].next);
 	}
-	put(r->used_idx, vr->used);
 	for (head = 0; head < vr->size; head++)
 		if (get(r->desc[head].inflight) != 0)
 			in->resubmit[in->nb_resubmit++] = head;
+	/* A region that was never used on this ring is behind by any number. */
+	if (batch > vr->size && in->nb_resubmit > 0)
+		return -EINVAL;
+	put(r->used_idx, vr->used);
 	vr->avail = vr->avail_seen = vr->used + in->nb_resubmit;
 	return 0;
+}
+
+/* Packed: the head of the free list, and what it was before an update that is in progress. */
+static void
+put_lists(struct vringh *vr, uint16_t head, uint16_t old)
+{
+	struct region_packed *r = vr->inflight->region;
+
+	put(r->lists,
+		VERSION | (uint64_t)vr->size << 16 | (uint64_t)head << 32 | (uint64_t)old << 48);
+}
+
+/* The same of the used position, with the wrap counter as in struct vringh_state. */
+static void
+put_used(struct vringh *vr, uint16_t used, uint16_t old)
+{
+	struct region_packed *r = vr->inflight->region;
+	uint64_t wrap = !!(used & PACKED_WRAP), old_wrap = !!(old & PACKED_WRAP);
+
+	put(r->used,
+		(used & (PACKED_WRAP - 1)) | (uint64_t)(old & (PACKED_WRAP - 1)) << 16 |
+			wrap << 32 | old_wrap << 40);
 }
 
 static void
 packed_start(struct vringh *vr, struct region_packed *r)
 {
+	uint16_t used = vringh_get_state(vr).used;
 	uint32_t i;
 
 	for (i = 0; i < vr->size; i++) {
 		put(r->desc[i].inflight, 0);
 		put(r->desc[i].next, i + 1);
 	}
-	put(r->free_head, 0);
-	put(r->old_free_head, 0);
-	vr->inflight->free_head = 0;
+	put_used(vr, used, used);
+	put_lists(vr, 0, 0);
 }
 
-/* Was what stands at a position in the ring taken for used? */
+/*
+ * Did the driver not see the last batch? Then the first of its slots still is as the driver made
+ * it available; else it may be used, and even available again.
+ */
 static bool
-slot_is_used(const struct vringh *vr, uint16_t slot, bool wrap)
+slot_is_available(const struct vringh *vr, uint16_t at)
 {
-	uint16_t flags;
+	const uint16_t *flags = &vr->packed_ring.desc[at & (PACKED_WRAP - 1)].flags;
 
-	if (slot >= vr->size)
-		return false;
-	flags = mem_load16_acquire(&vr->packed_ring.desc[slot].flags);
-	return (flags & PACKED_BOTH) == (wrap ? PACKED_BOTH : 0);
+	io_invalidate(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
+	return (mem_load16_acquire(flags) & PACKED_BOTH) ==
+		(at & PACKED_WRAP ? PACKED_AVAIL : PACKED_USED);
 }
 
-/* Descriptors of the chain that begins at an entry, 0 if it contradicts itself. */
-static uint32_t
-chain_length(const struct vringh *vr, const struct region_packed *r, uint16_t head)
+/*
+ * A batch that the driver has not seen is written but for its first slot: the others must not
+ * come into sight when that one is used by another batch.
+ */
+static void
+take_back(struct vringh *vr, uint16_t from, uint16_t end)
 {
-	uint32_t n, i = head;
+	uint16_t slot = from & (PACKED_WRAP - 1);
+	bool wrap = from & PACKED_WRAP;
 
-	for (n = 1; n <= vr->size; n++) {
-		if (!(get(r->desc[i].flags) & VRING_DESC_F_NEXT))
-			return n;
-		i = get(r->desc[i].next);
-		if (i >= vr->size)
-			break;
+	for (;;) {
+		uint16_t *flags;
+
+		if (++slot == vr->size) {
+			slot = 0;
+			wrap = !wrap;
+		}
+		if (slot == (end & (PACKED_WRAP - 1)))
+			return;
+		flags = &vr->packed_ring.desc[slot].flags;
+		mem_store16(flags, wrap ? PACKED_AVAIL : PACKED_USED);
+		io_flush(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
+		if (vr->logs)
+			vringh_log_area(vr, AREA_DESC, flags, sizeof(*flags));
 	}
-	return 0;
+}
+
+/*
+ * Every entry is either free or belongs to one chain in flight, which is in resubmit[] then.
+ * Returns the number of those, or -EINVAL.
+ */
+static int
+packed_partition(struct vringh *vr, struct region_packed *r)
+{
+	enum { UNSEEN, SEEN, HEAD };
+	uint16_t *seen = vr->inflight->resubmit;
+	uint32_t nb_free = 0, in_flight = 0, i, at, next;
+
+	memset(seen, 0, vr->size * sizeof(*seen));
+	for (i = vr->inflight->free_head; i < vr->size; i = get(r->desc[i].next)) {
+		if (seen[i] != UNSEEN)
+			return -EINVAL;
+		seen[i] = SEEN;
+		put(r->desc[i].inflight, 0);
+		nb_free++;
+	}
+	for (i = 0; i < vr->size; i++) {
+		if (get(r->desc[i].inflight) == 0)
+			continue;
+		for (at = i;; at = next) {
+			if (at >= vr->size || seen[at] != UNSEEN)
+				return -EINVAL;
+			seen[at] = at == i ? HEAD : SEEN;
+			in_flight++;
+			next = get(r->desc[at].next);
+			if (!(get(r->desc[at].flags) & VRING_DESC_F_NEXT))
+				break;
+		}
+	}
+	if (nb_free + in_flight != vr->size)
+		return -EINVAL;
+	for (i = 0; i < vr->size; i++)
+		if (seen[i] == HEAD)
+			vr->inflight->resubmit[vr->inflight->nb_resubmit++] = i;
+	return in_flight;
 }
 
 /* Where the ring stands when all that is in flight was fetched. */
 static void
-packed_position(struct vringh *vr, uint16_t used, bool wrap, uint32_t in_flight)
+packed_position(struct vringh *vr, uint16_t used, uint32_t in_flight)
 {
-	uint32_t avail = used + in_flight;
+	uint32_t avail = (used & (PACKED_WRAP - 1)) + in_flight;
+	bool wrap = used & PACKED_WRAP;
 
-	vr->used = used;
+	vr->used = used & (PACKED_WRAP - 1);
 	vr->used_flags = wrap ? PACKED_BOTH : 0;
-	vr->in_flight = in_flight;
+	vr->in_flight = vr->inflight->slots = in_flight;
 	if (avail >= vr->size) {
 		avail -= vr->size;
 		wrap = !wrap;
@@ -205,50 +325,32 @@ resume_packed(struct vringh *vr)
 {
 	struct vringh_inflight *in = vr->inflight;
 	struct region_packed *r = in->region;
-	uint32_t in_flight = 0, nb_free = 0, i, n;
+	uint64_t lists = get(r->lists), word = get(r->used);
+	uint16_t version = lists, desc_num = lists >> 16;
+	uint16_t used = word, old = word >> 16;
+	int in_flight;
 
-	if (get(r->version) == 0) {
+	if (version == 0) {
 		packed_start(vr, r);
-		put(r->used_idx, vr->used);
-		put(r->used_wrap_counter, !!(vr->used_flags & PACKED_AVAIL));
-		put(r->old_used_idx, vr->used);
-		put(r->old_used_wrap_counter, !!(vr->used_flags & PACKED_AVAIL));
-		put(r->desc_num, vr->size);
-		put(r->version, VERSION);
 		return 0;
 	}
-	if (get(r->version) != VERSION || get(r->desc_num) != vr->size)
+	if (version != VERSION || desc_num < vr->size || used >= vr->size || old >= vr->size)
 		return -EINVAL;
-	if (get(r->used_idx) != get(r->old_used_idx) ||
-		get(r->used_wrap_counter) != get(r->old_used_wrap_counter)) {
-		if (slot_is_used(vr, get(r->old_used_idx), get(r->old_used_wrap_counter))) {
-			put(r->old_free_head, get(r->free_head));
-			put(r->old_used_idx, get(r->used_idx));
-			put(r->old_used_wrap_counter, get(r->used_wrap_counter));
-		}
+	used |= word >> 32 & 0xff ? PACKED_WRAP : 0;
+	old |= word >> 40 & 0xff ? PACKED_WRAP : 0;
+	in->free_head = lists >> 48;
+	if (used != old && slot_is_available(vr, old)) {
+		take_back(vr, old, used);
+	} else if (used != old) {
+		in->free_head = lists >> 32 & 0xffff;
+		old = used;
 	}
-	put(r->free_head, get(r->old_free_head));
-	put(r->used_idx, get(r->old_used_idx));
-	put(r->used_wrap_counter, get(r->old_used_wrap_counter));
-	if (get(r->used_idx) >= vr->size)
-		return -EINVAL;
-	in->free_head = get(r->free_head);
-	for (i = in->free_head; i < vr->size && nb_free < vr->size; nb_free++) {
-		put(r->desc[i].inflight, 0);
-		i = get(r->desc[i].next);
-	}
-	for (i = 0; i < vr->size; i++) {
-		if (get(r->desc[i].inflight) == 0)
-			continue;
-		n = chain_length(vr, r, i);
-		in_flight += n;
-		if (n == 0 || in_flight > vr->size)
-			return -EINVAL;
-		in->resubmit[in->nb_resubmit++] = i;
-	}
-	if (nb_free + in_flight != vr->size)
-		return -EINVAL;
-	packed_position(vr, get(r->used_idx), get(r->used_wrap_counter), in_flight);
+	put_lists(vr, in->free_head, in->free_head);
+	put_used(vr, old, old);
+	in_flight = packed_partition(vr, r);
+	if (in_flight < 0)
+		return in_flight;
+	packed_position(vr, old, in_flight);
 	return 0;
 }
 
@@ -297,8 +399,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 
 	for (i = 0; i < chain->slots; i++) {
 		struct vringh_words words = mem_load_words(&vr->packed_ring.desc[slot]);
-		uint16_t flags =
-			(uint16_t)(words.rest >> 48) & (VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT);
+		uint16_t flags = (uint16_t)(words.rest >> 48) & ~VRING_DESC_F_NEXT;
 		struct state_packed *d = &r->desc[at];
 
 		if (at >= vr->size)
@@ -310,7 +411,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 		}
 		put(d->addr, words.addr);
 		put(d->len, (uint32_t)words.rest);
-		/* The id is in the last one; the library may have seen another one than this. */
+		/* The library may have seen another id than this, and another number of slots. */
 		put(d->id, chain->id);
 		put(d->flags, flags | (i + 1 < chain->slots ? VRING_DESC_F_NEXT : 0));
 		put(r->desc[head].last, at);
@@ -319,8 +420,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 			slot = 0;
 	}
 	in->free_head = at;
-	put(r->free_head, at);
-	put(r->old_free_head, at);
+	put_lists(vr, at, at);
 	chain->mark = head;
 	return true;
 }
@@ -333,6 +433,17 @@ track_split(struct vringh *vr, const struct vringh_chain *chain)
 
 	put(r->desc[chain->id].counter, in->counter++);
 	put(r->desc[chain->id].inflight, 1);
+}
+
+/* The region is not what it was: the queue is broken, and ends before this chain. */
+static int
+fetch_ends(
+	struct vringh *vr, struct vringh_batch *batch, const struct vringh_chain *chain, int done)
+{
+	batch->nb_chains = chain - batch->chain;
+	batch->nb_segs = chain->seg - batch->seg;
+	vringh_fail(vr, VRINGH_E_STATE);
+	return done > 0 ? done : -VRINGH_E_STATE;
 }
 
 int
@@ -349,6 +460,12 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 
 		if (ret != 0)
 			return ret > 0 && done == 0 ? -ret : done;
+		if (vr->packed) {
+			/* Together they take what they took when they were counted. */
+			if (chain->slots > in->slots)
+				return fetch_ends(vr, batch, chain, done);
+			in->slots -= chain->slots;
+		}
 		chain->again = true;
 		chain->mark = head;
 		in->next_resubmit++;
@@ -358,10 +475,16 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 	for (i = 0; i < n; i++) {
 		struct vringh_chain *chain = &batch->chain[batch->nb_chains - n + i];
 
-		if (!vr->packed)
+		if (!vr->packed) {
 			track_split(vr, chain);
-		else if (!track_packed(vr, chain, slot))
-			return vringh_fail(vr, VRINGH_E_STATE);
+			continue;
+		}
+		if (!track_packed(vr, chain, slot)) {
+			vr->inflight = NULL; /* these are not in it */
+			vringh_discard(vr, chain, n - i);
+			vr->inflight = in;
+			return fetch_ends(vr, batch, chain, done + i);
+		}
 		slot += chain->slots;
 		if (slot >= vr->size)
 			slot -= vr->size;
@@ -369,6 +492,7 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 	return n > 0 || done == 0 ? done + n : done;
 }
 
+/* Put a chain's entries in front of the free list, which nobody believes before put_lists(). */
 static void
 free_packed(struct vringh *vr, const struct vringh_chain *chain)
 {
@@ -379,7 +503,6 @@ free_packed(struct vringh *vr, const struct vringh_chain *chain)
 	if (last < vr->size)
 		put(r->desc[last].next, in->free_head);
 	in->free_head = chain->mark;
-	put(r->free_head, chain->mark);
 }
 
 unsigned int
@@ -389,7 +512,7 @@ vringh_inflight_discard(struct vringh *vr, const struct vringh_chain *chain, uns
 	unsigned int i, again;
 
 	for (again = 0; again < n && chain[again].again; again++)
-		;
+		in->slots += chain[again].slots;
 	in->next_resubmit -= again;
 	/* The last one first: at any time the marks are those of a ring fetched up to there. */
 	for (i = n; i > again; i--) {
@@ -397,7 +520,7 @@ vringh_inflight_discard(struct vringh *vr, const struct vringh_chain *chain, uns
 			struct region_packed *r = in->region;
 
 			free_packed(vr, &chain[i - 1]);
-			put(r->old_free_head, in->free_head);
+			put_lists(vr, in->free_head, in->free_head);
 			put(r->desc[chain[i - 1].mark].inflight, 0);
 		} else {
 			struct region_split *r = in->region;
@@ -411,12 +534,13 @@ vringh_inflight_discard(struct vringh *vr, const struct vringh_chain *chain, uns
 void
 vringh_inflight_before(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
 {
+	struct region_split *r = vr->inflight->region;
 	unsigned int i;
 
 	if (vr->packed) {
-		struct region_packed *r = vr->inflight->region;
+		uint16_t old = vringh_get_state(vr).used, wrap = old & PACKED_WRAP;
+		uint16_t old_head = vr->inflight->free_head;
 		uint32_t used = vr->used;
-		bool wrap = vr->used_flags & PACKED_AVAIL;
 
 		for (i = 0; i < n; i++) {
 			free_packed(vr, &chain[i]);
@@ -424,38 +548,35 @@ vringh_inflight_before(struct vringh *vr, const struct vringh_chain *chain, unsi
 		}
 		if (used >= vr->size) {
 			used -= vr->size;
-			wrap = !wrap;
+			wrap ^= PACKED_WRAP;
 		}
-		put(r->used_idx, used);
-		put(r->used_wrap_counter, wrap);
-	} else {
-		struct region_split *r = vr->inflight->region;
-
-		for (i = 0; i < n; i++) {
-			put(r->desc[chain[i].id].next, get(r->last_batch_head));
-			put(r->last_batch_head, chain[i].id);
-		}
+		put_lists(vr, vr->inflight->free_head, old_head);
+		put_used(vr, used | wrap, old);
+		return;
+	}
+	for (i = 0; i < n; i++) {
+		put(r->desc[chain[i].id].next, get(r->last_batch_head));
+		put(r->last_batch_head, chain[i].id);
 	}
 }
 
 void
 vringh_inflight_after(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
 {
+	struct region_packed *packed = vr->inflight->region;
+	struct region_split *split = vr->inflight->region;
 	unsigned int i;
 
 	if (vr->packed) {
-		struct region_packed *r = vr->inflight->region;
+		uint16_t used = vringh_get_state(vr).used;
 
 		for (i = 0; i < n; i++)
-			put(r->desc[chain[i].mark].inflight, 0);
-		put(r->old_free_head, vr->inflight->free_head);
-		put(r->old_used_idx, vr->used);
-		put(r->old_used_wrap_counter, !!(vr->used_flags & PACKED_AVAIL));
-	} else {
-		struct region_split *r = vr->inflight->region;
-
-		for (i = 0; i < n; i++)
-			put(r->desc[chain[i].id].inflight, 0);
-		put(r->used_idx, vr->used);
+			put(packed->desc[chain[i].mark].inflight, 0);
+		put_lists(vr, vr->inflight->free_head, vr->inflight->free_head);
+		put_used(vr, used, used);
+		return;
 	}
+	for (i = 0; i < n; i++)
+		put(split->desc[chain[i].id].inflight, 0);
+	put(split->used_idx, vr->used);
 }

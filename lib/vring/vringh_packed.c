@@ -135,7 +135,7 @@ quick_packed(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chai
 		turn = quick_turn(vr, &q, &d, &r, true, kind);
 	if (vringh_unlikely(turn != LAST))
 		return NULL;
-	return quick_end(&q, chain, seg, read_len, nb_read, d.ref, q.seg - seg);
+	return quick_end(&q, chain, seg, vr->size, read_len, nb_read, d.ref, q.seg - seg);
 }
 
 static vringh_inline struct vringh_seg *

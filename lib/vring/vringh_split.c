@@ -89,8 +89,6 @@ quick_split(const struct vringh *vr, struct vringh_seg *seg, const struct vringh
 			return NULL;
 		d = split_desc(mem_load_words_unaligned(table));
 	}
-	if (n < end - seg)
-		end = seg + n;
 	turn = quick_turn(vr, &q, &d, table, n, end, false, kind);
 	read_len = q.total;
 	nb_read = q.seg - seg;
@@ -99,7 +97,7 @@ quick_split(const struct vringh *vr, struct vringh_seg *seg, const struct vringh
 		turn = quick_turn(vr, &q, &d, table, n, end, true, kind);
 	if (vringh_unlikely(turn != LAST))
 		return NULL;
-	return quick_end(&q, chain, seg, read_len, nb_read, head, 1);
+	return quick_end(&q, chain, seg, n, read_len, nb_read, head, 1);
 }
 
 /* The next available chain's head and first descriptor. False if it is no head. */

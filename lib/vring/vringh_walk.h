@@ -363,12 +363,13 @@ quick_add(const struct vringh *vr, struct quick *q, const struct vringh_region *
 }
 
 static vringh_inline struct vringh_seg *
-quick_end(const struct quick *q, struct vringh_chain *chain, struct vringh_seg *first,
+quick_end(const struct quick *q, struct vringh_chain *chain, struct vringh_seg *first, uint32_t max,
 	uint64_t read_len, uint64_t nb_read, uint16_t id, uint16_t slots)
 {
 	uint64_t name = (uint64_t)id << 32 | (uint64_t)slots << 48;
 
-	if (vringh_unlikely((read_len | q->total) > UINT32_MAX || q->seg - first > UINT16_MAX))
+	/* Longer than that it goes round in a circle. */
+	if (vringh_unlikely((read_len | q->total) > UINT32_MAX || q->seg - first > max))
 		return NULL;
 	chain_fill(chain, first, read_len | q->total << 32,
 		name | nb_read | (uint64_t)(q->seg - first - nb_read) << 16, 0);

@@ -116,11 +116,17 @@ fuzz_holds(const struct fuzz *f)
 	return false;
 }
 
+static struct held
+phantom(const struct fuzz *f)
+{
+	return (struct held){.chain = {.seg = f->batch.seg, .slots = 1}};
+}
+
 void
 fuzz_phantoms(struct fuzz *f, uint32_t slots)
 {
 	for (f->nb_held = 0; f->nb_held < slots; f->nb_held++)
-		f->held[f->nb_held] = (struct held){.chain = {.seg = f->batch.seg, .slots = 1}};
+		f->held[f->nb_held] = phantom(f);
 }
 
 /* A call that answers an error has left everything as it was, and is right about it. */
@@ -145,6 +151,8 @@ check_error(struct fuzz *f, enum vringh_error error, struct vringh_state at, boo
 	model_next(f, at, fuzz_distance(f, at), &model);
 	if (error == VRINGH_E_AVAIL_IDX)
 		CHECK(!f->cfg.packed && !sane);
+	else if (error == VRINGH_E_STATE)
+		CHECK(f->cfg.packed && f->region != NULL);
 	else
 		CHECK(model.broken == error);
 }
@@ -227,7 +235,8 @@ fuzz_fetch(struct fuzz *f, const struct fuzz_op *op)
 	}
 	CHECK(f->batch.nb_segs == segs);
 	CHECK(vringh_get_state(&f->vr).avail == at.avail);
-	if (!again && !refused && (uint32_t)n < limit && sane && (f->cfg.packed || n < ahead))
+	if (!again && !refused && (uint32_t)n < limit && sane &&
+		vringh_broken(&f->vr) == VRINGH_OK && (f->cfg.packed || n < ahead))
 		check_stop(f, at, n);
 	if (n > 0)
 		f->refused = false;
@@ -238,7 +247,7 @@ void
 fuzz_discard(struct fuzz *f, uint32_t n)
 {
 	static struct vringh_chain list[MAX_HELD];
-	uint32_t most = 0, i;
+	uint32_t most = 0, slots = 0, i;
 	const struct held *h;
 
 	while (most < f->nb_held && f->held[f->nb_held - most - 1].seq > f->done_seq)
@@ -249,8 +258,10 @@ fuzz_discard(struct fuzz *f, uint32_t n)
 	h = &f->held[f->nb_held - n];
 	for (i = 0; i < n; i++) {
 		list[i] = h[i].chain;
-		if (h[i].again)
+		if (h[i].again) {
 			f->again++;
+			slots += h[i].chain.slots;
+		}
 	}
 	guest_save(&f->g);
 	vringh_discard(&f->vr, list, n);
@@ -259,17 +270,11 @@ fuzz_discard(struct fuzz *f, uint32_t n)
 	f->batch.nb_chains -= n;
 	f->batch.nb_segs = h->segs_at;
 	f->nb_held -= n;
-	/* Chains that come again stay in flight. */
-	for (i = 0; i < n; i++)
-		if (list[i].slots > 0 && h[i].again) {
-			uint32_t k = list[i].slots;
-
-			memmove(&f->held[k], f->held, f->nb_held * sizeof(f->held[0]));
-			f->nb_held += k;
-			while (k-- > 0)
-				f->held[k] =
-					(struct held){.chain = {.seg = f->batch.seg, .slots = 1}};
-		}
+	/* Chains that come again stay in flight, before those that are held. */
+	memmove(&f->held[slots], f->held, f->nb_held * sizeof(f->held[0]));
+	f->nb_held += slots;
+	for (i = 0; i < slots; i++)
+		f->held[i] = phantom(f);
 }
 
 struct guest_range

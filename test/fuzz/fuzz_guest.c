@@ -10,6 +10,7 @@
 
 #include "fuzz_guest.h"
 
+#define PIECE	       512     /* compared at once */
 #define IOTLB_LOG_AWAY 0x40000 /* behind an IOTLB the log has addresses of its own */
 
 static uint8_t *huge;
@@ -509,32 +510,42 @@ guest_logged(const struct vringh_log *log, uint64_t addr)
 	return page / 8 >= log->len || (log->bitmap[page / 8] >> page % 8 & 1);
 }
 
+/* A byte has changed: it is in one of the ranges, and logged if it has to be. */
+static void
+check_byte(const uint8_t *p, const struct guest_range *range, uint32_t nb,
+	const struct vringh_log *log)
+{
+	uint64_t off = 0;
+	uint32_t n;
+
+	for (n = 0; n < nb; n++) {
+		off = (uintptr_t)p - (uintptr_t)range[n].host;
+		if (off < range[n].len)
+			break;
+	}
+	CHECK(n < nb && "only what a call may change has changed");
+	if (log != NULL && range[n].logged)
+		CHECK(guest_logged(log, range[n].log + off));
+}
+
 void
 guest_check(
 	struct guest *g, const struct guest_range *range, uint32_t nb, const struct vringh_log *log)
 {
-	uint32_t k, i, n;
-	uint64_t at;
+	uint32_t k, i;
+	uint64_t at, to;
 
 	for (k = 0; k < DIM(g->space); k++)
 		for (i = 0; i < g->space[k].nb; i++) {
-			struct guest_region *e = &g->space[k].region[i];
+			const struct guest_region *e = &g->space[k].region[i];
 
-			if (e->block == NULL || memcmp(e->copy, e->r.host, e->r.len) == 0)
-				continue;
-			for (at = 0; at < e->r.len; at++) {
-				uint64_t off = 0;
-
-				if (e->copy[at] == e->r.host[at])
+			for (at = 0; e->block != NULL && at < e->r.len; at = to) {
+				to = at + PIECE < e->r.len ? at + PIECE : e->r.len;
+				if (memcmp(e->copy + at, e->r.host + at, to - at) == 0)
 					continue;
-				for (n = 0; n < nb; n++) {
-					off = (uintptr_t)&e->r.host[at] - (uintptr_t)range[n].host;
-					if (off < range[n].len)
-						break;
-				}
-				CHECK(n < nb && "only what a call may change has changed");
-				if (log != NULL && range[n].logged)
-					CHECK(guest_logged(log, range[n].log + off));
+				for (; at < to; at++)
+					if (e->copy[at] != e->r.host[at])
+						check_byte(&e->r.host[at], range, nb, log);
 			}
 		}
 }

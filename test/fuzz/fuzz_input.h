@@ -61,7 +61,7 @@ enum fuzz_opcode {
 	OP_TABLE, /* the same for entry b of the place for indirect tables */
 	OP_AVAIL, /* split: head e into the ring, b % 8 ahead; index + a % 4, or - with a & 0x80.
 		   * packed: entry b is available; a & 1: is not */
-	OP_POKE,  /* 1 << a % 4 bytes of c, e, f at address d */
+	OP_POKE,  /* 1 << a % 4 bytes of c, e, f at address d; AT_TRACK with OP_POKE_OLD */
 	/* what the device does */
 	OP_FETCH,    /* a chains at most */
 	OP_DISCARD,  /* b chains */
@@ -82,6 +82,7 @@ enum fuzz_opcode {
 };
 
 #define OP_DESC_NEW	 0x1  /* packed: make it available */
+#define OP_POKE_OLD	 0x4  /* c bytes as they were before the last call: a process has died */
 #define OP_COMPLETE_BACK 0x1  /* reversed */
 #define OP_COMPLETE_TAIL 0x2  /* the youngest ones */
 #define OP_COMPLETE_FULL 0x10 /* everything was written */
@@ -125,7 +126,7 @@ enum {
 	AT_TOP,	   /* backwards from 2^64 - 1 */
 	AT_AREA,   /* bits 24-27: area of the ring; 0-23: bytes from its start */
 	AT_MISS,   /* bytes from the last miss */
-	AT_TRACK,  /* bytes from the start of the in-flight region; OP_POKE only */
+	AT_TRACK,  /* OP_POKE: bytes from the start of the in-flight region; bit 27: of its head */
 };
 #define AT_SHIFT       28
 #define AT(where, off) ((uint32_t)(where) << AT_SHIFT | (uint32_t)(off))

@@ -29,7 +29,7 @@ change_field(struct fuzz_op *op, uint64_t *seed)
 {
 	uint32_t v = fuzz_random(seed) % 2 ? interesting(seed) : fuzz_random(seed);
 
-	switch (fuzz_random(seed) % 7) {
+	switch (fuzz_random(seed) % 8) {
 	case 0:
 		op->op = v;
 		break;
@@ -51,6 +51,11 @@ change_field(struct fuzz_op *op, uint64_t *seed)
 	case 6:
 		op->d = AT(fuzz_random(seed), v & ((1u << AT_SHIFT) - 1));
 		break;
+	case 7: /* a buffer that ends about where its region does */
+		op->c = v % 64;
+		op->d = AT(AT_END, (fuzz_random(seed) % 16) << 16) |
+			((op->c + fuzz_random(seed) % 3 - 1) & 0xffff);
+		break;
 	}
 }
 
@@ -65,6 +70,7 @@ LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned in
 		return LLVMFuzzerMutate(data, size, max_size);
 	if (fuzz_random(&seed) % 16 == 0) {
 		LLVMFuzzerMutate(data, HEAD, HEAD);
+		data[0] = FUZZ_VERSION;
 		return size;
 	}
 	n = (size - HEAD) / OP;

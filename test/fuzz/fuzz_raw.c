@@ -308,6 +308,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memset(&r, 0, sizeof(r));
 	memcpy(&head, data, sizeof(head));
+	if (head.version != FUZZ_VERSION)
+		return 0;
 	r.data = data + sizeof(head);
 	r.size = size - sizeof(head);
 	for (i = 0; i < size; i++)

@@ -43,6 +43,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < sizeof(head))
 		return 0;
 	memcpy(&head, data, sizeof(head));
+	if (head.version != FUZZ_VERSION)
+		return 0;
 	fuzz_open(&f, &head, FUZZ_FORMAT);
 	if (told)
 		fprintf(stderr, "flags %#x, kind %u, areas %u %u %u, size %u, batch %u of %u\n",

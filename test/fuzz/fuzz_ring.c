@@ -93,10 +93,13 @@ static void
 track(struct fuzz *f)
 {
 	struct vringh_state state, before = vringh_get_state(&f->vr);
+	struct guest_range range = fuzz_area(f, AREA_DESC);
 	int n;
 
-	n = vringh_set_inflight(&f->vr, &f->inflight, f->region,
-		vringh_inflight_size(f->cfg.packed, f->cfg.size), f->resubmit);
+	guest_save(&f->g);
+	n = vringh_set_inflight(&f->vr, &f->inflight, f->region, f->region_len, f->resubmit);
+	/* Packed: a batch that the driver has not seen is taken back. */
+	guest_check(&f->g, &range, f->cfg.packed, NULL);
 	state = vringh_get_state(&f->vr);
 	if (n < 0) {
 		CHECK(n == -EINVAL);
@@ -167,9 +170,11 @@ fuzz_open(struct fuzz *f, const struct fuzz_head *head, bool packed)
 	f->batch.seg = malloc(f->batch.max_segs * sizeof(*f->batch.seg));
 	CHECK(f->batch.chain != NULL && f->batch.seg != NULL);
 	if (head->flags & FUZZ_INFLIGHT && head->size <= GUEST_MAX_SIZE) {
-		f->region = calloc(1, vringh_inflight_size(packed, head->size));
+		f->region_len = vringh_inflight_size(packed, head->size);
+		f->region = calloc(1, f->region_len);
+		f->region_old = calloc(1, f->region_len);
 		f->resubmit = malloc(head->size * sizeof(*f->resubmit) + 1);
-		CHECK(f->region != NULL && f->resubmit != NULL);
+		CHECK(f->region != NULL && f->region_old != NULL && f->resubmit != NULL);
 	}
 	start(f, head->state);
 }
@@ -182,6 +187,7 @@ fuzz_close(struct fuzz *f)
 	free(f->batch.chain);
 	free(f->batch.seg);
 	free(f->region);
+	free(f->region_old);
 	free(f->resubmit);
 }
 
@@ -240,6 +246,21 @@ put_avail(struct fuzz *f, const struct fuzz_op *op)
 }
 
 static void
+poke_region(struct fuzz *f, const struct fuzz_op *op, uint32_t off, const void *v, uint32_t len)
+{
+	if (f->region == NULL || f->region_len < 8)
+		return;
+	off %= off >> (AT_SHIFT - 1) ? 32 : f->region_len;
+	if (off >= f->region_len)
+		return;
+	if (op->a & OP_POKE_OLD)
+		len = op->c;
+	if (len > f->region_len - off)
+		len = f->region_len - off;
+	memcpy(f->region + off, op->a & OP_POKE_OLD ? f->region_old + off : v, len);
+}
+
+static void
 poke(struct fuzz *f, const struct fuzz_op *op)
 {
 	uint64_t v = op->c | (uint64_t)op->e << 32 | (uint64_t)op->f << 48;
@@ -248,12 +269,7 @@ poke(struct fuzz *f, const struct fuzz_op *op)
 	struct guest_space *s = &f->g.space[0];
 
 	if (op->d >> AT_SHIFT == AT_TRACK) {
-		if (f->region != NULL && f->cfg.size > 0)
-			memcpy(f->region +
-					off %
-						(vringh_inflight_size(f->cfg.packed, f->cfg.size) -
-							7),
-				&v, len);
+		poke_region(f, op, off, &v, len);
 		return;
 	}
 	if (op->d >> AT_SHIFT == AT_AREA)
@@ -414,6 +430,8 @@ reload(struct fuzz *f, const struct fuzz_op *op)
 	if (how == RELOAD_STATE)
 		state = (struct vringh_state){op->e, op->f};
 	/* Who saved its state says what is in flight; with tracking the region does. */
+	if (f->region != NULL)
+		state.avail = state.used;
 	if (how >= RELOAD_FORGET || f->region != NULL)
 		f->nb_held = 0;
 	f->done_seq = f->next_seq;
@@ -426,6 +444,8 @@ fuzz_run(struct fuzz *f, const struct fuzz_op *op)
 	enum vringh_error broken = vringh_broken(&f->vr);
 	uint32_t i, slots = 0;
 
+	if (f->region != NULL && op->op % OP_MAX >= OP_FETCH && op->op % OP_MAX <= OP_COMPLETE)
+		memcpy(f->region_old, f->region, f->region_len);
 	switch (op->op % OP_MAX) {
 	case OP_DESC:
 	case OP_TABLE:

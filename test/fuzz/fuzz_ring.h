@@ -41,7 +41,9 @@ struct fuzz {
 	bool logs;
 	struct vringh_log log;
 	struct vringh_inflight inflight;
-	uint8_t *region; /* in flight */
+	uint8_t *region;     /* in flight */
+	uint8_t *region_old; /* as it was before the last call on chains */
+	size_t region_len;
 	uint16_t *resubmit;
 	uint64_t nb_completed;
 };

@@ -178,7 +178,7 @@ spoil(struct recorder *r, uint16_t id)
 {
 	struct mock_desc m = mock_get_desc(&r->d, id, 0);
 
-	switch (pick(r, 5)) {
+	switch (pick(r, 6)) {
 	case 0:
 		m.len = UINT32_MAX;
 		break;
@@ -193,6 +193,10 @@ spoil(struct recorder *r, uint16_t id)
 		break;
 	case 4:
 		m.len = 0;
+		break;
+	case 5: /* a byte too far; where that is a miss nothing would come behind it */
+		if (r->head.kind != VRINGH_MEM_IOTLB)
+			m.addr = r->f.g.bufs + GUEST_BUFS_LEN + 1 - m.len;
 		break;
 	}
 	mock_set_desc(&r->d, id, 0, &m);
@@ -209,6 +213,11 @@ post(struct recorder *r)
 	for (i = 0; i < nb; i++) {
 		buf[i].len = pick(r, 8) == 0 ? 0 : 1 + pick(r, 8192 / NB_BUFS / MAX_BUFS);
 		buf[i].write = !r->f.cfg.reads_only && i >= writable;
+		/* Across a border of pages. */
+		if (pick(r, 4) == 0) {
+			buf[i].fixed = true;
+			buf[i].iova = r->f.g.bufs + GUEST_PAGE - buf[i].len / 2;
+		}
 		/* Two fit, three are too long together. */
 		if (r->head.flags & FUZZ_HUGE && pick(r, 2) == 0) {
 			buf[i].fixed = true;
@@ -287,6 +296,10 @@ device_part(struct recorder *r, uint32_t round)
 	step(r, (struct fuzz_op){.op = OP_COPY, .b = 0, .e = 1, .c = 100});
 	if (r->features & S_RELOAD && round % 2)
 		step(r, (struct fuzz_op){.op = OP_RELOAD, .a = pick(r, 2)});
+	if (r->head.flags & FUZZ_INFLIGHT && round % 2) {
+		step(r, (struct fuzz_op){.op = OP_RELOAD, .a = RELOAD_FORGET});
+		step(r, (struct fuzz_op){.op = OP_FETCH, .a = 8});
+	}
 	step(r,
 		(struct fuzz_op){.op = OP_COMPLETE,
 			.a = pick(r, 2) ? OP_COMPLETE_FULL : 0,
@@ -443,7 +456,8 @@ seeds(bool packed, uint32_t features, seed_fn fn, void *arg)
 				.size = sizes[packed][n % 5],
 				.base = n / 5,
 			};
-			uint32_t with = features | (features & S_RAW ? 0 : extra[n % DIM(extra)]);
+			uint32_t with =
+				features | (features & S_RAW ? 0 : extra[(i + kind) % DIM(extra)]);
 			uint16_t start = packed ? 0x8000 : 0;
 
 			/* The index, or the lap, turns over soon. */

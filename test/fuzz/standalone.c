@@ -41,7 +41,7 @@ void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak)
 static void
 keep(void)
 {
-	FILE *out = fopen("crash-" FUZZ_NAME, "wb");
+	FILE *out = now_size > 0 ? fopen("crash-" FUZZ_NAME, "wb") : NULL;
 
 	fprintf(stderr, FUZZ_NAME ": failed at %s", now_name);
 	if (out != NULL && fwrite(now, 1, now_size, out) == now_size && fclose(out) == 0)
@@ -66,6 +66,8 @@ run(const char *name)
 	alarm(MAX_SECONDS);
 	LLVMFuzzerTestOneInput(now, now_size);
 	alarm(0);
+	now_name = "a seed while it was recorded";
+	now_size = 0;
 }
 
 static void

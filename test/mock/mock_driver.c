@@ -342,10 +342,11 @@ used_flags(const struct mock_driver *d)
 	const struct vring_packed_desc *p = &d->packed[d->used];
 
 #ifdef __SANITIZE_THREAD__
-	/* Pairs accesses by address: the device releases the word that starts with len. */
-	__atomic_load_n((const uint64_t *)&p->len, __ATOMIC_ACQUIRE);
-#endif
+	/* It pairs accesses by address: the device releases the word that starts with len. */
+	return __atomic_load_n((const uint64_t *)&p->len, __ATOMIC_ACQUIRE) >> 48;
+#else
 	return __atomic_load_n(&p->flags, __ATOMIC_ACQUIRE);
+#endif
 }
 
 bool
@@ -411,7 +412,8 @@ run_next(struct mock_driver *d, uint32_t *id, uint32_t *len, bool *skipped)
 			n++;
 		if (n == d->nb_busy ||
 			(!d->cfg.packed &&
-				(uint16_t)(d->used_ring->idx - d->used) <= (uint16_t)n)) {
+				(uint16_t)(__atomic_load_n(&d->used_ring->idx, __ATOMIC_ACQUIRE) -
+					d->used) <= (uint16_t)n)) {
 			snprintf(d->fault, sizeof(d->fault), "at %u: id %u is %s", d->used, last,
 				n == d->nb_busy ? "not out" :
 						  "in a run longer than the index says");

@@ -222,11 +222,22 @@ turn(struct queue *q, uint32_t n)
 	}
 }
 
+uint64_t
+errors_counted(const struct queue *q)
+{
+	uint64_t sum = 0;
+	int e;
+
+	for (e = 0; e < VRINGH_E_MAX; e++)
+		sum += q->vr.nb_errors[e];
+	return sum;
+}
+
 void
 expect_bad(struct queue *q, int id, enum vringh_error error)
 {
 	const struct vringh_chain *chain = &q->batch.chain[0];
-	uint64_t count = q->vr.nb_errors[error];
+	uint64_t count = q->vr.nb_errors[error], all = errors_counted(q);
 	uint64_t token = q->drv.record[id].token;
 
 	assert_int_equal(fetch_refusing(q, 1), 1);
@@ -243,6 +254,7 @@ expect_bad(struct queue *q, int id, enum vringh_error error)
 	assert_int_equal(chain->error, error);
 	complete(q, 0, 1);
 	assert_int_equal(q->vr.nb_errors[error], count + 1);
+	assert_int_equal(errors_counted(q), all + 1);
 	assert_int_equal(vringh_broken(&q->vr), VRINGH_OK);
 	expect_used_short(q, token, 0);
 	expect_none(q);
@@ -282,10 +294,11 @@ expect_broken(struct queue *q, enum vringh_error error)
 	struct picture before, after;
 
 	if (vringh_broken(&q->vr) == VRINGH_OK) {
-		uint64_t count = q->vr.nb_errors[error];
+		uint64_t count = q->vr.nb_errors[error], all = errors_counted(q);
 
 		assert_int_equal(fetch(q, 1), -(int)error);
 		assert_int_equal(q->vr.nb_errors[error], count + 1);
+		assert_int_equal(errors_counted(q), all + 1);
 	}
 	assert_int_equal(vringh_broken(&q->vr), error);
 	before = picture_take(q);

@@ -184,11 +184,11 @@ void expect_chain(struct queue *q, const struct vringh_chain *chain, int id,
 /* Make n single-buffer chains go round. */
 void turn(struct queue *q, uint32_t n);
 
+/* Errors of every reason. */
+uint64_t errors_counted(const struct queue *q);
+
 /* A fetch finds a bad chain: identity kept, no segments, returned with length 0. */
 void expect_bad(struct queue *q, int id, enum vringh_error error);
-
-/* The same for a chain that is bad because an address is not mapped. */
-#define expect_unmapped(q, id) expect_bad(q, id, VRINGH_E_ADDR)
 
 /* Every later call leaves a broken queue's memory alone; vringh_init() recovers it. */
 void expect_broken(struct queue *q, enum vringh_error error);

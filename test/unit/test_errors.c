@@ -24,7 +24,7 @@ static void
 bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags,
 	enum vringh_error error, void (*spoil)(struct queue *q, int id))
 {
-	uint64_t count = q->vr.nb_errors[error];
+	uint64_t count = q->vr.nb_errors[error], all = errors_counted(q);
 	struct vringh_chain *chain = q->batch.chain;
 	uint32_t i;
 	int id[3];
@@ -53,6 +53,7 @@ bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags
 	fill(q, &chain[2], 30, 0x33);
 	complete(q, 0, 3);
 	assert_int_equal(q->vr.nb_errors[error], count + 1);
+	assert_int_equal(errors_counted(q), all + 1);
 	expect_used(q, 1, 0);
 	expect_used_short(q, 2, 0);
 	expect_used(q, 3, 30);

@@ -113,6 +113,31 @@ split_buffer_room(struct queue *q)
 	assert_int_equal(q->batch.chain[0].error, VRINGH_E_SEGS);
 }
 
+/* A table across a page's border, in any memory. */
+static void
+table_across_page(struct queue *q)
+{
+	static const struct mock_buf buf[] = {{.len = 3}, {.len = 5}, {.len = 7, .write = true}};
+	uint32_t before;
+
+	queue_map(q, FREE_AT, 0x2000, VRINGH_PERM_READ);
+	for (before = 0; before <= 48; before++) {
+		int id = mock_post(&q->drv, buf, 3, MOCK_INDIRECT, before);
+		struct mock_desc m = mock_get_desc(&q->drv, id, 0);
+		uint8_t copy[48];
+
+		assert_true(mock_mem_read(&q->mem, m.addr, copy, sizeof(copy)));
+		m.addr = FREE_AT + 0x1000 - before;
+		assert_true(mock_mem_write(&q->mem, m.addr, copy, sizeof(copy)));
+		mock_set_desc(&q->drv, id, 0, &m);
+		mock_publish(&q->drv);
+		assert_int_equal(fetch(q, 1), 1);
+		expect_chain(q, &q->batch.chain[0], id, buf, 3);
+		complete(q, 0, 1);
+		expect_used(q, before, 0);
+	}
+}
+
 /* A window up to its first and last byte, and not one more. */
 static void
 window_edges(struct queue *q)
@@ -173,7 +198,7 @@ many_regions(struct queue *q)
 	}
 }
 
-/* Bus address 0 and the last page but one are addresses like others. */
+/* Bus address 0 and the last pages are addresses like others. */
 static void
 extremes(struct queue *q)
 {
@@ -197,6 +222,16 @@ extremes(struct queue *q)
 	expect_bad(q, post(q, &wrap, 1, 0, 2), VRINGH_E_ADDR);
 	wrap.len = 0x2000;
 	expect_bad(q, post(q, &wrap, 1, 0, 2), VRINGH_E_ADDR);
+	/* The very last byte; behind it is none, not the first one. */
+	queue_map(q, UINT64_MAX - 0xfff, 0x1000, VRINGH_PERM_RW);
+	wrap = (struct mock_buf){.len = 0x10, .fixed = true, .iova = UINT64_MAX - 0xf};
+	id = post(q, &wrap, 1, 0, 1);
+	assert_int_equal(fetch(q, 1), 1);
+	expect_chain(q, &q->batch.chain[0], id, &wrap, 1);
+	complete(q, 0, 1);
+	expect_used(q, 1, 0);
+	for (wrap.len = 0x11; wrap.len < 0x20; wrap.len++)
+		expect_bad(q, post(q, &wrap, 1, 0, 2), VRINGH_E_ADDR);
 }
 
 /* Ring areas as buffers: the guest's own affair, no crash. */
@@ -240,6 +275,7 @@ main(void)
 		{"indirect table across regions, unaligned", table_anywhere,
 			T_ALL | T_INDIRECT | T_REGIONS, 5, 8},
 		{"no room for a split buffer's segments", split_buffer_room, T_REGIONS, 3, 256},
+		{"indirect table across pages", table_across_page, T_ALL | T_INDIRECT, 3, 8},
 		{"window's edges", window_edges, T_ALL | T_WINDOW | T_ONE_MEM, 8, 8},
 		{"wrong region of many", many_regions, T_ALL | T_DIRECT | T_REGIONS, 8, 8},
 		{"first and last bus addresses", extremes, T_ALL | T_REGIONS, 8, 256},
