@@ -255,8 +255,18 @@ struct vringh_miss {
 	uint32_t perm; /**< enum vringh_perm. */
 };
 
+/** Tracking of one virtqueue in flight. All fields are private. */
+struct vringh_inflight {
+	void *region;
+	uint16_t *resubmit; /* heads to be fetched again, in their order */
+	uint32_t nb_resubmit;
+	uint32_t next_resubmit;
+	uint32_t slots;	    /* packed: of chains that are still to be fetched again */
+	uint32_t free_head; /* packed */
+	uint64_t counter;
+};
+
 struct vringh_ops;
-struct vringh_inflight;
 
 /**
  * Device side of one virtqueue. All fields are private; the struct is public so that it can be
@@ -422,22 +432,10 @@ int vringh_set_log(struct vringh *vr, const struct vringh_log *log);
 /** Bytes of a virtqueue's in-flight region (vhost-user, "Inflight I/O tracking"). */
 size_t vringh_inflight_size(bool packed, uint32_t size);
 
-/** Tracking of one virtqueue in flight. All fields are private. */
-struct vringh_inflight {
-	void *region;
-	uint16_t *resubmit; /* heads to be fetched again, in their order */
-	uint32_t nb_resubmit;
-	uint32_t next_resubmit;
-	uint32_t slots;	    /* packed: of chains that are still to be fetched again */
-	uint32_t free_head; /* packed */
-	uint64_t counter;
-};
-
 /**
  * Track the chains in flight in memory that outlives this process, and take up those that a
  * predecessor left there: they are fetched before any other, in the order of then, and are in
- * flight as far as vringh_get_state() is concerned. vringh_pending() and vringh_notify_enable()
- * do not tell of them: fetch until all have come.
+ * flight as far as vringh_get_state() is concerned.
  *
  * Call it before the first fetch, on a ring that vringh_init() accepted, with the state
  *
@@ -481,6 +479,8 @@ vringh_pending(const struct vringh *vr)
 {
 	if (vr->broken != VRINGH_OK)
 		return false;
+	if (vr->inflight != NULL && vr->inflight->next_resubmit < vr->inflight->nb_resubmit)
+		return true;
 	if (vr->packed) {
 		uint16_t flags =
 			__atomic_load_n(&vr->packed_ring.desc[vr->avail].flags, __ATOMIC_RELAXED);

@@ -193,6 +193,29 @@ no_more(struct queue *q)
 	untrack(t);
 }
 
+/* What is to come again is work that waits, though the driver makes nothing available. */
+static void
+sleeper_is_told(struct queue *q)
+{
+	struct track *t = anew(q, 1);
+
+	post_one(q, 8, false, 0);
+	assert_int_equal(fetch(q, 1), 1);
+	assert_false(vringh_pending(&q->vr));
+	assert_int_equal(successor(q, t), 1);
+	assert_true(vringh_pending(&q->vr));
+	assert_true(vringh_notify_enable(&q->vr));
+	assert_int_equal(fetch(q, 1), 1);
+	assert_false(vringh_pending(&q->vr));
+	vringh_discard(&q->vr, q->batch.chain, 1);
+	assert_true(vringh_notify_enable(&q->vr));
+	assert_int_equal(fetch(q, 1), 1);
+	complete(q, 0, 1);
+	expect_used(q, 0, 0);
+	assert_false(vringh_notify_enable(&q->vr));
+	untrack(t);
+}
+
 /* What comes again may be missed by the translation table, for a while or for good. */
 static void
 missed(struct queue *q)
@@ -333,6 +356,7 @@ main(void)
 		{"bytes of the region", bytes_split, T_SPLIT, 8, 256},
 		{"bytes of the region", bytes_packed, T_PACKED, 8, 256},
 		{"chains in flight are lost, or not in order", full_ring, 0, 0, 0},
+		{"a sleeper is not told of chains that come again", sleeper_is_told, 0, 1, 256},
 		{"a new region is believed", new_region, 0, 2, 256},
 		{"a larger or an unused region is refused", other_region, 0, 2, 256},
 		{"tracking goes on after it ended", no_more, 0, 0, 256},
