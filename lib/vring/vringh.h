@@ -83,7 +83,10 @@ enum vringh_mem_kind {
 struct vringh_io {
 	/** Before a range is read that the other side may have written. May be NULL. */
 	void (*invalidate)(void *arg, const void *addr, size_t len);
-	/** After a range was written, before anything is written that announces it. May be NULL. */
+	/**
+	 * After a range was written, before anything is written that announces it. With length 0:
+	 * what was written elsewhere is ordered before what follows. May be NULL.
+	 */
 	void (*flush)(void *arg, const void *addr, size_t len);
 	void *arg;
 };
@@ -471,8 +474,9 @@ vringh_broken(const struct vringh *vr)
 
 /**
  * Whether a fetch would find something. Reads one cache line of guest memory. Orders nothing:
- * vringh_fetch() looks again with the barrier that it needs. Calls no hooks of a link that is not
- * coherent: use vringh_notify_enable() or vringh_fetch() there.
+ * vringh_fetch() looks again with the barrier that it needs; a thread that only waits may get an
+ * answer that is old, and must not call it during vringh_init() or vringh_set_mem(). Calls no hooks
+ * of a link that is not coherent: use vringh_notify_enable() or vringh_fetch() there.
  */
 static inline bool
 vringh_pending(const struct vringh *vr)

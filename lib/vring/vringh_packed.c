@@ -414,6 +414,9 @@ complete_packed(
 	vr->used_flags = flags;
 	vr->in_flight -= slots;
 	vr->unnotified += slots;
+	/* Bytes of the buffers may be elsewhere, and the head all that is written to the window. */
+	if (io)
+		io_flush(vr->area_mem[AREA_DESC], &ring[head].len, 0);
 	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
 	mem_store64_release(&ring[head].len, first);
 	if (io)

@@ -144,6 +144,20 @@ linked(const struct queue *q, uint64_t iova)
 	return q->mem.link != NULL && mock_mem_at(&q->mem, iova, 1) != NULL;
 }
 
+/* A packed chain's bytes may be here and its descriptor behind the link: only a hook orders them.
+ */
+static void
+ordered(struct queue *q)
+{
+	uint64_t before;
+
+	post_one(q, 8, true, 0);
+	assert_int_equal(fetch(q, 1), 1);
+	before = q->link.nb_orders;
+	complete(q, 0, 1);
+	assert_int_equal(q->link.nb_orders - before, linked(q, DESC_AT));
+}
+
 static void
 expect_fault(struct queue *q, const char *lost)
 {
@@ -240,6 +254,7 @@ main(void)
 	static const struct ring_test tests[] = {
 		{"traffic behind a link", works, T_ALL | T_LINK, 8, 256},
 		{"lost hook that nobody misses", each_hook_lost, T_ALL | T_LINK, 8, 8},
+		{"bytes after their descriptor", ordered, T_ALL | T_LINK | T_PACKED, 8, 8},
 		{"works without hooks", no_hooks, T_ALL | T_LINK, 8, 8},
 	};
 
