@@ -46,7 +46,7 @@ struct mock_link {
 	uint64_t polled[2];
 	uint64_t nb_flushes, nb_invalidates;
 	uint64_t nb_orders; /**< Flushes of length 0. */
-	uint64_t nb_lost; /**< Strict: bytes that were never flushed, of windows removed. */
+	uint64_t nb_lost;   /**< Strict: bytes that were never flushed, of windows removed. */
 	/** Bus addresses for which a hook is lost on the way: controls that tests see it. */
 	uint64_t lose_flush[2], lose_invalidate[2];
 	bool loses; /**< Such controls ran. */
