@@ -89,6 +89,7 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 	}
 	if (mem != NULL)
 		vr->mem = mem;
+	vr->gen = vr->mem->gen;
 	vr->seg_mem = vr->mem->kind >= VRINGH_MEM_IOTLB ? vr->mem : NULL;
 	vr->hit[0].len = vr->hit[1].len = vr->table.len = 0;
 	vr->ops = vr->packed ? &vringh_packed_ops[vr->in_order][vr->mem->kind][io] :

@@ -312,6 +312,7 @@ struct vringh {
 	struct vringh_mem *area_mem[3];
 	uint64_t area[3]; /* bus addresses: desc, driver, device */
 	struct vringh_miss miss;
+	uint32_t gen;	  /* VRINGH_MEM_IOTLB: of the translations in hit and table */
 	bool refuse_miss; /* the next miss is an error */
 	bool logs;	  /* log is in use */
 	struct vringh_log log;

@@ -116,18 +116,14 @@ area_size(const struct vringh *vr, unsigned int area)
 }
 
 /*
- * How many chains from the i-th on may share a used entry, the last one's (2.7.9, 2.8.9): all
- * but the last count as completely used. Only chains without writable bytes are put together:
- * drivers look for the length of every other one.
+ * Chains in order may share a used entry, the last one's: the others count as completely used
+ * (2.7.9, 2.8.9). Only those without writable bytes are skipped: drivers look for the length of
+ * every other one.
  */
-static inline unsigned int
-in_order_run(const struct vringh_chain *chain, unsigned int i, unsigned int n)
+static vringh_inline bool
+in_order_skips(const struct vringh_chain *chain)
 {
-	unsigned int from = i;
-
-	while (i + 1 < n && chain[i].write_len == 0 && chain[i].error == VRINGH_OK)
-		i++;
-	return i + 1 - from;
+	return chain->write_len == 0 && chain->error == VRINGH_OK;
 }
 
 /* Count the error that made a queue broken, or a chain bad. */

@@ -124,7 +124,7 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 		vr->packed ? sizeof(struct vring_packed_desc) : sizeof(struct vring_used_elem);
 	uint64_t page = UINT64_MAX;
 	uint32_t at = from % vr->size;
-	unsigned int i, end;
+	unsigned int i;
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!vr->packed)
@@ -139,14 +139,13 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 			log_bytes(&vr->log, base, (uint64_t)(n - first) * step, &page);
 		return;
 	}
-	for (i = 0; i < n; i = end) {
-		end = i + (vr->in_order ? in_order_run(chain, i, n) : 1);
+	for (i = 0; i < n; i++) {
 		log_bytes(&vr->log, base + (uint64_t)at * step, sizeof(uint64_t), &page);
-		if (!vr->packed)
-			at += end - i;
-		else
-			for (; i < end; i++)
-				at += chain[i].slots;
+		for (;; i++) {
+			at += vr->packed ? chain[i].slots : 1;
+			if (!vr->in_order || i + 1 == n || !in_order_skips(&chain[i]))
+				break;
+		}
 		if (at >= vr->size)
 			at -= vr->size;
 	}

@@ -118,10 +118,10 @@ quick_turn(const struct vringh *vr, struct quick *q, struct desc *d, struct rest
 	return TURN;
 }
 
-/* The short cut, for a chain of at most n descriptors. The next free segment, or NULL. */
+/* The short cut; id is a table's. The next free segment, or NULL. */
 static vringh_inline struct vringh_seg *
 quick_packed(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chain *chain,
-	struct desc d, struct rest r, enum vringh_mem_kind kind)
+	struct desc d, struct rest r, uint16_t id, enum vringh_mem_kind kind)
 {
 	struct quick q = {.seg = seg};
 	uint64_t read_len, nb_read;
@@ -135,7 +135,8 @@ quick_packed(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chai
 		turn = quick_turn(vr, &q, &d, &r, true, kind);
 	if (vringh_unlikely(turn != LAST))
 		return NULL;
-	return quick_end(&q, chain, seg, vr->size, read_len, nb_read, d.ref, q.seg - seg);
+	return quick_end(&q, chain, seg, vr->size, read_len, nb_read, r.table ? id : d.ref,
+		r.table ? 1 : q.seg - seg);
 }
 
 static vringh_inline struct vringh_seg *
@@ -143,7 +144,6 @@ quick_indirect(const struct vringh *vr, struct vringh_seg *seg, const struct vri
 	struct vringh_chain *chain, struct desc d, enum vringh_mem_kind kind)
 {
 	struct rest r = {.table = true, .ignore = vr->reads_only ? VRING_DESC_F_WRITE : 0};
-	struct vringh_seg *next;
 	struct desc first;
 	uint32_t n;
 
@@ -153,10 +153,7 @@ quick_indirect(const struct vringh *vr, struct vringh_seg *seg, const struct vri
 	r.last = r.p + n - 1;
 	first = packed_desc(mem_load_words_unaligned(r.p));
 	first.flags &= ~r.ignore;
-	next = quick_packed(vr, seg, chain, first, r, kind);
-	chain->id = d.ref;
-	chain->slots = 1;
-	return next;
+	return quick_packed(vr, seg, chain, first, r, d.ref, kind);
 }
 
 /* Is the descriptor in a slot available? Then it is read. */
@@ -251,7 +248,7 @@ fetch_quick(const struct vringh *vr, struct cursor *c, uint32_t n, enum vringh_m
 
 			if (last - p >= t.end - t.seg)
 				r.last = p + (t.end - t.seg) - 1;
-			next = quick_packed(vr, t.seg, t.chain, d, r, kind);
+			next = quick_packed(vr, t.seg, t.chain, d, r, 0, kind);
 		}
 		if (vringh_unlikely(next == NULL))
 			break;
@@ -370,58 +367,73 @@ again_packed(
 	return 0;
 }
 
-/* Length, id and flags of a used descriptor, as they lie in memory. */
+/* Where complete() stands in the ring. */
+struct used {
+	uint32_t slot;
+	uint64_t flags; /* that mean used in this lap, where they are in a word */
+	uint32_t bad;
+};
+
+/*
+ * Length, id and flags of a used descriptor as they lie in memory, for a chain or a run of them.
+ * The entry is the last one's of a run, and in the place of the first one.
+ */
 static vringh_inline uint64_t
-used_word(const struct vringh_chain *chain, uint16_t flags)
+used_word(const struct vringh *vr, struct used *u, const struct vringh_chain *chain,
+	unsigned int *i, unsigned int n, bool in_order)
 {
-	if (chain->written > 0)
-		flags |= VRING_DESC_F_WRITE;
-	return chain->written | (uint64_t)chain->id << 32 | (uint64_t)flags << 48;
+	const struct vringh_chain *c = &chain[*i];
+	uint64_t counts, v;
+
+	if (in_order)
+		for (; *i + 1 < n && in_order_skips(c); c++, (*i)++)
+			u->slot += c->slots;
+	counts = *(const u64_alias *)&c->nb_read;
+	v = c->written | (counts & UINT64_C(0xffff) << 32) | u->flags;
+	v |= (uint64_t)(c->written > 0) << (48 + 1); /* WRITE */
+	u->bad |= c->error;
+	u->slot += counts >> 48;
+	if (vringh_unlikely(u->slot >= vr->size)) {
+		u->slot -= vr->size;
+		u->flags ^= (uint64_t)PACKED_BOTH << 48;
+	}
+	(*i)++;
+	return v;
 }
 
 static vringh_inline void
 complete_packed(
 	struct vringh *vr, const struct vringh_chain *chain, unsigned int n, bool in_order, bool io)
 {
-	struct vring_packed_desc *ring = vr->packed_ring.desc;
-	uint32_t used = vr->used, head = used, size = vr->size, slots = 0, bad = 0;
-	uint16_t flags = vr->used_flags;
-	uint64_t first = 0;
+	struct vring_packed_desc *ring = vr->packed_ring.desc, *head = &ring[vr->used];
+	struct used u = {.slot = vr->used, .flags = (uint64_t)vr->used_flags << 48};
 	unsigned int i = 0;
+	uint64_t first = used_word(vr, &u, chain, &i, n, in_order);
+	uint32_t slots;
 
 	while (i < n) {
-		unsigned int end = i + (in_order ? in_order_run(chain, i, n) : 1);
-		uint64_t v = used_word(&chain[end - 1], flags);
+		u64_alias *p = (u64_alias *)&ring[u.slot].len;
+		uint64_t v = used_word(vr, &u, chain, &i, n, in_order);
 
-		bad |= chain[end - 1].error;
-		if (i == 0) {
-			first = v;
-		} else {
-			mem_store64(&ring[used].len, v);
-			if (io)
-				io_flush(vr->area_mem[AREA_DESC], &ring[used].len, sizeof(v));
-		}
-		for (; i < end; i++) {
-			slots += chain[i].slots;
-			used += chain[i].slots;
-		}
-		if (vringh_unlikely(used >= size)) {
-			used -= size;
-			flags ^= PACKED_BOTH;
-		}
+		mem_store64(p, v);
+		if (io)
+			io_flush(vr->area_mem[AREA_DESC], p, sizeof(v));
 	}
-	vr->used = used;
-	vr->used_flags = flags;
+	slots = u.slot - vr->used;
+	if ((u.flags >> 48) != vr->used_flags)
+		slots += vr->size;
+	vr->used = u.slot;
+	vr->used_flags = u.flags >> 48;
 	vr->in_flight -= slots;
 	vr->unnotified += slots;
 	/* Bytes of the buffers may be elsewhere, and the head all that is written to the window. */
 	if (io)
-		io_flush(vr->area_mem[AREA_DESC], &ring[head].len, 0);
+		io_flush(vr->area_mem[AREA_DESC], &head->len, 0);
 	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
-	mem_store64_release(&ring[head].len, first);
+	mem_store64_release(&head->len, first);
 	if (io)
-		io_flush(vr->area_mem[AREA_DESC], &ring[head].len, sizeof(first));
-	if (vringh_unlikely(bad))
+		io_flush(vr->area_mem[AREA_DESC], &head->len, sizeof(first));
+	if (vringh_unlikely(u.bad))
 		vringh_count_bad(vr, chain, n);
 }
 

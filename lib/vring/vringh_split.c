@@ -289,19 +289,18 @@ complete_split(
 {
 	struct vring_used *ring = vr->split.used;
 	uint32_t mask = vr->size - 1, used = vr->used;
-	unsigned int i, run;
+	unsigned int i;
 	uint32_t bad = 0;
 
-	for (i = 0; i < n; i += run) {
-		const struct vringh_chain *last = &chain[i];
+	for (i = 0; i < n; i++) {
+		struct vring_used_elem *elem = &ring->ring[(used + i) & mask];
 
-		run = 1;
-		if (in_order) {
-			run = in_order_run(chain, i, n);
-			last += run - 1;
-		}
-		bad |= last->error;
-		used_write(vr, &ring->ring[(used + i) & mask], last, io);
+		/* The entry is the last one's of a run, and in the place of the first one. */
+		if (in_order)
+			while (i + 1 < n && in_order_skips(&chain[i]))
+				i++;
+		bad |= chain[i].error;
+		used_write(vr, elem, &chain[i], io);
 	}
 	vr->used = used += n;
 	vr->unnotified += n;

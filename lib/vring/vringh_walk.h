@@ -73,7 +73,7 @@ seg_fill(const struct vringh *vr, struct vringh_seg *seg, const struct vringh_re
 	seg->len = len;
 	if (kind == VRINGH_MEM_IOTLB) {
 		seg->log = iova - hit->iova + hit->log;
-		seg->gen = vr->mem->gen;
+		seg->gen = vr->gen;
 	}
 }
 

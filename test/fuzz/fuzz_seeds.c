@@ -172,13 +172,13 @@ share(struct recorder *r)
 	}
 }
 
-/* Alter a posted chain in one of the ways that are refused. */
+/* Alter a posted chain, with so many entries in its table, in one of the ways that are refused. */
 static void
-spoil(struct recorder *r, uint16_t id)
+spoil(struct recorder *r, uint16_t id, uint32_t nb_entries)
 {
-	struct mock_desc m = mock_get_desc(&r->d, id, 0);
+	struct mock_desc m = mock_get_desc(&r->d, id, 0), entry;
 
-	switch (pick(r, 6)) {
+	switch (pick(r, 7)) {
 	case 0:
 		m.len = UINT32_MAX;
 		break;
@@ -197,6 +197,16 @@ spoil(struct recorder *r, uint16_t id)
 	case 5: /* a byte too far; where that is a miss nothing would come behind it */
 		if (r->head.kind != VRINGH_MEM_IOTLB)
 			m.addr = r->f.g.bufs + GUEST_BUFS_LEN + 1 - m.len;
+		break;
+	case 6: /* split: a table's entry that goes on just behind the last one */
+		if (nb_entries == 0 || nb_entries == r->d.cfg.table_entries)
+			break;
+		entry = (struct mock_desc){.addr = r->f.g.bufs, .len = 1};
+		mock_set_entry(&r->d, id, nb_entries, &entry);
+		entry = mock_get_entry(&r->d, id, 0);
+		entry.flags |= VRING_DESC_F_NEXT;
+		entry.ref = nb_entries;
+		mock_set_entry(&r->d, id, 0, &entry);
 		break;
 	}
 	mock_set_desc(&r->d, id, 0, &m);
@@ -228,8 +238,8 @@ post(struct recorder *r)
 	if (r->f.cfg.indirect && nb <= entries && pick(r, 2) == 0)
 		flags = MOCK_INDIRECT | (pick(r, 2) ? MOCK_SCATTER : 0);
 	id = mock_post(&r->d, buf, nb, flags, r->token++);
-	if (id >= 0 && r->features & S_BAD && pick(r, 3) == 0)
-		spoil(r, id);
+	if (id >= 0 && r->features & S_BAD && pick(r, 2) == 0)
+		spoil(r, id, flags & MOCK_INDIRECT ? nb : 0);
 }
 
 static void
@@ -281,6 +291,9 @@ device_part(struct recorder *r, uint32_t round)
 	if (r->features & S_LOG && round % 4 == 1)
 		step(r, (struct fuzz_op){.op = OP_LOG, .a = 1, .c = 0x3000, .d = 0x5000});
 	step(r, (struct fuzz_op){.op = OP_DISABLE});
+	/* A bad address is a miss there, and has to be got over. */
+	if (r->features & S_BAD && r->head.kind == VRINGH_MEM_IOTLB)
+		step(r, (struct fuzz_op){.op = OP_REFUSE});
 	step(r, (struct fuzz_op){.op = OP_FETCH, .a = 1 + pick(r, 8)});
 	if (r->features & S_DISCARD) {
 		step(r, (struct fuzz_op){.op = OP_DISCARD, .b = 1});
@@ -410,6 +423,8 @@ record(const struct fuzz_head *head, bool packed, uint32_t features, seed_fn fn,
 	r.head = *head;
 	r.head.version = FUZZ_VERSION;
 	r.features = features;
+	r.seed = head->size + (head->flags << 16) + ((uint64_t)features << 24) +
+		((uint64_t)head->kind << 32);
 	if (head->kind != VRINGH_MEM_DIRECT && head->kind != VRINGH_MEM_BOUNCE) {
 		guest_open(&g, head, packed);
 		cut_exactly(&r.head, &g, own_areas);
@@ -439,15 +454,15 @@ static void
 seeds(bool packed, uint32_t features, seed_fn fn, void *arg)
 {
 	static const uint8_t extra[] = {S_LOG, S_MOVE | S_LOG, S_DISCARD, S_RELOAD | S_DISCARD,
-		S_BAD, S_MISS | S_LOG, S_LOG | S_DISCARD};
+		S_BAD, S_MISS | S_LOG, S_BAD | S_LOG};
 	static const uint16_t sizes[2][5] = {{1, 2, 8, 64, 256}, {1, 3, 5, 64, 250}};
 	uint32_t kind, i, n = 0;
 
 	for (kind = 0; kind < VRINGH_MEM_MAX; kind++)
-		for (i = 0; i < 14; i++, n++) {
+		for (i = 0; i < 28; i++, n++) {
 			struct fuzz_head head = {
 				.kind = kind,
-				.flags = i | (kind == VRINGH_MEM_IOMEM ? FUZZ_LINK : 0) |
+				.flags = i % 16 | (kind == VRINGH_MEM_IOMEM ? FUZZ_LINK : 0) |
 					(i % 5 == 4 && kind == VRINGH_MEM_REGION ? FUZZ_HUGE : 0) |
 					(features & S_RAW && packed ? FUZZ_PACKED : 0) |
 					(i % 7 == 6 ? FUZZ_INFLIGHT : 0),
