@@ -199,16 +199,17 @@ vringh_refuse_miss(struct vringh *vr)
 	vr->refuse_miss = true;
 }
 
-/* What is not the rule: a chain whose miss is final, and chains in flight to be tracked. */
+/* What is not the rule: a broken queue, a miss that is final, chains in flight to be tracked. */
 static __attribute__((noinline)) int
 fetch_special(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 {
 	int n;
 
+	if (vr->broken != VRINGH_OK)
+		return -(int)vr->broken;
 	if (vr->refuse_miss && max > 1)
 		max = 1;
-	n = vr->inflight != NULL ? vringh_inflight_fetch(vr, batch, max) :
-				   vr->ops->fetch(vr, batch, max);
+	n = vr->tracked ? vringh_inflight_fetch(vr, batch, max) : vr->ops->fetch(vr, batch, max);
 	if (n != 0)
 		vr->refuse_miss = false;
 	return n;
@@ -219,11 +220,9 @@ vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 {
 	uint32_t room = batch->max_chains - batch->nb_chains;
 
-	if (vringh_unlikely(vr->broken != VRINGH_OK))
-		return -(int)vr->broken;
 	if (max > room)
 		max = room;
-	if (vringh_unlikely(vr->inflight != NULL || vr->refuse_miss))
+	if (vringh_unlikely(vr->special))
 		return fetch_special(vr, batch, max);
 	return vr->ops->fetch(vr, batch, max);
 }
@@ -234,7 +233,7 @@ vringh_discard(struct vringh *vr, const struct vringh_chain *chain, unsigned int
 	uint32_t slots = 0;
 	unsigned int i;
 
-	if (vringh_unlikely(vr->inflight != NULL)) {
+	if (vringh_unlikely(vr->tracked)) {
 		unsigned int again = vringh_inflight_discard(vr, chain, n);
 
 		chain += again;
@@ -268,12 +267,14 @@ complete_special(struct vringh *vr, const struct vringh_chain *chain, unsigned i
 {
 	uint16_t from = vr->used;
 
+	if (vr->broken != VRINGH_OK)
+		return;
 	if (vr->logs)
 		vringh_log_chains(vr, chain, n);
-	if (vr->inflight != NULL)
+	if (vr->tracked)
 		vringh_inflight_before(vr, chain, n);
 	vr->ops->complete(vr, chain, n);
-	if (vr->inflight != NULL)
+	if (vr->tracked)
 		vringh_inflight_after(vr, chain, n);
 	if (vr->logs)
 		vringh_log_used(vr, from, chain, n);
@@ -282,9 +283,9 @@ complete_special(struct vringh *vr, const struct vringh_chain *chain, unsigned i
 void
 vringh_complete(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
 {
-	if (n == 0 || vringh_unlikely(vr->broken != VRINGH_OK))
+	if (vringh_unlikely(n == 0))
 		return;
-	if (vringh_unlikely(vr->logs || vr->inflight != NULL))
+	if (vringh_unlikely(vr->special))
 		complete_special(vr, chain, n);
 	else
 		vr->ops->complete(vr, chain, n);

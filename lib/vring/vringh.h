@@ -301,7 +301,15 @@ struct vringh {
 	bool indirect;
 	bool in_order;
 	bool reads_only;
-	uint8_t broken;	     /* enum vringh_error, sticky */
+	union {
+		struct {
+			uint8_t broken;	  /* enum vringh_error, sticky */
+			bool refuse_miss; /* the next miss is an error */
+			bool logs;	  /* log is in use */
+			bool tracked;	  /* inflight is in use */
+		};
+		uint32_t special; /* any of these */
+	};
 	uint32_t in_flight;  /* packed: slots fetched and not yet completed */
 	uint32_t unnotified; /* entries completed since the last notification decision */
 
@@ -312,11 +320,9 @@ struct vringh {
 	struct vringh_mem *area_mem[3];
 	uint64_t area[3]; /* bus addresses: desc, driver, device */
 	struct vringh_miss miss;
-	uint32_t gen;	  /* VRINGH_MEM_IOTLB: of the translations in hit and table */
-	bool refuse_miss; /* the next miss is an error */
-	bool logs;	  /* log is in use */
+	uint32_t gen; /* VRINGH_MEM_IOTLB: of the translations in hit and table */
 	struct vringh_log log;
-	struct vringh_inflight *inflight; /* NULL: not tracked */
+	struct vringh_inflight *inflight;
 	uint64_t nb_errors[VRINGH_E_MAX];
 } __attribute__((aligned(64)));
 
@@ -484,7 +490,7 @@ vringh_pending(const struct vringh *vr)
 {
 	if (vr->broken != VRINGH_OK)
 		return false;
-	if (vr->inflight != NULL && vr->inflight->next_resubmit < vr->inflight->nb_resubmit)
+	if (vr->tracked && vr->inflight->next_resubmit < vr->inflight->nb_resubmit)
 		return true;
 	if (vr->packed) {
 		uint16_t flags =

@@ -360,7 +360,7 @@ vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *r
 {
 	int ret;
 
-	vr->inflight = NULL;
+	vr->tracked = false;
 	if (inflight == NULL)
 		return 0;
 	if (vr->broken != VRINGH_OK || (uintptr_t)region % sizeof(uint64_t) != 0 ||
@@ -369,11 +369,10 @@ vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *r
 	*inflight = (struct vringh_inflight){.region = region, .resubmit = resubmit};
 	vr->inflight = inflight;
 	ret = vr->packed ? resume_packed(vr) : resume_split(vr);
-	if (ret < 0) {
-		vr->inflight = NULL;
+	if (ret < 0)
 		return ret;
-	}
 	sort_resubmit(vr);
+	vr->tracked = true;
 	return inflight->nb_resubmit;
 }
 
@@ -480,9 +479,9 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 			continue;
 		}
 		if (!track_packed(vr, chain, slot)) {
-			vr->inflight = NULL; /* these are not in it */
+			vr->tracked = false; /* these are not in it */
 			vringh_discard(vr, chain, n - i);
-			vr->inflight = in;
+			vr->tracked = true;
 			return fetch_ends(vr, batch, chain, done + i);
 		}
 		slot += chain->slots;

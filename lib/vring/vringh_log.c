@@ -123,22 +123,19 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 	uint32_t step =
 		vr->packed ? sizeof(struct vring_packed_desc) : sizeof(struct vring_used_elem);
 	uint64_t page = UINT64_MAX;
-	uint32_t at = from % vr->size;
+	uint32_t at = from % vr->size, last;
 	unsigned int i;
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!vr->packed)
 		log_bytes(&vr->log, vr->log.device + offsetof(struct vring_used, idx),
 			sizeof(uint16_t), &page);
-	/* Entries next to each other, all of them written. */
-	if (!vr->packed && !vr->in_order) {
-		uint32_t first = at + n <= vr->size ? n : vr->size - at;
-
-		log_bytes(&vr->log, base + (uint64_t)at * step, (uint64_t)first * step, &page);
-		if (first < n)
-			log_bytes(&vr->log, base, (uint64_t)(n - first) * step, &page);
-		return;
-	}
+	/* Mostly all of them are on one page. */
+	last = (vr->used % vr->size + vr->size - (vr->packed ? chain[n - 1].slots : 1)) % vr->size;
+	if (last >= at &&
+		(base + (uint64_t)at * step) >> PAGE_SHIFT ==
+			(base + (uint64_t)last * step + sizeof(uint64_t) - 1) >> PAGE_SHIFT)
+		n = 1;
 	for (i = 0; i < n; i++) {
 		log_bytes(&vr->log, base + (uint64_t)at * step, sizeof(uint64_t), &page);
 		for (;; i++) {

@@ -464,11 +464,20 @@ complete_packed(
 		return again_packed(vr, batch, head, kind); \
 	}
 
+/* One chain at a time is frequent enough to be spared the loop. */
 #define COMPLETE(name, in_order, io) \
-	static void complete_##name( \
+	static __attribute__((noinline)) void batch_##name( \
 		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
 	{ \
 		complete_packed(vr, chain, n, in_order, io); \
+	} \
+	static void complete_##name( \
+		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
+	{ \
+		if (n == 1) \
+			complete_packed(vr, chain, 1, in_order, io); \
+		else \
+			batch_##name(vr, chain, n); \
 	}
 
 INSTANCE(region, VRINGH_MEM_REGION, false)

@@ -338,11 +338,20 @@ complete_split(
 		return again_split(vr, batch, head, io, walk_##name); \
 	}
 
+/* One chain at a time is frequent enough to be spared the loop. */
 #define COMPLETE(name, in_order, io) \
-	static void complete_##name( \
+	static __attribute__((noinline)) void batch_##name( \
 		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
 	{ \
 		complete_split(vr, chain, n, in_order, io); \
+	} \
+	static void complete_##name( \
+		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
+	{ \
+		if (n == 1) \
+			complete_split(vr, chain, 1, in_order, io); \
+		else \
+			batch_##name(vr, chain, n); \
 	}
 
 INSTANCE(region, VRINGH_MEM_REGION, false)

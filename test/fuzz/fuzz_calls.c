@@ -119,7 +119,7 @@ fuzz_holds(const struct fuzz *f)
 static struct held
 phantom(const struct fuzz *f)
 {
-	return (struct held){.chain = {.seg = f->batch.seg, .slots = 1}};
+	return (struct held){.chain = {.slots = 1}};
 }
 
 void

@@ -294,7 +294,7 @@ notification(struct fuzz *f, const struct fuzz_op *op)
 		f->logs ? &f->log : NULL);
 	CHECK(!yes || !broken);
 	if (op->op % OP_MAX == OP_ENABLE)
-		CHECK(yes == vringh_pending(&f->vr));
+		CHECK(yes == vringh_pending(&f->vr) && (yes || broken || f->again == 0));
 }
 
 /* Answers of vringh_set_mem(), from the areas as they are now. */
