@@ -116,17 +116,11 @@ fuzz_holds(const struct fuzz *f)
 	return false;
 }
 
-static struct held
-phantom(const struct fuzz *f)
-{
-	return (struct held){.chain = {.slots = 1}};
-}
-
 void
 fuzz_phantoms(struct fuzz *f, uint32_t slots)
 {
 	for (f->nb_held = 0; f->nb_held < slots; f->nb_held++)
-		f->held[f->nb_held] = phantom(f);
+		f->held[f->nb_held] = (struct held){.chain = {.slots = 1}};
 }
 
 /* A call that answers an error has left everything as it was, and is right about it. */
@@ -274,7 +268,7 @@ fuzz_discard(struct fuzz *f, uint32_t n)
 	memmove(&f->held[slots], f->held, f->nb_held * sizeof(f->held[0]));
 	f->nb_held += slots;
 	for (i = 0; i < slots; i++)
-		f->held[i] = phantom(f);
+		f->held[i] = (struct held){.chain = {.slots = 1}};
 }
 
 struct guest_range
