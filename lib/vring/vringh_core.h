@@ -46,24 +46,6 @@ struct vringh_ops {
 extern const struct vringh_ops vringh_split_ops[2][VRINGH_MEM_MAX][NB_IO];  /* [in order] */
 extern const struct vringh_ops vringh_packed_ops[2][VRINGH_MEM_MAX][NB_IO]; /* [in order] */
 
-/* The instances of a format, named after the kind of memory. */
-#define VRINGH_OPS_ENTRY(name, order) \
-	{ \
-		{fetch_##name, complete_##order, again_##name}, \
-		{ \
-			fetch_##name##_io, complete_##order##_io, again_##name##_io \
-		} \
-	}
-/* A direct mapping and a bounce window are tables of one region. */
-#define VRINGH_OPS_TABLE(order) \
-	{ \
-		[VRINGH_MEM_DIRECT] = VRINGH_OPS_ENTRY(region, order), \
-		[VRINGH_MEM_REGION] = VRINGH_OPS_ENTRY(region, order), \
-		[VRINGH_MEM_IOTLB] = VRINGH_OPS_ENTRY(iotlb, order), \
-		[VRINGH_MEM_IOMEM] = VRINGH_OPS_ENTRY(iomem, order), \
-		[VRINGH_MEM_BOUNCE] = VRINGH_OPS_ENTRY(region, order), \
-	}
-
 static vringh_inline void
 io_invalidate(const struct vringh_mem *mem, const void *addr, size_t len)
 {

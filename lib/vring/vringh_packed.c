@@ -402,7 +402,7 @@ used_word(const struct vringh *vr, struct used *u, const struct vringh_chain *ch
 }
 
 static vringh_inline void
-complete_packed(
+complete_chains(
 	struct vringh *vr, const struct vringh_chain *chain, unsigned int n, bool in_order, bool io)
 {
 	struct vring_packed_desc *ring = vr->packed_ring.desc, *head = &ring[vr->used];
@@ -464,34 +464,4 @@ complete_packed(
 		return again_packed(vr, batch, head, kind); \
 	}
 
-/* One chain at a time is frequent enough to be spared the loop. */
-#define COMPLETE(name, in_order, io) \
-	static __attribute__((noinline)) void batch_##name( \
-		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
-	{ \
-		complete_packed(vr, chain, n, in_order, io); \
-	} \
-	static void complete_##name( \
-		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
-	{ \
-		if (n == 1) \
-			complete_packed(vr, chain, 1, in_order, io); \
-		else \
-			batch_##name(vr, chain, n); \
-	}
-
-INSTANCE(region, VRINGH_MEM_REGION, false)
-INSTANCE(region_io, VRINGH_MEM_REGION, true)
-INSTANCE(iotlb, VRINGH_MEM_IOTLB, false)
-INSTANCE(iotlb_io, VRINGH_MEM_IOTLB, true)
-INSTANCE(iomem, VRINGH_MEM_IOMEM, false)
-INSTANCE(iomem_io, VRINGH_MEM_IOMEM, true)
-COMPLETE(plain, false, false)
-COMPLETE(plain_io, false, true)
-COMPLETE(in_order, true, false)
-COMPLETE(in_order_io, true, true)
-
-const struct vringh_ops vringh_packed_ops[2][VRINGH_MEM_MAX][NB_IO] = {
-	VRINGH_OPS_TABLE(plain),
-	VRINGH_OPS_TABLE(in_order),
-};
+INSTANCES(vringh_packed_ops)

@@ -284,7 +284,7 @@ used_write(const struct vringh *vr, struct vring_used_elem *p, const struct vrin
 }
 
 static vringh_inline void
-complete_split(
+complete_chains(
 	struct vringh *vr, const struct vringh_chain *chain, unsigned int n, bool in_order, bool io)
 {
 	struct vring_used *ring = vr->split.used;
@@ -338,34 +338,4 @@ complete_split(
 		return again_split(vr, batch, head, io, walk_##name); \
 	}
 
-/* One chain at a time is frequent enough to be spared the loop. */
-#define COMPLETE(name, in_order, io) \
-	static __attribute__((noinline)) void batch_##name( \
-		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
-	{ \
-		complete_split(vr, chain, n, in_order, io); \
-	} \
-	static void complete_##name( \
-		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
-	{ \
-		if (n == 1) \
-			complete_split(vr, chain, 1, in_order, io); \
-		else \
-			batch_##name(vr, chain, n); \
-	}
-
-INSTANCE(region, VRINGH_MEM_REGION, false)
-INSTANCE(region_io, VRINGH_MEM_REGION, true)
-INSTANCE(iotlb, VRINGH_MEM_IOTLB, false)
-INSTANCE(iotlb_io, VRINGH_MEM_IOTLB, true)
-INSTANCE(iomem, VRINGH_MEM_IOMEM, false)
-INSTANCE(iomem_io, VRINGH_MEM_IOMEM, true)
-COMPLETE(plain, false, false)
-COMPLETE(plain_io, false, true)
-COMPLETE(in_order, true, false)
-COMPLETE(in_order_io, true, true)
-
-const struct vringh_ops vringh_split_ops[2][VRINGH_MEM_MAX][NB_IO] = {
-	VRINGH_OPS_TABLE(plain),
-	VRINGH_OPS_TABLE(in_order),
-};
+INSTANCES(vringh_split_ops)

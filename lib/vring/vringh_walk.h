@@ -4,7 +4,8 @@
 
 /*
  * From descriptors to segments, for both formats and every kind of memory: always inlined, the
- * kind is a constant in each instance. Runs on the thread that owns the queue.
+ * kind is a constant in each instance. At the end, what makes the instances of a format. Runs on
+ * the thread that owns the queue.
  *
  * Guest memory changes under our hands: each word is loaded once into a local, and only the
  * local is judged and used.
@@ -418,5 +419,58 @@ quick_table(const struct vringh *vr, const struct desc *d, uint32_t *n)
 		return NULL;
 	return (const void *)(vr->table.host + off);
 }
+
+/*
+ * The instances of a format, named after the kind of memory. A format defines INSTANCE() for what
+ * fetches, and complete_chains().
+ */
+#define OPS_ENTRY(name, order) \
+	{ \
+		{fetch_##name, complete_##order, again_##name}, \
+		{ \
+			fetch_##name##_io, complete_##order##_io, again_##name##_io \
+		} \
+	}
+/* A direct mapping and a bounce window are tables of one region. */
+#define OPS_TABLE(order) \
+	{ \
+		[VRINGH_MEM_DIRECT] = OPS_ENTRY(region, order), \
+		[VRINGH_MEM_REGION] = OPS_ENTRY(region, order), \
+		[VRINGH_MEM_IOTLB] = OPS_ENTRY(iotlb, order), \
+		[VRINGH_MEM_IOMEM] = OPS_ENTRY(iomem, order), \
+		[VRINGH_MEM_BOUNCE] = OPS_ENTRY(region, order), \
+	}
+
+/* One chain at a time is frequent enough to be spared the loop. */
+#define COMPLETE(name, in_order, io) \
+	static __attribute__((noinline)) void batch_##name( \
+		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
+	{ \
+		complete_chains(vr, chain, n, in_order, io); \
+	} \
+	static void complete_##name( \
+		struct vringh *vr, const struct vringh_chain *chain, unsigned int n) \
+	{ \
+		if (n == 1) \
+			complete_chains(vr, chain, 1, in_order, io); \
+		else \
+			batch_##name(vr, chain, n); \
+	}
+
+#define INSTANCES(table) \
+	INSTANCE(region, VRINGH_MEM_REGION, false) \
+	INSTANCE(region_io, VRINGH_MEM_REGION, true) \
+	INSTANCE(iotlb, VRINGH_MEM_IOTLB, false) \
+	INSTANCE(iotlb_io, VRINGH_MEM_IOTLB, true) \
+	INSTANCE(iomem, VRINGH_MEM_IOMEM, false) \
+	INSTANCE(iomem_io, VRINGH_MEM_IOMEM, true) \
+	COMPLETE(plain, false, false) \
+	COMPLETE(plain_io, false, true) \
+	COMPLETE(in_order, true, false) \
+	COMPLETE(in_order_io, true, true) \
+	const struct vringh_ops table[2][VRINGH_MEM_MAX][NB_IO] = { \
+		OPS_TABLE(plain), \
+		OPS_TABLE(in_order), \
+	};
 
 #endif /* VRINGH_WALK_H */
