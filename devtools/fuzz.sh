@@ -70,7 +70,11 @@ for t in "${targets[@]}"; do
 	# seeds are made anew: they follow the format of inputs
 	rm -rf "$dir/seeds/$t"
 	mkdir -p "$dir/seeds/$t" "$dir/corpus/$t" $dir/crashes
-	"$dir/test/fuzz/replay_$t" --write-seeds "$dir/seeds/$t"
+	if ! "$dir/test/fuzz/replay_$t" --write-seeds "$dir/seeds/$t"; then
+		failed+=("$t")
+		say "$t failed with a right driver: $dir/test/fuzz/replay_$t --write-seeds DIRECTORY"
+		continue
+	fi
 	len=3116 # the head and as many records as are carried out
 	[ "$t" != raw ] || len=40000
 	log=$dir/fuzz-$t.log

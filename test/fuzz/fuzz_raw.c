@@ -107,6 +107,47 @@ write_desc(struct raw *r, uint64_t *seed, uint16_t avail)
 	}
 }
 
+/* One word of the next chain to and fro between good and bad: for a device that reads it twice. */
+static void
+flip(struct raw *r, uint64_t *seed, uint16_t avail)
+{
+	struct guest_space *s = guest_area(&r->g, AREA_DESC);
+	uint64_t random = fuzz_random(seed), bad = fuzz_random(seed), good;
+	uint64_t at = r->g.area[AREA_DESC] + 16 * (random / 16 % r->cfg.size);
+	uint32_t width = 2, i;
+
+	if (r->cfg.packed)
+		at = r->g.area[AREA_DESC] +
+			16 * ((avail & (WRAP - 1)) + random / 16 % 4) % r->cfg.size;
+	switch (random % 4) {
+	case 0: /* address */
+		width = 8;
+		good = r->g.bufs + bad % 4096 / 16 * 16;
+		break;
+	case 1: /* length */
+		at += 8;
+		width = 4;
+		good = 16 * (bad % 8 + 1);
+		break;
+	case 2: /* split: flags; packed: id */
+		at += 12;
+		good = bad % 4;
+		break;
+	default: /* split: head; packed: flags */
+		good = bad % r->cfg.size;
+		if (r->cfg.packed) {
+			at += 14;
+			good = 1 << (avail & WRAP ? VRING_PACKED_DESC_F_AVAIL :
+						    VRING_PACKED_DESC_F_USED);
+			break;
+		}
+		s = guest_area(&r->g, AREA_DRIVER);
+		at = r->g.area[AREA_DRIVER] + 4 + 2 * ((avail + random / 16 % 4) % r->cfg.size);
+	}
+	for (i = 0; i < BURST; i++)
+		store(s, at, width, i % 2 ? good : bad);
+}
+
 static void
 rewrite(struct raw *r, uint64_t *seed)
 {
@@ -124,8 +165,11 @@ rewrite(struct raw *r, uint64_t *seed)
 			break;
 		/* Up to as much as there can be; anything else comes from write_anything(). */
 		store(s, r->g.area[AREA_DRIVER] + 2, 2, avail + v % (r->cfg.size + 1));
-		store(s, r->g.area[AREA_DRIVER] + 4 + 2 * (v >> 32) % r->cfg.size, 2,
+		store(s, r->g.area[AREA_DRIVER] + 4 + 2 * ((v >> 32) % r->cfg.size), 2,
 			(v >> 16) % r->cfg.size);
+		break;
+	case 3:
+		flip(r, seed, avail);
 		break;
 	default:
 		write_desc(r, seed, avail);

@@ -216,21 +216,23 @@ static void
 post(struct recorder *r)
 {
 	uint32_t size = r->f.cfg.size, entries = r->d.cfg.table_entries, flags = 0, i;
-	uint32_t nb = 1 + pick(r, size < MAX_BUFS ? size : MAX_BUFS), writable = pick(r, nb + 1);
+	uint32_t most = size < MAX_BUFS ? size : MAX_BUFS;
+	uint32_t nb = 1 + pick(r, most), writable = pick(r, nb + 1);
+	bool huge = r->head.flags & FUZZ_HUGE && pick(r, 2);
 	struct mock_buf buf[MAX_BUFS] = {{0}};
 	int id;
 
+	if (huge && pick(r, 2)) { /* two fit, three are too long together */
+		nb = most;
+		writable = pick(r, 2) * nb;
+	}
 	for (i = 0; i < nb; i++) {
 		buf[i].len = pick(r, 8) == 0 ? 0 : 1 + pick(r, 8192 / NB_BUFS / MAX_BUFS);
 		buf[i].write = !r->f.cfg.reads_only && i >= writable;
+		buf[i].fixed = huge || pick(r, 4) == 0;
 		/* Across a border of pages. */
-		if (pick(r, 4) == 0) {
-			buf[i].fixed = true;
-			buf[i].iova = r->f.g.bufs + GUEST_PAGE - buf[i].len / 2;
-		}
-		/* Two fit, three are too long together. */
-		if (r->head.flags & FUZZ_HUGE && pick(r, 2) == 0) {
-			buf[i].fixed = true;
+		buf[i].iova = r->f.g.bufs + GUEST_PAGE - buf[i].len / 2;
+		if (huge) {
 			buf[i].iova = HUGE_AT + 16 * pick(r, 1000);
 			buf[i].len = 0x70000000;
 		}
@@ -463,7 +465,11 @@ seeds(bool packed, uint32_t features, seed_fn fn, void *arg)
 			struct fuzz_head head = {
 				.kind = kind,
 				.flags = i % 16 | (kind == VRINGH_MEM_IOMEM ? FUZZ_LINK : 0) |
-					(i % 5 == 4 && kind == VRINGH_MEM_REGION ? FUZZ_HUGE : 0) |
+					(i % 5 == 4 &&
+								(kind == VRINGH_MEM_REGION ||
+									kind == VRINGH_MEM_IOTLB) ?
+							FUZZ_HUGE :
+							0) |
 					(features & S_RAW && packed ? FUZZ_PACKED : 0) |
 					(i % 7 == 6 ? FUZZ_INFLIGHT : 0),
 				.max_chains = 31,

@@ -21,7 +21,9 @@
 #define MAX_CORPUS  1024
 #define EXECUTIONS  20000
 #define MAX_SECONDS 20 /* for one input, on a slow and busy machine */
-#define MUTATIONS   4  /* of one input, at most */
+/* What a second thread does to an input is another thing each time. */
+#define REPEATS	  (FUZZ_FORMAT == FUZZ_RAW ? 100 : 1)
+#define MUTATIONS 4 /* of one input, at most */
 
 static struct {
 	uint8_t *data;
@@ -107,6 +109,7 @@ run_file(const char *path, bool regression)
 {
 	static uint8_t data[MAX_LEN];
 	FILE *in = fopen(path, "rb");
+	uint32_t i;
 	size_t size;
 
 	if (in == NULL) {
@@ -121,6 +124,10 @@ run_file(const char *path, bool regression)
 		exit(1);
 	}
 	add(NULL, path, data, size);
+	for (i = 1; i < REPEATS; i++) {
+		now_size = size;
+		run(path);
+	}
 }
 
 static uint32_t
@@ -205,6 +212,22 @@ run_mutations(uint32_t executions, uint64_t seed)
 	}
 }
 
+static uint64_t
+number(const char *option, const char *text)
+{
+	char *end;
+	uint64_t v;
+
+	errno = 0;
+	v = strtoull(text, &end, 0);
+	if (errno != 0 || end == text || *end != '\0' || v > UINT32_MAX) {
+		fprintf(stderr, FUZZ_NAME ": %s: %s is not a number up to %u\n", option, text,
+			UINT32_MAX);
+		exit(2);
+	}
+	return v;
+}
+
 static void
 usage(FILE *out)
 {
@@ -236,10 +259,10 @@ main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'n':
-			executions = strtoul(optarg, NULL, 0);
+			executions = number("--executions", optarg);
 			break;
 		case 's':
-			seed = strtoull(optarg, NULL, 0);
+			seed = number("--seed", optarg);
 			break;
 		case 'w':
 			dir = optarg;
