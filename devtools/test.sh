@@ -8,7 +8,8 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 
 usage() {
 	cat <<'EOF'
-usage: devtools/test.sh [SUITE...] [--sanitize | --coverage | --tsan] [--help] [-- RUNNER-ARGS]
+usage: devtools/test.sh [SUITE...] [--sanitize | --coverage | --tsan] [--nightly] [--help]
+                        [-- RUNNER-ARGS]
 
 Installs what is missing, reserves hugepages, builds with warnings as errors, and runs the suites
 (all of them if none is named):
@@ -23,6 +24,7 @@ Installs what is missing, reserves hugepages, builds with warnings as errors, an
                  of lib/vring's lines and branches they reach; fails below 95% of the lines
   --tsan         build the unit tests of several threads with ThreadSanitizer, in build-tsan/, and
                  run these; doc/concurrency.md
+  --nightly      the long form of tests that have a short one: hours
   RUNNER-ARGS    go to the suite's runner: devtools/test.sh topology -- -k packed
 
 Exit code: 0 all passed, 1 something failed or could not be run, 2 wrong usage.
@@ -39,6 +41,7 @@ while [ $# -gt 0 ]; do
 		[ "$mode" = plain ] || [ "$mode" = "${1#--}" ] || fail 2 "--$mode and $1: one at a time"
 		mode=${1#--}
 		;;
+	--nightly) export VFN_NIGHTLY=1 ;;
 	-h | --help)
 		usage
 		exit 0

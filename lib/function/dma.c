@@ -3,8 +3,8 @@
  */
 
 /*
- * The function's IOMMU: a table of bus address ranges and the memory behind them, sorted and
- * without overlaps, that the rings translate with. Control.
+ * The function's IOMMU: for each address space a table of bus address ranges and the memory behind
+ * them, sorted and without overlaps. The rings translate with the guest's. Control.
  */
 
 #include <errno.h>
@@ -15,13 +15,14 @@
 
 /* Swap in a new table while nobody translates, and let every queue find its ring again. */
 static void
-dma_replace(struct vfn_function *fn, struct vringh_region *table, uint32_t n)
+dma_replace(
+	struct vfn_function *fn, struct vringh_mem *mem, struct vringh_region *table, uint32_t n)
 {
-	struct vringh_region *old = fn->dma.table;
+	struct vringh_region *old = mem->table;
 	unsigned int i;
 
 	vfn_port_stop(fn);
-	fn->dma = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
+	*mem = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_queue *q = &fn->queue[i];
 
@@ -32,29 +33,35 @@ dma_replace(struct vfn_function *fn, struct vringh_region *table, uint32_t n)
 	free(old);
 }
 
+static struct vringh_mem *
+dma_space(struct vfn_function *fn, enum vfn_dma_space space)
+{
+	return space == VFN_DMA_OWN ? &fn->own : &fn->dma;
+}
+
 int
 vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 {
+	struct vringh_mem *mem = dma_space(fn, map->space);
 	struct vringh_region *table;
 	uint32_t at;
 
 	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL)
 		return -EINVAL;
-	for (at = 0; at < fn->dma.nb_regions; at++) {
-		const struct vringh_region *r = &fn->dma.table[at];
+	for (at = 0; at < mem->nb_regions; at++) {
+		const struct vringh_region *r = &mem->table[at];
 
 		if (map->iova - r->iova < r->len || r->iova - map->iova < map->len)
 			return -EEXIST;
 		if (map->iova < r->iova)
 			break;
 	}
-	table = calloc(fn->dma.nb_regions + 1, sizeof(*table));
+	table = calloc(mem->nb_regions + 1, sizeof(*table));
 	if (table == NULL)
 		return -ENOMEM;
-	if (fn->dma.nb_regions > 0) {
-		memcpy(table, fn->dma.table, at * sizeof(*table));
-		memcpy(table + at + 1, fn->dma.table + at,
-			(fn->dma.nb_regions - at) * sizeof(*table));
+	if (mem->nb_regions > 0) {
+		memcpy(table, mem->table, at * sizeof(*table));
+		memcpy(table + at + 1, mem->table + at, (mem->nb_regions - at) * sizeof(*table));
 	}
 	table[at] = (struct vringh_region){
 		.iova = map->iova,
@@ -63,27 +70,30 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
 			(map->writable ? VRINGH_PERM_WRITE : 0),
 	};
-	dma_replace(fn, table, fn->dma.nb_regions + 1);
+	dma_replace(fn, mem, table, mem->nb_regions + 1);
 	return 0;
 }
 
 int
-vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
+vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, uint64_t len)
 {
+	struct vringh_mem *mem = dma_space(fn, space);
 	struct vringh_region *table;
 	uint32_t i, n = 0;
 
 	if (len == 0 && iova == 0) {
-		dma_replace(fn, NULL, 0);
+		if (space == VFN_DMA_OWN)
+			vfn_log_control(fn, false);
+		dma_replace(fn, mem, NULL, 0);
 		return 0;
 	}
 	if (len == 0 || iova + (len - 1) < iova)
 		return -EINVAL;
-	table = calloc(fn->dma.nb_regions + 1, sizeof(*table));
+	table = calloc(mem->nb_regions + 1, sizeof(*table));
 	if (table == NULL)
 		return -ENOMEM;
-	for (i = 0; i < fn->dma.nb_regions; i++) {
-		const struct vringh_region *r = &fn->dma.table[i];
+	for (i = 0; i < mem->nb_regions; i++) {
+		const struct vringh_region *r = &mem->table[i];
 
 		if (r->iova - iova < len && r->len <= len - (r->iova - iova))
 			continue;
@@ -93,14 +103,31 @@ vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
 		}
 		table[n++] = *r;
 	}
-	dma_replace(fn, table, n);
+	/* The log may be in what goes. */
+	if (space == VFN_DMA_OWN && fn->log_on && fn->log_addr - iova < len)
+		vfn_log_control(fn, false);
+	dma_replace(fn, mem, table, n);
 	return 0;
+}
+
+void *
+vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len)
+{
+	uint32_t i;
+
+	for (i = 0; i < fn->own.nb_regions; i++) {
+		const struct vringh_region *r = &fn->own.table[i];
+
+		if (iova - r->iova < r->len && len <= r->len - (iova - r->iova))
+			return r->host + (iova - r->iova);
+	}
+	return NULL;
 }
 
 void
 vfn_dma_free(struct vfn_function *fn)
 {
 	free(fn->dma.table);
-	fn->dma.table = NULL;
-	fn->dma.nb_regions = 0;
+	free(fn->own.table);
+	fn->dma = fn->own = (struct vringh_mem){0};
 }

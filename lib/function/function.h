@@ -57,6 +57,7 @@ struct vfn_queue {
 	bool suspended;
 	uint8_t error; /* enum vringh_error of the last enable */
 	uint64_t area[3];
+	uint64_t log;		   /* what the dirty log calls the device area */
 	struct vringh_state state; /* where to start, until enabled */
 	int doorbell_fd;
 };
@@ -96,7 +97,13 @@ struct vfn_function {
 	int irq_fd[VFN_MAX_VECTORS];
 
 	/* IOMMU. */
-	struct vringh_mem dma;
+	struct vringh_mem dma; /* VFN_DMA_GUEST */
+	struct vringh_mem own; /* VFN_DMA_OWN */
+
+	/* Dirty log. */
+	uint64_t log_addr;
+	uint64_t log_len;
+	bool log_on;
 
 	/* Network side. */
 	struct vfn_function *peer;
@@ -159,14 +166,21 @@ void vfn_config_set_link(struct vfn_function *fn, bool up);
 
 /* dma.c: the map table. */
 int vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map);
-int vfn_dma_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len);
+int vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, uint64_t len);
 void vfn_dma_free(struct vfn_function *fn);
+/* Memory of the function's own; NULL if some of it is not mapped. Valid until the next unmap. */
+void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
+
+/* log.c: the dirty log. */
+void vfn_log_control(struct vfn_function *fn, bool on);
+bool vfn_log_queue(struct vfn_queue *q);
 
 /* queue.c: control of one queue. */
 void vfn_queue_init(struct vfn_queue *q);
 bool vfn_queue_active(const struct vfn_queue *q);
 void vfn_queue_enable(struct vfn_queue *q);
 void vfn_queue_suspend(struct vfn_queue *q, bool suspend);
+void vfn_queues_suspend(struct vfn_function *fn, bool suspend);
 void vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector);
 int vfn_queue_set_doorbell(struct vfn_queue *q, int fd);
 int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);

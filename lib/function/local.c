@@ -54,12 +54,12 @@ local_dma_map(struct vfn_link *link, const struct vfn_dma_map *map)
 }
 
 static int
-local_dma_unmap(struct vfn_link *link, uint64_t iova, uint64_t len)
+local_dma_unmap(struct vfn_link *link, enum vfn_dma_space space, uint64_t iova, uint64_t len)
 {
 	int ret;
 
 	pthread_mutex_lock(&vfn_control_lock);
-	ret = vfn_dma_unmap(function(link), iova, len);
+	ret = vfn_dma_unmap(function(link), space, iova, len);
 	pthread_mutex_unlock(&vfn_control_lock);
 	return ret;
 }

@@ -28,6 +28,7 @@ vfn_queue_init(struct vfn_queue *q)
 	q->suspended = false;
 	q->error = VRINGH_OK;
 	q->area[0] = q->area[1] = q->area[2] = 0;
+	q->log = 0;
 	q->state = (struct vringh_state){0};
 }
 
@@ -81,6 +82,12 @@ vfn_queue_enable(struct vfn_queue *q)
 			q->area[2], q->state.avail, q->state.used);
 		return;
 	}
+	if (!vfn_log_queue(q)) {
+		q->error = VRINGH_E_AREA;
+		FN_LOG(ERR, fn, "queue %u refused: its rings are not within the dirty log",
+			q->index);
+		return;
+	}
 	vfn_port_stop(fn);
 	q->enabled = true;
 	q->suspended = false;
@@ -103,6 +110,19 @@ vfn_queue_suspend(struct vfn_queue *q, bool suspend)
 		vringh_get_state(&q->vr).avail);
 }
 
+/* All of them in one round of the pollers. */
+void
+vfn_queues_suspend(struct vfn_function *fn, bool suspend)
+{
+	unsigned int i;
+
+	vfn_port_stop(fn);
+	for (i = 0; i < fn->nb_queues; i++)
+		fn->queue[i].suspended = fn->queue[i].enabled && suspend;
+	vfn_port_start(fn);
+	FN_LOG(DEBUG, fn, "every queue %s", suspend ? "suspended" : "resumed");
+}
+
 static void
 queue_use_irq(struct vfn_queue *q)
 {
@@ -112,11 +132,15 @@ queue_use_irq(struct vfn_queue *q)
 void
 vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector)
 {
-	vfn_port_stop(q->fn);
+	bool active = vfn_queue_active(q);
+
+	if (active)
+		vfn_port_stop(q->fn);
 	/* A vector that cannot be had reads back as none (4.1.5.1.2). */
 	q->vector = vector < vfn_nb_vectors(q->fn) ? vector : NO_VECTOR;
 	queue_use_irq(q);
-	vfn_port_start(q->fn);
+	if (active)
+		vfn_port_start(q->fn);
 }
 
 static int
@@ -158,6 +182,8 @@ vfn_queue_set_doorbell(struct vfn_queue *q, int fd)
 			q->index);
 		fd = -1;
 	}
+	if (!vfn_queue_active(q))
+		return fd_replace(&q->doorbell_fd, fd);
 	vfn_port_stop(q->fn);
 	ret = fd_replace(&q->doorbell_fd, fd);
 	vfn_port_start(q->fn);
@@ -167,17 +193,23 @@ vfn_queue_set_doorbell(struct vfn_queue *q, int fd)
 int
 vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
 {
+	bool used = false;
 	unsigned int i;
 	int ret;
 
 	if (vector >= vfn_nb_vectors(fn))
 		return -EINVAL;
-	vfn_port_stop(fn);
+	for (i = 0; i < fn->nb_queues; i++)
+		if (fn->queue[i].vector == vector && vfn_queue_active(&fn->queue[i]))
+			used = true;
+	if (used)
+		vfn_port_stop(fn);
 	ret = fd_replace(&fn->irq_fd[vector], fd);
 	for (i = 0; i < fn->nb_queues; i++)
 		if (fn->queue[i].vector == vector)
 			queue_use_irq(&fn->queue[i]);
-	vfn_port_start(fn);
+	if (used)
+		vfn_port_start(fn);
 	return ret;
 }
 

@@ -117,6 +117,8 @@ vfn_function_reset(struct vfn_function *fn)
 	fn->queue_select = 0;
 	fn->curr_pairs = 1;
 	fn->isr = 0;
+	vfn_log_control(fn, false);
+	fn->log_addr = fn->log_len = 0;
 	memset(fn->rx_mode, 0, sizeof(fn->rx_mode));
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_init(&fn->queue[i]);
@@ -249,6 +251,11 @@ write_queue_reg(struct vfn_function *fn, struct vfn_queue *q, uint64_t reg, uint
 		if (settable)
 			q->state.used = v;
 		return 0;
+	case VENDOR_REG(queue_log_lo, uint32_t):
+	case VENDOR_REG(queue_log_hi, uint32_t):
+		if (settable)
+			set_half(&q->log, reg == VENDOR_REG(queue_log_hi, uint32_t), v);
+		return 0;
 	case COMMON_REG(queue_desc_lo, uint32_t):
 	case COMMON_REG(queue_desc_hi, uint32_t):
 	case COMMON_REG(queue_driver_lo, uint32_t):
@@ -299,6 +306,25 @@ write_bar0(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len)
 		vfn_port_stop(fn);
 		fn->curr_pairs = v;
 		vfn_port_start(fn);
+		return 0;
+	case VENDOR_REG(suspend, uint16_t):
+		if (!(fn->params.faults & VFN_FAULT_NO_SUSPEND))
+			vfn_queues_suspend(fn, v != 0);
+		return 0;
+	case VENDOR_REG(log_lo, uint32_t):
+	case VENDOR_REG(log_hi, uint32_t):
+		if (!fn->log_on)
+			set_half(
+				&fn->log_addr, REG(offset, len) == VENDOR_REG(log_hi, uint32_t), v);
+		return 0;
+	case VENDOR_REG(log_len_lo, uint32_t):
+	case VENDOR_REG(log_len_hi, uint32_t):
+		if (!fn->log_on)
+			set_half(&fn->log_len, REG(offset, len) == VENDOR_REG(log_len_hi, uint32_t),
+				v);
+		return 0;
+	case VENDOR_REG(log_control, uint32_t):
+		vfn_log_control(fn, v != 0);
 		return 0;
 	}
 	return write_queue_reg(fn, selected(fn), REG(offset, len), v);
@@ -359,7 +385,19 @@ vendor_cfg(struct vfn_function *fn)
 		.stats_offset = VFN_OFF_STATS,
 		.stats_step = VFN_STATS_STEP,
 		.curr_pairs = fn->curr_pairs,
+		.suspend = !(fn->params.faults & VFN_FAULT_NO_SUSPEND),
+		.capabilities = VFN_CAP_LOG,
+		.log_lo = fn->log_addr,
+		.log_hi = fn->log_addr >> 32,
+		.log_len_lo = fn->log_len,
+		.log_len_hi = fn->log_len >> 32,
+		.log_control = fn->log_on,
 	};
+	unsigned int i;
+
+	for (i = 0; i < fn->nb_queues; i++)
+		if (vfn_queue_active(&fn->queue[i]))
+			cfg.suspend = 0;
 
 	if (q != NULL) {
 		/* Exact while suspended; before, a snapshot of a moving target. */
@@ -369,6 +407,8 @@ vendor_cfg(struct vfn_function *fn)
 		cfg.queue_error = q->enabled ? vringh_broken(&q->vr) : q->error;
 		cfg.queue_avail = state.avail;
 		cfg.queue_used = state.used;
+		cfg.queue_log_lo = q->log;
+		cfg.queue_log_hi = q->log >> 32;
 	}
 	return cfg;
 }

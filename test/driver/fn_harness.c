@@ -284,7 +284,7 @@ guest_close(struct guest *g)
 		g->link->ops->close(g->link);
 	} else {
 		reg_set(g, &g->common, FIELD(struct vfn_common_cfg, device_status), 0);
-		g->link->ops->dma_unmap(g->link, 0, UINT64_MAX);
+		g->link->ops->dma_unmap(g->link, VFN_DMA_GUEST, 0, UINT64_MAX);
 	}
 	for (i = 0; i < VFN_MAX_QUEUES; i++) {
 		if (g->q[i].laid)
@@ -330,7 +330,7 @@ guest_map(struct guest *g, uint64_t iova, uint64_t len, uint32_t perm)
 int
 guest_unmap(struct guest *g, uint64_t iova, uint64_t len)
 {
-	int ret = g->link->ops->dma_unmap(g->link, iova, len);
+	int ret = g->link->ops->dma_unmap(g->link, VFN_DMA_GUEST, iova, len);
 
 	if (ret == 0)
 		mock_mem_remove(&g->mem, iova);

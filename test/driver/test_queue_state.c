@@ -251,8 +251,9 @@ senseless_maps_are_refused(void **state)
 		g->link->ops->dma_map(g->link,
 			&(struct vfn_dma_map){.iova = 0, .len = 4096, .fd = -1, .readable = true}),
 		-EINVAL);
-	assert_int_equal(g->link->ops->dma_unmap(g->link, 0x1000, 0), -EINVAL);
-	assert_int_equal(g->link->ops->dma_unmap(g->link, 0x1000, UINT64_MAX), -EINVAL);
+	assert_int_equal(g->link->ops->dma_unmap(g->link, VFN_DMA_GUEST, 0x1000, 0), -EINVAL);
+	assert_int_equal(
+		g->link->ops->dma_unmap(g->link, VFN_DMA_GUEST, 0x1000, UINT64_MAX), -EINVAL);
 }
 
 static void
@@ -264,7 +265,7 @@ unmapping_takes_whole_maps_only(void **state)
 	assert_int_equal(map_only(g, 0x10000, 0x2000), 0);
 	assert_int_equal(map_only(g, 0x20000, 0x1000), 0);
 	assert_int_equal(map_only(g, 0x21000, 0x1000), 0);
-#define UNMAP(iova, len) g->link->ops->dma_unmap(g->link, iova, len)
+#define UNMAP(iova, len) g->link->ops->dma_unmap(g->link, VFN_DMA_GUEST, iova, len)
 	assert_int_equal(UNMAP(0x10000, 0x1fff), -EINVAL);
 	assert_int_equal(UNMAP(0x10001, 0x1fff), -EINVAL);
 	assert_int_equal(UNMAP(0x10800, 1), -EINVAL);

@@ -234,7 +234,7 @@ refuse_writes(struct guest *g)
 		{&g->vendor, FIELD(struct vfn_vendor_cfg, stats_offset)},
 		{&g->vendor, FIELD(struct vfn_vendor_cfg, stats_step)},
 		{&g->vendor, FIELD(struct vfn_vendor_cfg, queue_error)},
-		{&g->vendor, FIELD(struct vfn_vendor_cfg, reserved)},
+		{&g->vendor, FIELD(struct vfn_vendor_cfg, capabilities)},
 		{&(struct place){0, VFN_OFF_STATS, 8}, 0, 4},
 		{&(struct place){0, 0x500, 8}, 0, 4}, /* nothing there */
 	};

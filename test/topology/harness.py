@@ -16,6 +16,9 @@ from pmd import (PLUGIN, Backend, EalProcess, NetVhost, PmdError, Process,  # no
                  Scratch, Testpmd, SLOW, build_dir, cpu, hugetlbfs_mounts, parse_stats, plugin_dir,
                  runtime_dirs, with_plugin)
 
+# all of it, where a test has a short form for every day: devtools/test.sh --nightly
+NIGHTLY = "VFN_NIGHTLY" in os.environ
+
 PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 
 # Bits of the virtio feature word that tests assert (virtio 1.3, 5.1.3 and 6)

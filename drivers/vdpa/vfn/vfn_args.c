@@ -21,7 +21,7 @@
 struct arg {
 	const char *key;
 	const char *values; /* for the error message */
-	bool (*parse)(const char *value, struct vfn_function_params *params);
+	bool (*parse)(const char *value, struct vfn_args *args);
 };
 
 /* A whole decimal number; *end points behind it. */
@@ -39,76 +39,76 @@ number(const char *s, const char **end, unsigned long min, unsigned long max, un
 }
 
 static bool
-parse_queues(const char *value, struct vfn_function_params *params)
+parse_queues(const char *value, struct vfn_args *args)
 {
 	unsigned long v;
 
 	if (!number(value, &value, 1, VFN_MAX_PAIRS, &v) || *value != '\0')
 		return false;
-	params->max_pairs = v;
+	args->function.max_pairs = v;
 	return true;
 }
 
 static bool
-parse_mtu(const char *value, struct vfn_function_params *params)
+parse_mtu(const char *value, struct vfn_args *args)
 {
 	unsigned long v;
 
 	if (!number(value, &value, 68, UINT16_MAX, &v) || *value != '\0')
 		return false;
-	params->mtu = v;
+	args->function.mtu = v;
 	return true;
 }
 
 static bool
-parse_mac(const char *value, struct vfn_function_params *params)
+parse_mac(const char *value, struct vfn_args *args)
 {
 	struct rte_ether_addr addr;
 
 	if (rte_ether_unformat_addr(value, &addr) != 0 || !rte_is_valid_assigned_ether_addr(&addr))
 		return false;
-	memcpy(params->mac, addr.addr_bytes, sizeof(params->mac));
+	memcpy(args->function.mac, addr.addr_bytes, sizeof(args->function.mac));
 	return true;
 }
 
 static bool
-parse_port(const char *value, struct vfn_function_params *params)
+parse_port(const char *value, struct vfn_args *args)
 {
 	if (strcmp(value, "loopback") == 0)
-		params->port = VFN_PORT_LOOPBACK;
+		args->function.port = VFN_PORT_LOOPBACK;
 	else if (strcmp(value, "wire") == 0)
-		params->port = VFN_PORT_WIRE;
+		args->function.port = VFN_PORT_WIRE;
 	else
 		return false;
 	return true;
 }
 
 static bool
-parse_peer(const char *value, struct vfn_function_params *params)
+parse_peer(const char *value, struct vfn_args *args)
 {
-	if (*value == '\0' || strlen(value) >= sizeof(params->peer) ||
-		strcmp(value, params->name) == 0)
+	if (*value == '\0' || strlen(value) >= sizeof(args->function.peer) ||
+		strcmp(value, args->function.name) == 0)
 		return false;
-	strcpy(params->peer, value);
+	strcpy(args->function.peer, value);
 	return true;
 }
 
 static bool
-parse_idle(const char *value, struct vfn_function_params *params)
+parse_idle(const char *value, struct vfn_args *args)
 {
-	params->sleep = strcmp(value, "sleep") == 0;
-	return params->sleep || strcmp(value, "busy") == 0;
+	args->function.sleep = strcmp(value, "sleep") == 0;
+	return args->function.sleep || strcmp(value, "busy") == 0;
 }
 
 /* "3", or a list with ranges in brackets, as EAL has them: "[1,4-6]". */
 static bool
-parse_poll_cpu(const char *value, struct vfn_function_params *params)
+parse_poll_cpu(const char *value, struct vfn_args *args)
 {
 	bool list = *value == '[';
 	unsigned int i;
 
 	value += list;
-	params->nb_cpus = 0;
+	args->function.nb_cpus = 0;
 	do {
 		unsigned long first, last;
 
@@ -118,15 +118,59 @@ parse_poll_cpu(const char *value, struct vfn_function_params *params)
 		if (*value == '-' && !number(value + 1, &value, first, CPU_SETSIZE - 1, &last))
 			return false;
 		for (; first <= last; first++) {
-			for (i = 0; i < params->nb_cpus; i++)
-				if (params->cpu[i] == first)
+			for (i = 0; i < args->function.nb_cpus; i++)
+				if (args->function.cpu[i] == first)
 					return false;
-			if (params->nb_cpus == VFN_MAX_POLLERS)
+			if (args->function.nb_cpus == VFN_MAX_POLLERS)
 				return false;
-			params->cpu[params->nb_cpus++] = first;
+			args->function.cpu[args->function.nb_cpus++] = first;
 		}
 	} while (list && *value++ == ',');
 	return list ? value[-1] == ']' && *value == '\0' : *value == '\0';
+}
+
+static bool
+parse_lm(const char *value, struct vfn_args *args)
+{
+	if (strcmp(value, "hw") == 0)
+		args->lm = VFN_LM_HW;
+	else if (strcmp(value, "off") == 0)
+		args->lm = VFN_LM_OFF;
+	else
+		return false;
+	return true;
+}
+
+static bool
+parse_drain_ms(const char *value, struct vfn_args *args)
+{
+	unsigned long v;
+
+	if (!number(value, &value, 1, 60000, &v) || *value != '\0')
+		return false;
+	args->drain_ms = v;
+	return true;
+}
+
+static bool
+parse_fault(const char *value, struct vfn_args *args)
+{
+	static const struct {
+		const char *name;
+		enum vfn_fault fault;
+	} faults[] = {
+		{"no-log", VFN_FAULT_NO_LOG},
+		{"no-used-log", VFN_FAULT_NO_USED_LOG},
+		{"no-suspend", VFN_FAULT_NO_SUSPEND},
+	};
+	unsigned int i;
+
+	for (i = 0; i < RTE_DIM(faults) && strcmp(value, faults[i].name) != 0; i++)
+		;
+	if (i == RTE_DIM(faults))
+		return false;
+	args->function.faults = faults[i].fault;
+	return true;
 }
 
 static const struct arg args_known[] = {
@@ -138,11 +182,14 @@ static const struct arg args_known[] = {
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
 		parse_poll_cpu},
 	{"idle", "busy or sleep", parse_idle},
+	{"lm", "hw or off", parse_lm},
+	{"drain-ms", "1 to 60000", parse_drain_ms},
+	{"fault", "no-log, no-used-log or no-suspend", parse_fault},
 };
 
 /* seen: which of args_known came before. */
 static int
-parse_one(const struct rte_kvargs_pair *pair, struct vfn_function_params *params, bool *seen)
+parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, bool *seen)
 {
 	unsigned int i;
 
@@ -150,24 +197,25 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_function_params *params
 		if (strcmp(pair->key, args_known[i].key) == 0)
 			break;
 	if (i == RTE_DIM(args_known)) {
-		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", params->name, pair->key);
+		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", args->function.name, pair->key);
 		return -EINVAL;
 	}
 	if (seen[i]) {
-		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", params->name, pair->key);
+		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", args->function.name,
+			pair->key);
 		return -EINVAL;
 	}
 	seen[i] = true;
-	if (pair->value == NULL || !args_known[i].parse(pair->value, params)) {
-		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", params->name, pair->key,
-			pair->value != NULL ? pair->value : "", args_known[i].values);
+	if (pair->value == NULL || !args_known[i].parse(pair->value, args)) {
+		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", args->function.name,
+			pair->key, pair->value != NULL ? pair->value : "", args_known[i].values);
 		return -EINVAL;
 	}
 	return 0;
 }
 
 int
-vfn_args_parse(const char *name, const char *args, struct vfn_function_params *params)
+vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 {
 	bool seen[RTE_DIM(args_known)] = {false};
 	struct rte_kvargs *kvlist;
@@ -176,31 +224,35 @@ vfn_args_parse(const char *name, const char *args, struct vfn_function_params *p
 	unsigned int i;
 	int ret = 0;
 
-	*params = (struct vfn_function_params){.max_pairs = 1};
-	if (strlen(name) >= sizeof(params->name)) {
-		DRV_LOG(ERR, "%s: name is longer than %zu", name, sizeof(params->name) - 1);
+	*args = (struct vfn_args){
+		.function.max_pairs = 1,
+		.lm = VFN_LM_HW,
+		.drain_ms = 100,
+	};
+	if (strlen(name) >= sizeof(args->function.name)) {
+		DRV_LOG(ERR, "%s: name is longer than %zu", name, sizeof(args->function.name) - 1);
 		return -EINVAL;
 	}
-	strcpy(params->name, name);
+	strcpy(args->function.name, name);
 	/* A locally administered address that stays the same for a name. */
 	for (c = name; *c != '\0'; c++)
 		hash = hash * 33 + (unsigned char)*c;
-	params->mac[0] = 0x02;
-	params->mac[1] = 'v';
-	memcpy(params->mac + 2, &hash, sizeof(hash));
+	args->function.mac[0] = 0x02;
+	args->function.mac[1] = 'v';
+	memcpy(args->function.mac + 2, &hash, sizeof(hash));
 
-	kvlist = rte_kvargs_parse(args, NULL);
+	kvlist = rte_kvargs_parse(text, NULL);
 	if (kvlist == NULL) {
-		DRV_LOG(ERR, "%s: malformed device arguments \"%s\"", name, args);
+		DRV_LOG(ERR, "%s: malformed device arguments \"%s\"", name, text);
 		return -EINVAL;
 	}
 	/* rte_kvargs_process() gives up on keys without a value, unnamed, from DPDK 24.11 on. */
 	for (i = 0; i < kvlist->count && ret == 0; i++)
-		ret = parse_one(&kvlist->pairs[i], params, seen);
+		ret = parse_one(&kvlist->pairs[i], args, seen);
 	rte_kvargs_free(kvlist);
 	if (ret < 0)
 		return -EINVAL;
-	if (params->peer[0] != '\0' && params->port != VFN_PORT_WIRE) {
+	if (args->function.peer[0] != '\0' && args->function.port != VFN_PORT_WIRE) {
 		DRV_LOG(ERR, "%s: device argument \"peer\" needs port=wire", name);
 		return -EINVAL;
 	}

@@ -15,6 +15,9 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 
+#include <rte_common.h>
+#include <rte_cycles.h>
+
 #include "vfn_drv.h"
 
 static const char *const state_names[VFN_STATE_MAX] = {
@@ -30,6 +33,7 @@ static const char *const state_names[VFN_STATE_MAX] = {
  *
  *   dev_conf         idle, failed -> configured -> running; -> failed where something is refused
  *   set_vring_state  running stays; before that it is only noted
+ *   set_features     the same; running, the dirty log may begin or end
  *   dev_close,       running -> suspended -> idle; configured, failed -> idle
  *   dev_cleanup
  */
@@ -94,6 +98,8 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
 		return -EINVAL;
 	}
+	/* 0 if the front-end did not say: then it is the address of the ring. */
+	ring->log = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
 	ring->size = vring.size;
 	ring->kickfd = vring.kickfd;
 	ring->callfd = vring.callfd;
@@ -115,18 +121,45 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	return ret;
 }
 
+/* Of a queue that stands still. GET_VRING_BASE, and the next start, answer from here. */
 static void
-queue_stop(struct vfn_dev *dev, uint16_t queue)
+position_save(struct vfn_dev *dev, uint16_t queue)
 {
 	struct vfn_ring ring;
 
-	if (!dev->started[queue])
-		return;
-	vfn_pci_queue_suspend(dev, queue, &ring);
-	/* GET_VRING_BASE, and the next start, answer from here. */
+	vfn_pci_queue_leave(dev, queue, &ring);
 	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
+	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);
 	dev->started[queue] = false;
+}
+
+static void
+queue_stop(struct vfn_dev *dev, uint16_t queue)
+{
+	if (!dev->started[queue])
+		return;
+	vfn_pci_queue_suspend(dev, queue);
+	position_save(dev, queue);
+}
+
+/* Everything stands still on return; a function that does not answer in time is reset. */
+static void
+queues_stop(struct vfn_dev *dev)
+{
+	uint64_t begin = rte_get_timer_cycles();
+	uint16_t q;
+
+	if (vfn_pci_suspend(dev) < 0)
+		DEV_LOG(ERR, dev,
+			"is reset while it runs: what the guest gets to know of the "
+			"queues' positions is not exact");
+	for (q = 0; q < dev->nb_queues; q++)
+		if (dev->started[q])
+			position_save(dev, q);
+	dev->stop_us[0] = (rte_get_timer_cycles() - begin) * 1000000 / rte_get_timer_hz();
+	dev->stop_us[1] = RTE_MAX(dev->stop_us[0], dev->stop_us[1]);
+	DEV_LOG(DEBUG, dev, "stands still after %u us", dev->stop_us[0]);
 }
 
 /* Touching what is mapped behind a file's end would be a bus error. */
@@ -183,7 +216,8 @@ static void
 release(struct vfn_dev *dev)
 {
 	vfn_pci_reset(dev);
-	if (dev->link->ops->dma_unmap(dev->link, 0, 0) < 0)
+	if (dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0) < 0 ||
+		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, 0, 0) < 0)
 		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
 }
 
@@ -243,6 +277,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	for (q = 0; q < dev->nb_queues; q++)
 		if (guest->wanted[q])
 			queue_start(dev, q);
+	vfn_lm_update(dev, features);
 	vfn_pci_driver_ok(dev);
 	move(dev, VFN_RUNNING);
 	DEV_LOG(INFO, dev, "running, features 0x%" PRIx64, features);
@@ -274,7 +309,6 @@ void
 vfn_conf_stop(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest = guest_find(dev, vid);
-	uint16_t q;
 
 	if (guest == NULL)
 		return;
@@ -282,10 +316,10 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 	if (dev->state == VFN_IDLE || dev->guest != guest)
 		return;
 	if (dev->state == VFN_RUNNING) {
-		for (q = 0; q < dev->nb_queues; q++)
-			queue_stop(dev, q);
+		queues_stop(dev);
 		move(dev, VFN_SUSPENDED);
 	}
+	vfn_lm_stop(dev);
 	release(dev);
 	move(dev, VFN_IDLE);
 	DEV_LOG(INFO, dev, "stopped");
@@ -310,6 +344,17 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 			return;
 		}
 	}
+}
+
+/* Before there is memory nothing is to be done: dev_conf asks for the features again. */
+void
+vfn_conf_features(struct vfn_dev *dev, int vid)
+{
+	uint64_t features;
+
+	if (dev->state == VFN_RUNNING && dev->guest->vid == vid &&
+		rte_vhost_get_negotiated_features(vid, &features) == 0)
+		vfn_lm_update(dev, features);
 }
 
 int

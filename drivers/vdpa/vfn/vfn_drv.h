@@ -39,6 +39,19 @@ enum vfn_state {
 	VFN_STATE_MAX,
 };
 
+/* Who logs dirty pages while the guest migrates. */
+enum vfn_lm {
+	VFN_LM_OFF, /* nobody: migration is not offered */
+	VFN_LM_HW,  /* the function */
+};
+
+/* Device arguments. */
+struct vfn_args {
+	struct vfn_function_params function;
+	enum vfn_lm lm;
+	uint32_t drain_ms; /* a function that takes longer to stop is reset */
+};
+
 /* Where the structures of a function were found. */
 struct vfn_place {
 	uint8_t region;
@@ -48,6 +61,7 @@ struct vfn_place {
 
 struct vfn_ring {
 	uint64_t desc, driver, device; /* bus addresses */
+	uint64_t log;		       /* what the dirty log calls the device area */
 	uint16_t size;
 	uint16_t avail, used; /* position, packed with wrap counters in bit 15 */
 	int kickfd, callfd;
@@ -61,9 +75,23 @@ struct vfn_guest {
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 };
 
+/* The dirty log of the guest that migrates, see vfn_lm.c. */
+struct vfn_log {
+	bool wanted;   /* LOG_ALL is negotiated */
+	bool missed;   /* for some of that time nothing was logged */
+	uint64_t base; /* where librte_vhost has it */
+	uint8_t *map;  /* our own mapping of it, NULL: not logging */
+	size_t map_len;
+	size_t offset; /* of the log in map */
+	uint64_t len;
+	uint32_t starts, refusals; /* counters */
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	char name[VFN_NAME_SIZE];
+	enum vfn_lm lm;
+	uint32_t drain_ms;
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
@@ -78,11 +106,13 @@ struct vfn_dev {
 	TAILQ_HEAD(, vfn_guest) guests;
 	struct vfn_guest *guest;      /* whose device it is unless idle */
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
+	struct vfn_log log;
+	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
 };
 
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
-int vfn_args_parse(const char *name, const char *args, struct vfn_function_params *params);
+int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
 
 /* vfn_pci.c: the virtio driver of the function, over any link. */
 int vfn_pci_init(struct vfn_dev *dev);
@@ -90,14 +120,24 @@ int vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features);
 int vfn_pci_driver_ok(struct vfn_dev *dev);
 void vfn_pci_reset(struct vfn_dev *dev);
 int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
-void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
+int vfn_pci_suspend(struct vfn_dev *dev);
+void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+uint32_t vfn_pci_capabilities(struct vfn_dev *dev);
+int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
+void vfn_pci_log_stop(struct vfn_dev *dev);
 int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
 int vfn_conf_start(struct vfn_dev *dev, int vid);
 void vfn_conf_stop(struct vfn_dev *dev, int vid);
 void vfn_conf_forget(struct vfn_dev *dev, int vid);
+void vfn_conf_features(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+
+/* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
+void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
+void vfn_lm_stop(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */
 int vfn_stats_names(

@@ -23,7 +23,7 @@
 #define PCI_CAP_POINTER	    0x34
 #define PCI_CAP_ID_VENDOR   0x09
 
-/* A function that does not answer within this time is broken. */
+/* A function that does not answer a reset within this time is broken. */
 #define TIMEOUT_MS 5000
 
 static int
@@ -63,19 +63,21 @@ reg_write(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, s
 }
 
 /* Wait for a register that the function changes when it is done. */
-static void
+static int
 reg_wait(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, size_t size,
-	uint32_t v, const char *what)
+	uint32_t v, const char *what, uint32_t ms)
 {
-	uint64_t end = rte_get_timer_cycles() + rte_get_timer_hz() / 1000 * TIMEOUT_MS;
+	uint64_t end = rte_get_timer_cycles() + rte_get_timer_hz() / 1000 * ms;
 
 	while (reg_read(dev, place, offset, size) != v) {
 		if (rte_get_timer_cycles() > end) {
-			DEV_LOG(ERR, dev, "the function does not answer: %s stays", what);
-			return;
+			DEV_LOG(ERR, dev, "the function does not answer for %u ms: %s stays", ms,
+				what);
+			return -ETIMEDOUT;
 		}
 		usleep(10);
 	}
+	return 0;
 }
 
 /* Place, offset and width of a field. */
@@ -87,10 +89,11 @@ reg_wait(struct vfn_dev *dev, const struct vfn_place *place, uint32_t offset, si
 		sizeof(((struct vfn_vendor_cfg *)NULL)->field)
 #define COMMON_READ(dev, field)		reg_read(dev, COMMON(dev, field))
 #define COMMON_WRITE(dev, field, value) reg_write(dev, COMMON(dev, field), value)
-#define COMMON_WAIT(dev, field, value)	reg_wait(dev, COMMON(dev, field), value, #field)
+#define COMMON_WAIT(dev, field, value)	reg_wait(dev, COMMON(dev, field), value, #field, TIMEOUT_MS)
 #define VENDOR_READ(dev, field)		reg_read(dev, VENDOR(dev, field))
 #define VENDOR_WRITE(dev, field, value) reg_write(dev, VENDOR(dev, field), value)
-#define VENDOR_WAIT(dev, field, value)	reg_wait(dev, VENDOR(dev, field), value, #field)
+#define VENDOR_WAIT(dev, field, value) \
+	reg_wait(dev, VENDOR(dev, field), value, #field, (dev)->drain_ms)
 
 static int
 config_read(struct vfn_dev *dev, uint8_t offset, void *buf, size_t len)
@@ -240,6 +243,8 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 	COMMON_WRITE(dev, queue_device_hi, ring->device >> 32);
 	VENDOR_WRITE(dev, queue_avail, ring->avail);
 	VENDOR_WRITE(dev, queue_used, ring->used);
+	VENDOR_WRITE(dev, queue_log_lo, (uint32_t)ring->log);
+	VENDOR_WRITE(dev, queue_log_hi, ring->log >> 32);
 	COMMON_WRITE(dev, queue_enable, 1);
 	if (COMMON_READ(dev, queue_enable) != 1) {
 		DEV_LOG(ERR, dev, "queue %u was refused by the function, reason %u; it stays off",
@@ -250,19 +255,60 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 }
 
 /*
- * Nothing of the queue is touched any more on return, its position is in ring, the eventfds are
- * given back. It stays enabled: who sends to it waits instead of dropping.
+ * Nothing of the queue is touched any more on return. It stays enabled: who sends to it waits
+ * instead of dropping.
  */
 void
-vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue)
 {
 	COMMON_WRITE(dev, queue_select, queue);
 	VENDOR_WRITE(dev, queue_suspend, 1);
 	VENDOR_WAIT(dev, queue_suspend, 1);
+}
+
+/* The same for every queue at once; -ETIMEDOUT if the function goes on. */
+int
+vfn_pci_suspend(struct vfn_dev *dev)
+{
+	VENDOR_WRITE(dev, suspend, 1);
+	return VENDOR_WAIT(dev, suspend, 1);
+}
+
+/* Where a suspended queue stands. Its eventfds are given back. */
+void
+vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+{
+	COMMON_WRITE(dev, queue_select, queue);
 	ring->avail = VENDOR_READ(dev, queue_avail);
 	ring->used = VENDOR_READ(dev, queue_used);
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
+}
+
+uint32_t
+vfn_pci_capabilities(struct vfn_dev *dev)
+{
+	return VENDOR_READ(dev, capabilities);
+}
+
+/* -EINVAL if the function refuses such a log. */
+int
+vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len)
+{
+	VENDOR_WRITE(dev, log_lo, (uint32_t)addr);
+	VENDOR_WRITE(dev, log_hi, addr >> 32);
+	VENDOR_WRITE(dev, log_len_lo, (uint32_t)len);
+	VENDOR_WRITE(dev, log_len_hi, len >> 32);
+	VENDOR_WRITE(dev, log_control, 1);
+	return VENDOR_READ(dev, log_control) == 1 ? 0 : -EINVAL;
+}
+
+/* Nothing is written to the log any more on return. */
+void
+vfn_pci_log_stop(struct vfn_dev *dev)
+{
+	VENDOR_WRITE(dev, log_control, 0);
+	VENDOR_WAIT(dev, log_control, 0);
 }
 
 int

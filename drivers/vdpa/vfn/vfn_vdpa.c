@@ -68,6 +68,8 @@ vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 	if (dev == NULL)
 		return -ENODEV;
 	*features = (dev->features & ~hidden) | UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES;
+	if (dev->lm != VFN_LM_OFF)
+		*features |= UINT64_C(1) << VHOST_F_LOG_ALL;
 	return 0;
 }
 
@@ -76,6 +78,8 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 {
 	RTE_SET_USED(vdpa);
 	*features = UINT64_C(1) << VHOST_USER_PROTOCOL_F_MQ |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_LOG_SHMFD |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_RARP |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
@@ -137,14 +141,17 @@ vfn_set_vring_state(int vid, int vring, int state)
 	return ret;
 }
 
-/*
- * The first call comes before there is memory; features are taken over by dev_conf. A later
- * change is about LOG_ALL, which is not offered.
- */
 static int
 vfn_set_features(int vid)
 {
-	return dev_by_vid(vid) != NULL ? 0 : -ENODEV;
+	struct vfn_dev *dev = dev_by_vid(vid);
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	vfn_conf_features(dev, vid);
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
 }
 
 /* The size is the front-end's, unchecked; the buffer is the message's (vhost-user protocol). */
@@ -188,23 +195,24 @@ static struct rte_vdpa_dev_ops vfn_ops = {
 static int
 vfn_probe(struct rte_vdev_device *vdev)
 {
-	struct vfn_function_params params;
+	struct vfn_args args;
 	struct vfn_dev *dev;
 	int ret;
 
 	ret = vfn_sdk_check(vdev);
 	if (ret == 0)
-		ret = vfn_args_parse(
-			rte_vdev_device_name(vdev), rte_vdev_device_args(vdev), &params);
+		ret = vfn_args_parse(rte_vdev_device_name(vdev), rte_vdev_device_args(vdev), &args);
 	if (ret < 0)
 		return ret;
 	dev = calloc(1, sizeof(*dev));
 	if (dev == NULL)
 		return -ENOMEM;
-	memcpy(dev->name, params.name, sizeof(dev->name));
+	memcpy(dev->name, args.function.name, sizeof(dev->name));
+	dev->lm = args.lm;
+	dev->drain_ms = args.drain_ms;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	ret = vfn_link_local_open(&params, &dev->link);
+	ret = vfn_link_local_open(&args.function, &dev->link);
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
 		goto free_dev;
@@ -275,4 +283,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "port=<loopback|wire> "
 					    "peer=<name> "
 					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
-					    "idle=<busy|sleep>");
+					    "idle=<busy|sleep> "
+					    "lm=<hw|off> "
+					    "drain-ms=<1-60000> "
+					    "fault=<no-log|no-used-log|no-suspend>");

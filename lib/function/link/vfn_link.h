@@ -19,8 +19,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** Address spaces of a function. */
+enum vfn_dma_space {
+	VFN_DMA_GUEST, /**< Descriptors and rings. */
+	VFN_DMA_OWN,   /**< What only registers name: dirty log, in-flight regions. */
+};
+
 /** Memory that the function may reach. */
 struct vfn_dma_map {
+	enum vfn_dma_space space;
 	uint64_t iova;	 /**< Bus address. */
 	uint64_t len;	 /**< Bytes, at least 1; the last one is at most at 2^64 - 1. */
 	void *host;	 /**< Mapping in this process, for links inside it. */
@@ -43,7 +50,8 @@ struct vfn_link_ops {
 	/** Let the function reach memory. -EEXIST if the range overlaps a mapped one. */
 	int (*dma_map)(struct vfn_link *link, const struct vfn_dma_map *map);
 	/** Take back all maps inside the range; 0, 0: all. -EINVAL if it would cut one in two. */
-	int (*dma_unmap)(struct vfn_link *link, uint64_t iova, uint64_t len);
+	int (*dma_unmap)(
+		struct vfn_link *link, enum vfn_dma_space space, uint64_t iova, uint64_t len);
 	/** Eventfd that an MSI-X vector signals, -1 for none. The link keeps a duplicate. */
 	int (*set_irq)(struct vfn_link *link, unsigned int vector, int fd);
 	/** Eventfd that stands for a queue's doorbell, -1 for none. Duplicated too. */
@@ -54,6 +62,13 @@ struct vfn_link_ops {
 
 struct vfn_link {
 	const struct vfn_link_ops *ops;
+};
+
+/** Faults that a function commits on demand, for tests. */
+enum vfn_fault {
+	VFN_FAULT_NO_LOG = 1 << 0,	/**< Says that it logs, and does not. */
+	VFN_FAULT_NO_USED_LOG = 1 << 1, /**< Logs buffers, but not what it writes to rings. */
+	VFN_FAULT_NO_SUSPEND = 1 << 2,	/**< Never answers that it is suspended. */
 };
 
 /** What a function's network side is wired to. */
@@ -73,6 +88,7 @@ struct vfn_function_params {
 	uint16_t mtu; /**< 68 to 65535, or 0: not offered. */
 	enum vfn_port_kind port;
 	char peer[VFN_NAME_SIZE]; /**< Wire: name of the other end, or "" if that one names us. */
+	unsigned int faults;	  /**< enum vfn_fault. */
 	bool sleep;		  /**< Pollers sleep when quiet, else they busy-poll. */
 	unsigned int nb_cpus;	  /**< Entries of cpu; 0: service cores, else any CPU. */
 	unsigned int cpu[VFN_MAX_POLLERS]; /**< A poller thread is pinned to each. */

@@ -81,7 +81,10 @@ _Static_assert(sizeof(struct vfn_common_cfg) == 60, "layout of virtio 1.3, 4.1.4
 _Static_assert(offsetof(struct vfn_common_cfg, queue_desc_lo) == VIRTIO_PCI_COMMON_Q_DESCLO,
 	"layout of virtio 1.3, 4.1.4.3");
 
-#define VFN_VENDOR_VERSION 1
+#define VFN_VENDOR_VERSION 2
+
+/** Bits of vfn_vendor_cfg.capabilities. */
+#define VFN_CAP_LOG (1u << 0) /**< The function logs the pages that it writes. */
 
 /** Structure behind the vendor capability. The queue is the one in common queue_select. */
 struct vfn_vendor_cfg {
@@ -100,7 +103,24 @@ struct vfn_vendor_cfg {
 	 * RW: queue pairs that may receive, as in VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; 1 after reset.
 	 */
 	uint16_t curr_pairs;
-	uint16_t reserved;
+	uint16_t suspend;      /**< RW: write 1 to suspend every queue; reads 1 once they are. */
+	uint32_t capabilities; /**< RO: VFN_CAP_*. */
+	/**
+	 * RW: dirty log, a bit per page of 4 KiB by bus address (vhost-user, "Migration"): where it
+	 * is in VFN_DMA_OWN, and its bytes. Fixed while log_control is 1.
+	 */
+	uint32_t log_lo;
+	uint32_t log_hi;
+	uint32_t log_len_lo;
+	uint32_t log_len_hi;
+	/**
+	 * RW: 1 logs what is written from now on, 0 ends that. Stays 0 if the log does not reach to
+	 * the end of what can be written.
+	 */
+	uint32_t log_control;
+	/** RW: what the log calls the selected queue's device area; split rings only. */
+	uint32_t queue_log_lo;
+	uint32_t queue_log_hi;
 };
 
 /** Vendor capability in configuration space (4.1.4.8: cfg_type, vendor_id, then our own). */
