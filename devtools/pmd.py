@@ -9,10 +9,12 @@ that dies with its parent, has an EAL file prefix of its own, and is stopped by 
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -330,6 +332,16 @@ class Backend(Device):
         """{queue: {name: value}} of a device, given by name or by number."""
         name = self.names[dev] if isinstance(dev, int) else dev
         return parse_stats(self.cmd(f"stats {name} all"))
+
+    def telemetry(self, command):
+        """What telemetry answers to a command: the value, or None if it is refused."""
+        path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(10 * SLOW)
+            sock.connect(path)
+            sock.recv(1024)     # what it is
+            sock.send(command.encode())
+            return next(iter(json.loads(sock.recv(1 << 16)).values()))
 
     def stop(self, timeout=10):
         """SIGTERM: exit code 0, and the sockets it made are gone."""

@@ -19,6 +19,7 @@
 #include <rte_cycles.h>
 
 #include "vfn_drv.h"
+#include "vfn_trace.h"
 
 static const char *const state_names[VFN_STATE_MAX] = {
 	[VFN_IDLE] = "idle",
@@ -45,6 +46,12 @@ static const bool legal[VFN_STATE_MAX][VFN_STATE_MAX] = {
 	[VFN_FAILED] = {[VFN_CONFIGURED] = true, [VFN_FAILED] = true, [VFN_IDLE] = true},
 };
 
+const char *
+vfn_state_name(enum vfn_state state)
+{
+	return state_names[state];
+}
+
 static int
 move(struct vfn_dev *dev, enum vfn_state to)
 {
@@ -54,6 +61,7 @@ move(struct vfn_dev *dev, enum vfn_state to)
 		return -EBUSY;
 	}
 	DEV_LOG(DEBUG, dev, "%s -> %s", state_names[dev->state], state_names[to]);
+	vfn_trace_state(dev->name, state_names[dev->state], state_names[to]);
 	dev->state = to;
 	return 0;
 }
@@ -118,6 +126,10 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (ret == 0)
 		ret = vfn_pci_queue_start(dev, queue, &ring);
 	dev->started[queue] = ret == 0;
+	if (ret == 0) {
+		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);
+		vfn_trace_queue(dev->name, queue, true, ring.avail, ring.used);
+	}
 	return ret;
 }
 
@@ -131,6 +143,7 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
 	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);
+	vfn_trace_queue(dev->name, queue, false, ring.avail, ring.used);
 	dev->started[queue] = false;
 }
 
@@ -158,6 +171,7 @@ queues_stop(struct vfn_dev *dev)
 		if (dev->started[q])
 			position_save(dev, q);
 	dev->stop_us[0] = (rte_get_timer_cycles() - begin) * 1000000 / rte_get_timer_hz();
+	dev->stops++;
 	dev->stop_us[1] = RTE_MAX(dev->stop_us[0], dev->stop_us[1]);
 	DEV_LOG(DEBUG, dev, "stands still after %u us", dev->stop_us[0]);
 }

@@ -17,6 +17,8 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
+#include <linux/virtio_net.h>
+
 #include <rte_log.h>
 
 #include <vfn_link.h>
@@ -107,9 +109,22 @@ struct vfn_dev {
 	struct vfn_guest *guest;      /* whose device it is unless idle */
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
 	struct vfn_log log;
+	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
 };
+
+/* A queue's registers. */
+struct vfn_queue_info {
+	struct vfn_ring ring; /* without log and eventfds */
+	bool enabled, suspended;
+	uint16_t error;
+};
+
+/* Every device; the lock also protects them from removal. */
+TAILQ_HEAD(vfn_dev_list, vfn_dev);
+extern struct vfn_dev_list vfn_devs;
+extern pthread_mutex_t vfn_devs_lock;
 
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
 int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
@@ -124,11 +139,15 @@ void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
 int vfn_pci_suspend(struct vfn_dev *dev);
 void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
 uint32_t vfn_pci_capabilities(struct vfn_dev *dev);
+uint64_t vfn_pci_negotiated(struct vfn_dev *dev);
+void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info);
+int vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config);
 int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
 void vfn_pci_log_stop(struct vfn_dev *dev);
 int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
+const char *vfn_state_name(enum vfn_state state);
 int vfn_conf_start(struct vfn_dev *dev, int vid);
 void vfn_conf_stop(struct vfn_dev *dev, int vid);
 void vfn_conf_forget(struct vfn_dev *dev, int vid);
@@ -139,7 +158,10 @@ int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
 void vfn_lm_stop(struct vfn_dev *dev);
 
+const char *vfn_lm_name(enum vfn_lm lm);
+
 /* vfn_stats.c: operations. */
+extern const char *const vfn_stat_names[VFN_STAT_MAX];
 int vfn_stats_names(
 	struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size);
 int vfn_stats_get(
@@ -148,5 +170,6 @@ int vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue);
 
 /* vfn_vdpa.c */
 struct vfn_dev *vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa);
+struct vfn_dev *vfn_dev_lock_by_name(const char *name);
 
 #endif /* VFN_DRV_H */

@@ -18,11 +18,23 @@
 #include <rte_vhost.h>
 
 #include "vfn_drv.h"
+#include "vfn_trace.h"
 
 #define PAGE_SHIFT 12 /* of the log */
 
 /* Bus address of the log, in VFN_DMA_OWN. */
 #define LOG_IOVA 0
+
+static const char *const lm_names[] = {
+	[VFN_LM_OFF] = "off",
+	[VFN_LM_HW] = "hw",
+};
+
+const char *
+vfn_lm_name(enum vfn_lm lm)
+{
+	return lm_names[lm];
+}
 
 /*
  * Map what librte_vhost has mapped a second time: a front-end may replace the log at any time,
@@ -124,8 +136,10 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 	int ret;
 
 	if (!wanted) {
-		if (log->wanted)
+		if (log->wanted) {
 			DEV_LOG(INFO, dev, "dirty log off");
+			vfn_trace_lm(dev->name, "off");
+		}
 		log_detach(dev);
 		log->wanted = log->missed = false;
 		return;
@@ -141,6 +155,7 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 	if (ret < 0) {
 		log->missed = true;
 		log->refusals++;
+		vfn_trace_lm(dev->name, "refused");
 		DEV_LOG(ERR, dev, "dirty log: %s",
 			ret == -ENOENT	       ? "the front-end wants it before it has given one" :
 				ret == -EINVAL ? "the function refuses it, it is too short" :
@@ -148,6 +163,7 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 		return;
 	}
 	log->starts++;
+	vfn_trace_lm(dev->name, "on");
 	DEV_LOG(INFO, dev, "dirty log on, %" PRIu64 " bytes", len);
 	if (log->missed)
 		log_everything(dev);

@@ -291,6 +291,44 @@ vfn_pci_capabilities(struct vfn_dev *dev)
 	return VENDOR_READ(dev, capabilities);
 }
 
+/* The features that were negotiated last. */
+uint64_t
+vfn_pci_negotiated(struct vfn_dev *dev)
+{
+	uint64_t features;
+
+	COMMON_WRITE(dev, driver_feature_select, 0);
+	features = COMMON_READ(dev, driver_feature);
+	COMMON_WRITE(dev, driver_feature_select, 1);
+	return features | (uint64_t)COMMON_READ(dev, driver_feature) << 32;
+}
+
+#define COMMON_READ64(dev, field) \
+	((uint64_t)COMMON_READ(dev, field##_hi) << 32 | COMMON_READ(dev, field##_lo))
+
+void
+vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	*info = (struct vfn_queue_info){
+		.ring.desc = COMMON_READ64(dev, queue_desc),
+		.ring.driver = COMMON_READ64(dev, queue_driver),
+		.ring.device = COMMON_READ64(dev, queue_device),
+		.ring.size = COMMON_READ(dev, queue_size),
+		.ring.avail = VENDOR_READ(dev, queue_avail),
+		.ring.used = VENDOR_READ(dev, queue_used),
+		.enabled = COMMON_READ(dev, queue_enable),
+		.suspended = VENDOR_READ(dev, queue_suspend),
+		.error = VENDOR_READ(dev, queue_error),
+	};
+}
+
+int
+vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config)
+{
+	return place_read(dev, &dev->device, 0, config, sizeof(*config));
+}
+
 /* -EINVAL if the function refuses such a log. */
 int
 vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len)

@@ -15,7 +15,7 @@
 
 #include "vfn_drv.h"
 
-static const char *const stat_names[VFN_STAT_MAX] = {
+const char *const vfn_stat_names[VFN_STAT_MAX] = {
 #define X(symbol, name) [VFN_STAT_##symbol] = name,
 	VFN_STATS(X)
 #undef X
@@ -29,7 +29,7 @@ vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, 
 	RTE_SET_USED(vdpa);
 	if (names != NULL)
 		for (i = 0; i < RTE_MIN(size, (unsigned int)VFN_STAT_MAX); i++)
-			rte_strscpy(names[i].name, stat_names[i], sizeof(names[i].name));
+			rte_strscpy(names[i].name, vfn_stat_names[i], sizeof(names[i].name));
 	return VFN_STAT_MAX;
 }
 

@@ -19,19 +19,35 @@
 
 RTE_LOG_REGISTER(vfn_drv_logtype, pmd.vdpa.vfn.driver, NOTICE);
 
-static TAILQ_HEAD(, vfn_dev) devs = TAILQ_HEAD_INITIALIZER(devs);
-static pthread_mutex_t devs_lock = PTHREAD_MUTEX_INITIALIZER;
+struct vfn_dev_list vfn_devs = TAILQ_HEAD_INITIALIZER(vfn_devs);
+pthread_mutex_t vfn_devs_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct vfn_dev *
 vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa)
 {
 	struct vfn_dev *dev;
 
-	pthread_mutex_lock(&devs_lock);
-	TAILQ_FOREACH(dev, &devs, next)
+	pthread_mutex_lock(&vfn_devs_lock);
+	TAILQ_FOREACH(dev, &vfn_devs, next)
 		if (dev->vdpa == vdpa)
 			break;
-	pthread_mutex_unlock(&devs_lock);
+	pthread_mutex_unlock(&vfn_devs_lock);
+	return dev;
+}
+
+/* The device with its lock held, which keeps it from being removed; NULL if there is none. */
+struct vfn_dev *
+vfn_dev_lock_by_name(const char *name)
+{
+	struct vfn_dev *dev;
+
+	pthread_mutex_lock(&vfn_devs_lock);
+	TAILQ_FOREACH(dev, &vfn_devs, next)
+		if (strcmp(dev->name, name) == 0)
+			break;
+	if (dev != NULL)
+		pthread_mutex_lock(&dev->lock);
+	pthread_mutex_unlock(&vfn_devs_lock);
 	return dev;
 }
 
@@ -221,9 +237,9 @@ vfn_probe(struct rte_vdev_device *vdev)
 	if (ret < 0)
 		goto close_link;
 	/* librte_vhost asks for the features as soon as the device is registered. */
-	pthread_mutex_lock(&devs_lock);
-	TAILQ_INSERT_TAIL(&devs, dev, next);
-	pthread_mutex_unlock(&devs_lock);
+	pthread_mutex_lock(&vfn_devs_lock);
+	TAILQ_INSERT_TAIL(&vfn_devs, dev, next);
+	pthread_mutex_unlock(&vfn_devs_lock);
 	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
 	if (dev->vdpa == NULL) {
 		DEV_LOG(ERR, dev, "cannot register as vDPA device");
@@ -233,9 +249,9 @@ vfn_probe(struct rte_vdev_device *vdev)
 	return 0;
 
 unlist:
-	pthread_mutex_lock(&devs_lock);
-	TAILQ_REMOVE(&devs, dev, next);
-	pthread_mutex_unlock(&devs_lock);
+	pthread_mutex_lock(&vfn_devs_lock);
+	TAILQ_REMOVE(&vfn_devs, dev, next);
+	pthread_mutex_unlock(&vfn_devs_lock);
 close_link:
 	dev->link->ops->close(dev->link);
 free_dev:
@@ -261,9 +277,12 @@ vfn_remove(struct rte_vdev_device *vdev)
 		return -EBUSY;
 	}
 	rte_vdpa_unregister_device(vdpa);
-	pthread_mutex_lock(&devs_lock);
-	TAILQ_REMOVE(&devs, dev, next);
-	pthread_mutex_unlock(&devs_lock);
+	pthread_mutex_lock(&vfn_devs_lock);
+	TAILQ_REMOVE(&vfn_devs, dev, next);
+	pthread_mutex_unlock(&vfn_devs_lock);
+	/* Whoever found it in the list before has the lock. */
+	pthread_mutex_lock(&dev->lock);
+	pthread_mutex_unlock(&dev->lock);
 	dev->link->ops->close(dev->link);
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the driver says of itself: telemetry, the log at DEBUG, tracepoints."""
+
+import glob
+import os
+import re
+import subprocess
+
+import pytest
+from harness import Backend, runtime_dirs, wait_until
+from net_device import open_frontend
+from frontend import FORMATS, frames
+
+
+@pytest.fixture
+def backend(workdir):
+    backend = Backend(["vdpa_vfn0,queues=2,mtu=3000,mac=02:00:00:00:00:07", "vdpa_vfn1"],
+                      directory=workdir, eal=["--log-level=pmd.vdpa.vfn.*:debug",
+                                              "--trace=pmd.vdpa.vfn.*", f"--trace-dir={workdir}"])
+    yield backend
+    backend.close()
+
+
+@FORMATS
+def test_telemetry_follows_the_device(backend, packed):
+    tell = backend.telemetry
+    assert tell("/vfn/list") == ["vdpa_vfn0", "vdpa_vfn1"]
+    info = tell("/vfn/info,vdpa_vfn0")
+    assert (info["state"], info["vid"], info["queues_running"]) == ("idle", -1, 0)
+    assert (info["queue_pairs"], info["mtu"], info["mac"]) == (2, 3000, "02:00:00:00:00:07")
+    with open_frontend(backend.sockets[0], packed=packed) as fe:
+        fe.check(frames("telemetry", 100))
+        info = tell("/vfn/info,vdpa_vfn0")
+        assert (info["state"], info["queues_running"], info["link"]) == ("running", 2, "up")
+        assert int(info["negotiated"], 16) >> 34 & 1 == packed
+        queue = tell("/vfn/queue,vdpa_vfn0,1")
+        assert (queue["started"], queue["size"], queue["packets"]) == (1, 64, 100)
+        assert int(queue["desc"], 16) == fe.tx().desc
+        assert queue["avail"] == queue["used"] == fe.tx().position()
+        assert tell("/vfn/lm,vdpa_vfn0") == {
+            "mode": "hw", "state": "off", "log_bytes": 0, "starts": 0, "refusals": 0}
+        assert tell("/vfn/info,vdpa_vfn1")["state"] == "idle"
+        fe.stop()
+        info = tell("/vfn/info,vdpa_vfn0")
+        assert (info["state"], info["stops"]) == ("idle", 1)
+        assert info["stop_us_max"] >= info["stop_us_last"] > 0
+
+
+@pytest.mark.parametrize("command", ["/vfn/info", "/vfn/info,", "/vfn/info,vdpa_vfn7",
+                                     "/vfn/queue,vdpa_vfn0", "/vfn/queue,vdpa_vfn0,",
+                                     "/vfn/queue,vdpa_vfn0,5", "/vfn/queue,vdpa_vfn0,-1",
+                                     "/vfn/queue,vdpa_vfn0,1x", f"/vfn/lm,{'x' * 500}"])
+def test_telemetry_refuses(backend, command):
+    assert backend.telemetry(command) is None
+    assert "telemetry: " in backend.log()
+
+
+def test_stock_client(backend):
+    prefix = backend.process.prefix
+    assert os.path.isdir(runtime_dirs(prefix)[0])
+    answer = subprocess.run(["dpdk-telemetry.py", "-f", prefix], input="/vfn/list\nquit\n",
+                            capture_output=True, text=True, timeout=30, check=True).stdout
+    assert re.search(r'"/vfn/list":\s*\[\s*"vdpa_vfn0",\s*"vdpa_vfn1"\s*\]', answer), answer
+
+
+def test_every_change_of_state_is_in_log_and_trace(backend, workdir):
+    with open_frontend(backend.sockets[0]) as fe:
+        fe.check(frames("states", 50))
+        position = fe.stop()[1]
+    moves = ["idle -> configured", "configured -> running", "running -> suspended",
+             "suspended -> idle"]
+    assert wait_until(lambda: f"vdpa_vfn0: {moves[-1]}" in backend.log())
+    assert re.findall(r"vdpa_vfn0: (\w+ -> \w+)", backend.log()) == moves
+    assert "vdpa_vfn0: queue 1 started at 0x0" in backend.log()
+    assert f"vdpa_vfn0: queue 1 stopped at {position:#x}" in backend.log()
+    backend.stop()      # the trace is written at the end
+    with open(glob.glob(f"{workdir}/*/metadata")[0], encoding="ascii") as metadata:
+        events = re.findall(r'name = "(pmd\.vdpa\.vfn\.\w+)"', metadata.read())
+    assert set(events) == {"pmd.vdpa.vfn.state", "pmd.vdpa.vfn.queue", "pmd.vdpa.vfn.lm"}
+    recorded = b""
+    for path in glob.glob(f"{workdir}/*/channel0_*"):
+        with open(path, "rb") as channel:
+            recorded += channel.read()
+    texts = re.findall(rb"vdpa_vfn0\0+([a-z]{4,})\0+([a-z]{4,})\0", recorded)
+    assert [b" -> ".join(pair).decode() for pair in texts] == moves
