@@ -159,6 +159,7 @@ guest_new(const struct guest_conf *conf)
 		.mtu = conf->mtu,
 		.port = conf->port,
 		.sleep = conf->sleep,
+		.faults = conf->faults,
 		.nb_cpus = conf->nb_cpus,
 	};
 	struct guest *g = calloc(1, sizeof(*g));
@@ -398,6 +399,8 @@ queue_enable(struct guest *g, unsigned int queue)
 	CSET(g, queue_driver_hi, cfg->driver >> 32);
 	CSET(g, queue_device_lo, (uint32_t)cfg->device);
 	CSET(g, queue_device_hi, cfg->device >> 32);
+	VSET(g, queue_log_lo, (uint32_t)cfg->device);
+	VSET(g, queue_log_hi, cfg->device >> 32);
 	CSET(g, queue_msix_vector, queue + 1);
 	CSET(g, queue_enable, 1);
 	return CGET(g, queue_enable) == 1;

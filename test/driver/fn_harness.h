@@ -65,6 +65,7 @@ struct guest_conf {
 	uint64_t features;     /* that the driver takes beside VERSION_1 and RING_RESET */
 	uint32_t size;	       /* of every ring: 256 */
 	uint32_t buf_len;      /* room of every chain: 2048 */
+	unsigned int faults;   /* enum vfn_fault */
 	bool kick_by_write;    /* doorbell registers instead of eventfds */
 	uint16_t used_pairs;   /* set up, all unless given */
 	struct vfn_link *link; /* somebody else's function, that is reset in the end */
