@@ -444,15 +444,16 @@ class Testpmd(PromptProcess):
 
 
 class Loop(Testpmd):
-    """A front-end that sends back what it receives on its one virtio-user port: with a device
-    that does the same, what `start_traffic` sends circulates until `stop_forwarding`."""
+    """A front-end that sends back what it receives on its one virtio-user port, queue pair by
+    queue pair: with a device that does the same, what `start_traffic` sends circulates until
+    `stop_forwarding`."""
 
     in_flight = 256
 
-    def __init__(self, socket, packed=False, size=64, options="", **more):
-        virtio = (f"net_virtio_user0,path={socket},queues=1,queue_size=1024,"
+    def __init__(self, path, packed=False, size=64, options="", pairs=1, **more):
+        virtio = (f"net_virtio_user0,path={path},queues={pairs},queue_size=1024,"
                   f"packed_vq={int(packed)}{options}")
-        args = ["--port-topology=loop", "--burst=32"]
+        args = ["--port-topology=loop", "--burst=32", f"--rxq={pairs}", f"--txq={pairs}"]
         if size > 2048:
             # a frame fits one buffer, headroom included; testpmd wants to know before --txpkts
             args += [f"--mbuf-size={size + 256}", "--total-num-mbufs=8000"]

@@ -301,6 +301,7 @@ struct vringh {
 	bool indirect;
 	bool in_order;
 	bool reads_only;
+	bool fenced; /* since something was completed */
 	union {
 		struct {
 			uint8_t broken;	  /* enum vringh_error, sticky */

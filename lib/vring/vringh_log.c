@@ -127,6 +127,7 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 	unsigned int i;
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	vr->fenced = true;
 	if (!vr->packed)
 		log_bytes(&vr->log, vr->log.device + offsetof(struct vring_used, idx),
 			sizeof(uint16_t), &page);
@@ -161,7 +162,7 @@ vringh_set_log(struct vringh *vr, const struct vringh_log *log)
 {
 	uint32_t i;
 
-	vr->logs = false;
+	vr->logs = vr->fenced = false;
 	if (log == NULL)
 		return 0;
 	if (!fits(log, log->device, area_size(vr, AREA_DEVICE)) ||

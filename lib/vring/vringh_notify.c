@@ -63,9 +63,11 @@ vringh_need_notify(struct vringh *vr)
 	vr->unnotified = 0;
 	/*
 	 * Used entries before the event field: pairs with the driver's barrier between writing
-	 * the field and looking at the ring once more.
+	 * the field and looking at the ring once more. To log them needs the same barrier.
 	 */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!vr->fenced)
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	vr->fenced = false;
 	return vr->packed ? need_notify_packed(vr, count) : need_notify_split(vr, count);
 }
 
