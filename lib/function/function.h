@@ -91,6 +91,7 @@ struct vfn_function {
 	uint8_t config_generation;
 	uint8_t pci_config[VFN_PCI_CONFIG_SIZE];
 	uint8_t msix_table[VFN_MAX_VECTORS * 16];
+	int bar2_fd; /* memfd, -1: nobody asked for it since the last reset */
 	struct virtio_net_config config;
 
 	/* Interrupts: the link's duplicate of each vector's eventfd. */
@@ -163,6 +164,12 @@ int vfn_regs_write(
 	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len);
 void vfn_function_reset(struct vfn_function *fn);
 void vfn_config_set_link(struct vfn_function *fn, bool up);
+
+/* bar2.c: the doorbells as a file. */
+int vfn_bar2_fd(struct vfn_function *fn);
+void vfn_bar2_close(struct vfn_function *fn);
+void vfn_bar2_read(const struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
+void vfn_bar2_store(const struct vfn_function *fn, uint64_t offset, const void *buf, size_t len);
 
 /* dma.c: the map table. */
 int vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map);

@@ -88,6 +88,18 @@ local_set_doorbell(struct vfn_link *link, unsigned int queue, int fd)
 	return ret;
 }
 
+static int
+local_get_region_fd(struct vfn_link *link, unsigned int region, int *fd, uint64_t *size)
+{
+	if (region != VFN_REGION_BAR2)
+		return -ENOTSUP;
+	pthread_mutex_lock(&vfn_control_lock);
+	*fd = vfn_bar2_fd(function(link));
+	pthread_mutex_unlock(&vfn_control_lock);
+	*size = VFN_BAR2_SIZE;
+	return *fd < 0 ? *fd : 0;
+}
+
 static void
 local_close(struct vfn_link *link)
 {
@@ -110,6 +122,7 @@ static const struct vfn_link_ops local_ops = {
 	.dma_unmap = local_dma_unmap,
 	.set_irq = local_set_irq,
 	.set_doorbell = local_set_doorbell,
+	.get_region_fd = local_get_region_fd,
 	.close = local_close,
 };
 

@@ -117,6 +117,7 @@ vfn_function_reset(struct vfn_function *fn)
 	fn->queue_select = 0;
 	fn->curr_pairs = 1;
 	fn->isr = 0;
+	vfn_bar2_close(fn);
 	vfn_log_control(fn, false);
 	fn->log_addr = fn->log_len = 0;
 	memset(fn->rx_mode, 0, sizeof(fn->rx_mode));
@@ -332,12 +333,13 @@ write_bar0(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len)
 
 /* A doorbell: rings by being written, whatever the value (4.1.5.2). */
 static int
-write_doorbell(struct vfn_function *fn, uint64_t offset, size_t len)
+write_doorbell(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len)
 {
 	uint64_t index = offset / VFN_NOTIFY_STEP;
 
 	if (offset % VFN_NOTIFY_STEP != 0 || index >= fn->nb_queues || (len != 2 && len != 4))
 		return -EINVAL;
+	vfn_bar2_store(fn, offset, buf, len);
 	vfn_port_wake(&fn->queue[index]);
 	return 0;
 }
@@ -505,7 +507,7 @@ vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, voi
 			return -EINVAL;
 		return 0;
 	case VFN_REGION_BAR2:
-		memset(buf, 0, len);
+		vfn_bar2_read(fn, offset, buf, len);
 		return 0;
 	case VFN_REGION_CONFIG:
 		ret = config_window(fn, offset, len, &cap);
@@ -563,7 +565,7 @@ vfn_regs_write(
 		memcpy(fn->msix_table + offset, buf, len);
 		return 0;
 	case VFN_REGION_BAR2:
-		return write_doorbell(fn, offset, len);
+		return write_doorbell(fn, offset, buf, len);
 	case VFN_REGION_CONFIG:
 		ret = config_window(fn, offset, len, &cap);
 		if (ret != -ENOENT)

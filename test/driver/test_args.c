@@ -105,6 +105,9 @@ each_argument_takes_its_values(void **state)
 		"peer=other,port=wire",
 		"idle=busy",
 		"idle=sleep",
+		"doorbell=on",
+		"doorbell=off",
+		"doorbell=on,idle=sleep",
 		"queues=2,mac=02:00:00:00:00:01,mtu=1500,port=wire,peer=x,idle=sleep",
 	};
 	char args[64];
@@ -155,6 +158,9 @@ values_that_are_none_are_refused_by_name(void **state)
 		"idle=",
 		"idle=no",
 		"idle=Sleep",
+		"doorbell=",
+		"doorbell=yes",
+		"doorbell=On",
 		"poll-cpu=",
 		"poll-cpu=x",
 		"poll-cpu=-1",
@@ -192,6 +198,7 @@ messages_tell_what_is_expected(void **state)
 	refused("mac=1", "unicast");
 	refused("port=x", "loopback or wire");
 	refused("idle=x", "busy or sleep");
+	refused("doorbell=x", "on or off");
 	refused("poll-cpu=x", "CPU");
 	/* with the device's name */
 	refused("queues=65", "vdpa_vfn0");
@@ -208,6 +215,40 @@ key_without_value_is_refused_by_name(void **state)
 	refused("peer,port=wire", "peer");
 	refused("poll-cpu", "poll-cpu");
 	refused("idle", "idle");
+	refused("doorbell", "doorbell");
+}
+
+/* A store into memory wakes nobody: such a device says so, and offers none. */
+static void
+doorbells_are_offered_where_pollers_do_not_sleep(void **state)
+{
+	const uint64_t bits = BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
+		BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+		BIT(VHOST_USER_PROTOCOL_F_HOST_NOTIFIER);
+	static const struct {
+		const char *args;
+		bool offered, told;
+	} cases[] = {
+		{"", false, false},
+		{"doorbell=off", false, false},
+		{"idle=sleep", false, false},
+		{"doorbell=on", true, false},
+		{"doorbell=on,idle=busy", true, false},
+		{"doorbell=on,idle=sleep", false, true},
+	};
+	uint64_t protocol;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < DIM(cases); i++) {
+		logged();
+		assert_int_equal(rte_vdev_init("vdpa_vfn0", cases[i].args), 0);
+		assert_int_equal(rte_vdpa_get_protocol_features(device("vdpa_vfn0"), &protocol), 0);
+		assert_true((protocol & bits) == (cases[i].offered ? bits : 0));
+		assert_int_equal(
+			strstr(logged(), "doorbell=on has no effect") != NULL, cases[i].told);
+		assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
+	}
 }
 
 static void
@@ -473,6 +514,7 @@ main(void)
 		TEST(values_that_are_none_are_refused_by_name),
 		TEST(messages_tell_what_is_expected),
 		TEST(key_without_value_is_refused_by_name),
+		TEST(doorbells_are_offered_where_pollers_do_not_sleep),
 		TEST(unknown_and_repeated_keys_are_refused_by_name),
 		TEST(malformed_arguments_are_refused),
 		TEST(peer_needs_a_wire_and_is_not_oneself),

@@ -32,8 +32,10 @@
 #include <rte_vdpa.h>
 #include <rte_vhost.h>
 
-/* What mq and mtu need: they are offered when the device arguments ask for them. */
-#define ALL_ARGS "queues=2,mtu=1500"
+#include <vfn_sdk.h>
+
+/* What is offered only when device arguments ask for it. */
+#define ALL_ARGS "queues=2,mtu=1500,doorbell=on"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -101,7 +103,8 @@ static const struct entry {
 static const uint64_t nameless_features = BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_GUEST_ECN) |
 	BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 static const uint64_t nameless_protocol = BIT(VHOST_USER_PROTOCOL_F_NET_MTU) |
-	BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_STATUS);
+	BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_STATUS) |
+	BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD);
 
 /* What a device offers. */
 struct offer {
@@ -304,16 +307,21 @@ file_lists_what_the_driver_offers(void **state)
 	assert_int_equal(v.faults, 0);
 }
 
-/* doc/vdpadevs/vfn.rst: these two come with the device arguments of the same purpose. */
+/* doc/vdpadevs/vfn.rst: these come with the device arguments of the same purpose. */
 static void
-mq_and_mtu_need_their_device_arguments(void **state)
+some_need_their_device_arguments(void **state)
 {
 	struct offer plain = probe("");
 
 	(void)state;
 	assert_true(plain.features ==
 		(offered.features & ~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU))));
-	assert_true(plain.protocol == offered.protocol);
+	assert_true(plain.protocol ==
+		(offered.protocol &
+			~(BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
+				BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+				BIT(VHOST_USER_PROTOCOL_F_HOST_NOTIFIER))));
+	assert_true(probe("doorbell=on").protocol == offered.protocol);
 	assert_true(probe("queues=2").features == (plain.features | BIT(VIRTIO_NET_F_MQ)));
 	assert_true(probe("mtu=1500").features == (plain.features | BIT(VIRTIO_NET_F_MTU)));
 }
@@ -422,7 +430,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(file_lists_what_the_driver_offers),
-		cmocka_unit_test(mq_and_mtu_need_their_device_arguments),
+		cmocka_unit_test(some_need_their_device_arguments),
 		cmocka_unit_test(every_entry_that_is_missing_or_too_many_is_found),
 		cmocka_unit_test(every_bit_that_comes_or_goes_is_found),
 		cmocka_unit_test(bad_lines_are_refused),

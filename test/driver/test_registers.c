@@ -5,6 +5,7 @@
 /* The function's register file: capabilities, widths, places, what is read-only. */
 
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include "fn_harness.h"
 
@@ -491,6 +492,78 @@ doorbells_take_two_or_four_bytes_at_their_page_only(void **state)
 	assert_int_equal(raw_write(g, VFN_REGION_BAR2, 3 * VFN_NOTIFY_STEP, 0, 2), -EINVAL);
 }
 
+static uint8_t *
+map_doorbells(struct guest *g, int *fd)
+{
+	uint64_t size;
+	uint8_t *map;
+
+	assert_int_equal(g->link->ops->get_region_fd(g->link, VFN_REGION_BAR2, fd, &size), 0);
+	assert_int_equal(size, VFN_BAR2_SIZE);
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	return map;
+}
+
+static void
+doorbells_are_a_file_with_a_page_for_each_queue(void **state)
+{
+	struct guest *g = guest_new(&four_pairs);
+	uint64_t size;
+	uint16_t q, i, v;
+	uint8_t *map;
+	int fd, same;
+
+	(void)state;
+	map = map_doorbells(g, &fd);
+	assert_int_equal(g->link->ops->get_region_fd(g->link, VFN_REGION_BAR2, &same, &size), 0);
+	assert_int_equal(same, fd);
+	for (q = 0; q < g->nb_queues; q++) {
+		CSET(g, queue_select, q);
+		v = 0x100 + q;
+		memcpy(map + CGET(g, queue_notify_off) * VFN_NOTIFY_STEP, &v, sizeof(v));
+		/* what was stored is in its own place of the BAR, and nowhere else */
+		for (i = 0; i < g->nb_queues; i++) {
+			raw_read(g, VFN_REGION_BAR2, i * VFN_NOTIFY_STEP, &v, sizeof(v));
+			assert_int_equal(v, i <= q ? 0x100 + i : 0);
+		}
+	}
+	/* the other way round */
+	assert_int_equal(raw_write(g, VFN_REGION_BAR2, 3 * VFN_NOTIFY_STEP, 0x1234, 2), 0);
+	memcpy(&v, map + 3 * VFN_NOTIFY_STEP, sizeof(v));
+	assert_int_equal(v, 0x1234);
+	munmap(map, VFN_BAR2_SIZE);
+	for (i = 0; i <= 8; i++)
+		if (i != VFN_REGION_BAR2)
+			assert_int_equal(
+				g->link->ops->get_region_fd(g->link, i, &fd, &size), -ENOTSUP);
+}
+
+static void
+doorbell_file_outlives_no_guest_and_keeps_its_size(void **state)
+{
+	struct guest *g = guest_new(&one_pair);
+	uint8_t *old, *map;
+	uint16_t v = 0;
+	int fd;
+
+	(void)state;
+	old = map_doorbells(g, &fd);
+	assert_int_equal(ftruncate(fd, 0), -1);
+	assert_int_equal(ftruncate(fd, 2 * VFN_BAR2_SIZE), -1);
+	CSET(g, device_status, 0);
+	map = map_doorbells(g, &fd);
+	old[VFN_NOTIFY_STEP] = 1;
+	raw_read(g, VFN_REGION_BAR2, VFN_NOTIFY_STEP, &v, sizeof(v));
+	assert_int_equal(v, 0);
+	map[VFN_NOTIFY_STEP] = 2;
+	raw_read(g, VFN_REGION_BAR2, VFN_NOTIFY_STEP, &v, sizeof(v));
+	assert_int_equal(v, 2);
+	assert_int_equal(old[VFN_NOTIFY_STEP], 1);
+	munmap(map, VFN_BAR2_SIZE);
+	munmap(old, VFN_BAR2_SIZE);
+}
+
 static void
 curr_pairs_stays_between_one_and_what_there_is(void **state)
 {
@@ -525,6 +598,8 @@ main(void)
 		PLAIN(link_change_is_told_by_the_configuration_interrupt),
 		PLAIN(pci_cfg_window_reaches_every_bar),
 		PLAIN(doorbells_take_two_or_four_bytes_at_their_page_only),
+		PLAIN(doorbells_are_a_file_with_a_page_for_each_queue),
+		PLAIN(doorbell_file_outlives_no_guest_and_keeps_its_size),
 		PLAIN(curr_pairs_stays_between_one_and_what_there_is),
 	};
 

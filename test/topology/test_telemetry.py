@@ -76,7 +76,8 @@ def test_every_change_of_state_is_in_log_and_trace(backend, workdir):
     backend.stop()      # the trace is written at the end
     with open(glob.glob(f"{workdir}/*/metadata")[0], encoding="ascii") as metadata:
         events = re.findall(r'name = "(pmd\.vdpa\.vfn\.\w+)"', metadata.read())
-    assert set(events) == {"pmd.vdpa.vfn.state", "pmd.vdpa.vfn.queue", "pmd.vdpa.vfn.lm"}
+    assert set(events) == {"pmd.vdpa.vfn.state", "pmd.vdpa.vfn.queue", "pmd.vdpa.vfn.lm",
+                           "pmd.vdpa.vfn.doorbell"}
     recorded = b""
     for path in glob.glob(f"{workdir}/*/channel0_*"):
         with open(path, "rb") as channel:

@@ -26,6 +26,14 @@
 #include "sdk_vdpa.h"
 #endif
 
+/* Their names from DPDK 23.11 on. */
+#ifndef VHOST_USER_PROTOCOL_F_BACKEND_REQ
+#define VHOST_USER_PROTOCOL_F_BACKEND_REQ 5
+#endif
+#ifndef VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD
+#define VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD 10
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -153,6 +153,13 @@ parse_drain_ms(const char *value, struct vfn_args *args)
 }
 
 static bool
+parse_doorbell(const char *value, struct vfn_args *args)
+{
+	args->doorbell = strcmp(value, "on") == 0;
+	return args->doorbell || strcmp(value, "off") == 0;
+}
+
+static bool
 parse_fault(const char *value, struct vfn_args *args)
 {
 	static const struct {
@@ -184,6 +191,7 @@ static const struct arg args_known[] = {
 	{"idle", "busy or sleep", parse_idle},
 	{"lm", "hw or off", parse_lm},
 	{"drain-ms", "1 to 60000", parse_drain_ms},
+	{"doorbell", "on or off", parse_doorbell},
 	{"fault", "no-log, no-used-log or no-suspend", parse_fault},
 };
 

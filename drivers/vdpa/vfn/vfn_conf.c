@@ -109,7 +109,8 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	/* 0 if the front-end did not say: then it is the address of the ring. */
 	ring->log = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
 	ring->size = vring.size;
-	ring->kickfd = vring.kickfd;
+	/* A poller that sleeps would not see a store, so it gets nothing that lets it sleep. */
+	ring->kickfd = dev->doorbells.fd >= 0 ? -1 : vring.kickfd;
 	ring->callfd = vring.callfd;
 	return 0;
 }
@@ -129,6 +130,7 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (ret == 0) {
 		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);
 		vfn_trace_queue(dev->name, queue, true, ring.avail, ring.used);
+		vfn_notify_queue(dev, queue);
 	}
 	return ret;
 }
@@ -287,6 +289,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 		return ret;
 	}
 	move(dev, VFN_CONFIGURED);
+	vfn_notify_start(dev);
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->nb_queues; q++)
 		if (guest->wanted[q])
@@ -334,6 +337,7 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 		move(dev, VFN_SUSPENDED);
 	}
 	vfn_lm_stop(dev);
+	vfn_notify_stop(dev);
 	release(dev);
 	move(dev, VFN_IDLE);
 	DEV_LOG(INFO, dev, "stopped");

@@ -52,6 +52,7 @@ struct vfn_args {
 	struct vfn_function_params function;
 	enum vfn_lm lm;
 	uint32_t drain_ms; /* a function that takes longer to stop is reset */
+	bool doorbell;	   /* offer guests to ring by a plain store */
 };
 
 /* Where the structures of a function were found. */
@@ -75,6 +76,7 @@ struct vfn_guest {
 	int vid;
 	bool waits;		     /* for the device, which another one uses */
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
+	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 };
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
@@ -89,6 +91,29 @@ struct vfn_log {
 	uint32_t starts, refusals; /* counters */
 };
 
+/* What became of a queue's doorbell. */
+enum vfn_doorbell {
+	VFN_DOORBELL_OFF,
+	VFN_DOORBELL_READY, /* to be offered */
+	VFN_DOORBELL_OFFERED,
+	VFN_DOORBELL_MAPPED,
+	VFN_DOORBELL_REFUSED,
+};
+
+/* Doorbells that a guest rings by a plain store, see vfn_notify.c. */
+struct vfn_notify {
+	bool offer; /* to guests whose front-end can */
+	uint64_t offset[VFN_MAX_QUEUES];
+	int fd; /* -1: the guest has none */
+	pthread_t thread;
+	pthread_cond_t wake;
+	/* Under a lock of vfn_notify.c. */
+	int vid; /* -1: the guest has none */
+	bool stop;
+	bool asking; /* the thread waits for the front-end's answer */
+	uint8_t state[VFN_MAX_QUEUES];
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	char name[VFN_NAME_SIZE];
@@ -98,8 +123,9 @@ struct vfn_dev {
 
 	struct vfn_link *link;
 	struct vfn_place common, notify, device, vendor, stats;
-	uint32_t stats_step; /* bytes from one queue's to the next's */
-	uint64_t features;   /* offered by the function */
+	uint32_t stats_step;  /* bytes from one queue's to the next's */
+	uint32_t notify_step; /* of queue_notify_off */
+	uint64_t features;    /* offered by the function */
 	uint16_t nb_queues;
 	uint16_t max_pairs;
 
@@ -109,6 +135,7 @@ struct vfn_dev {
 	struct vfn_guest *guest;      /* whose device it is unless idle */
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
 	struct vfn_log log;
+	struct vfn_notify doorbells;
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
@@ -138,6 +165,7 @@ int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ri
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
 int vfn_pci_suspend(struct vfn_dev *dev);
 void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+uint64_t vfn_pci_doorbell(struct vfn_dev *dev, uint16_t queue);
 uint32_t vfn_pci_capabilities(struct vfn_dev *dev);
 uint64_t vfn_pci_negotiated(struct vfn_dev *dev);
 void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info);
@@ -160,6 +188,15 @@ void vfn_lm_stop(struct vfn_dev *dev);
 
 const char *vfn_lm_name(enum vfn_lm lm);
 
+/* vfn_notify.c: doorbells. dev->lock held; the last three any thread. */
+void vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args);
+void vfn_notify_start(struct vfn_dev *dev);
+void vfn_notify_queue(struct vfn_dev *dev, uint16_t queue);
+void vfn_notify_stop(struct vfn_dev *dev);
+const char *vfn_notify_state(struct vfn_dev *dev, uint16_t queue);
+int vfn_notify_fd(int vid);
+int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
+
 /* vfn_stats.c: operations. */
 extern const char *const vfn_stat_names[VFN_STAT_MAX];
 int vfn_stats_names(
@@ -170,6 +207,7 @@ int vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue);
 
 /* vfn_vdpa.c */
 struct vfn_dev *vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa);
+struct vfn_dev *vfn_dev_by_vid(int vid);
 struct vfn_dev *vfn_dev_lock_by_name(const char *name);
 
 #endif /* VFN_DRV_H */

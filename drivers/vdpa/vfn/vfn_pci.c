@@ -129,8 +129,13 @@ find_structures(struct vfn_dev *dev)
 			else if (cap.cfg_type == VIRTIO_PCI_CAP_DEVICE_CFG)
 				place = &dev->device;
 			/* The first of a type that can be used counts (4.1.4.1). */
-			if (place != NULL && place->length == 0)
+			if (place != NULL && place->length == 0) {
 				*place = (struct vfn_place){cap.bar, cap.offset, cap.length};
+				if (place == &dev->notify &&
+					config_read(dev, at + sizeof(cap), &dev->notify_step,
+						sizeof(dev->notify_step)) < 0)
+					return -ENODEV;
+			}
 			if (cap.cfg_type == VFN_PCI_CAP_VENDOR_CFG &&
 				config_read(dev, at, &vendor, sizeof(vendor)) == 0 &&
 				vendor.vendor_id == VFN_PCI_VENDOR)
@@ -283,6 +288,14 @@ vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	ring->used = VENDOR_READ(dev, queue_used);
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
+}
+
+/* Where it is in the region of dev->notify (4.1.4.4). */
+uint64_t
+vfn_pci_doorbell(struct vfn_dev *dev, uint16_t queue)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	return dev->notify.offset + (uint64_t)COMMON_READ(dev, queue_notify_off) * dev->notify_step;
 }
 
 uint32_t

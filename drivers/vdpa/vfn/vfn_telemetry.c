@@ -137,6 +137,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_add_dict_int(d, "enabled", info.enabled);
 	rte_tel_data_add_dict_int(d, "suspended", info.suspended);
 	rte_tel_data_add_dict_int(d, "error", info.error);
+	rte_tel_data_add_dict_string(d, "doorbell", vfn_notify_state(dev, queue));
 	rte_tel_data_add_dict_int(d, "size", info.ring.size);
 	vfn_telemetry_add_hex(d, "desc", info.ring.desc);
 	vfn_telemetry_add_hex(d, "driver", info.ring.driver);

@@ -8,4 +8,5 @@
 
 RTE_TRACE_POINT_REGISTER(vfn_trace_state, pmd.vdpa.vfn.state)
 RTE_TRACE_POINT_REGISTER(vfn_trace_queue, pmd.vdpa.vfn.queue)
+RTE_TRACE_POINT_REGISTER(vfn_trace_doorbell, pmd.vdpa.vfn.doorbell)
 RTE_TRACE_POINT_REGISTER(vfn_trace_lm, pmd.vdpa.vfn.lm)

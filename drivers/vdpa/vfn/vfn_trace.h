@@ -33,6 +33,14 @@ RTE_TRACE_POINT(
 )
 
 RTE_TRACE_POINT(
+	vfn_trace_doorbell,
+	RTE_TRACE_POINT_ARGS(const char *dev, uint16_t queue, const char *state),
+	rte_trace_point_emit_string(dev);
+	rte_trace_point_emit_u16(queue);
+	rte_trace_point_emit_string(state);
+)
+
+RTE_TRACE_POINT(
 	vfn_trace_lm,
 	RTE_TRACE_POINT_ARGS(const char *dev, const char *state),
 	rte_trace_point_emit_string(dev);

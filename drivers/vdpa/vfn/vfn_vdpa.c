@@ -51,8 +51,8 @@ vfn_dev_lock_by_name(const char *name)
 	return dev;
 }
 
-static struct vfn_dev *
-dev_by_vid(int vid)
+struct vfn_dev *
+vfn_dev_by_vid(int vid)
 {
 	struct rte_vdpa_device *vdpa = rte_vhost_get_vdpa_device(vid);
 
@@ -92,7 +92,10 @@ vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 static int
 vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 {
-	RTE_SET_USED(vdpa);
+	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+
+	if (dev == NULL)
+		return -ENODEV;
 	*features = UINT64_C(1) << VHOST_USER_PROTOCOL_F_MQ |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_LOG_SHMFD |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_RARP |
@@ -100,13 +103,17 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS;
+	if (dev->doorbells.offer)
+		*features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
+			UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
+			UINT64_C(1) << VHOST_USER_PROTOCOL_F_HOST_NOTIFIER;
 	return 0;
 }
 
 static int
 vfn_dev_conf(int vid)
 {
-	struct vfn_dev *dev = dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
 	int ret;
 
 	if (dev == NULL)
@@ -120,7 +127,7 @@ vfn_dev_conf(int vid)
 static int
 vfn_dev_close(int vid)
 {
-	struct vfn_dev *dev = dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
@@ -133,7 +140,7 @@ vfn_dev_close(int vid)
 static int
 vfn_dev_cleanup(int vid)
 {
-	struct vfn_dev *dev = dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
@@ -146,7 +153,7 @@ vfn_dev_cleanup(int vid)
 static int
 vfn_set_vring_state(int vid, int vring, int state)
 {
-	struct vfn_dev *dev = dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
 	int ret;
 
 	if (dev == NULL)
@@ -160,7 +167,7 @@ vfn_set_vring_state(int vid, int vring, int state)
 static int
 vfn_set_features(int vid)
 {
-	struct vfn_dev *dev = dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
@@ -174,7 +181,7 @@ vfn_set_features(int vid)
 static int
 vfn_get_config(int vid, uint8_t *config, uint32_t size)
 {
-	struct vfn_dev *dev = dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
@@ -201,6 +208,8 @@ static struct rte_vdpa_dev_ops vfn_ops = {
 	.dev_cleanup = vfn_dev_cleanup,
 	.set_vring_state = vfn_set_vring_state,
 	.set_features = vfn_set_features,
+	.get_vfio_device_fd = vfn_notify_fd,
+	.get_notify_area = vfn_notify_area,
 	.get_stats_names = vfn_stats_names,
 	.get_stats = vfn_stats_get,
 	.reset_stats = vfn_stats_reset,
@@ -236,6 +245,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 	ret = vfn_pci_init(dev);
 	if (ret < 0)
 		goto close_link;
+	vfn_notify_init(dev, &args);
 	/* librte_vhost asks for the features as soon as the device is registered. */
 	pthread_mutex_lock(&vfn_devs_lock);
 	TAILQ_INSERT_TAIL(&vfn_devs, dev, next);
@@ -305,4 +315,5 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "idle=<busy|sleep> "
 					    "lm=<hw|off> "
 					    "drain-ms=<1-60000> "
+					    "doorbell=<on|off> "
 					    "fault=<no-log|no-used-log|no-suspend>");

@@ -56,6 +56,12 @@ struct vfn_link_ops {
 	int (*set_irq)(struct vfn_link *link, unsigned int vector, int fd);
 	/** Eventfd that stands for a queue's doorbell, -1 for none. Duplicated too. */
 	int (*set_doorbell)(struct vfn_link *link, unsigned int queue, int fd);
+	/**
+	 * A region as a file of *size bytes that others can map: what they write there the function
+	 * can read, and nothing is raised by it. The fd stays the link's, and is closed by a reset
+	 * of the function. -ENOTSUP: the region has none.
+	 */
+	int (*get_region_fd)(struct vfn_link *link, unsigned int region, int *fd, uint64_t *size);
 	/** Detach: the function is gone when it returns. */
 	void (*close)(struct vfn_link *link);
 };

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Doorbells as memory: the front-end is offered the page of each queue's doorbell ("host
+ * notifier" in the vhost-user protocol), and maps it where its guest kicks.
+ *
+ * librte_vhost asks the front-end and blocks until it answers, without a limit in time, so a
+ * thread asks that the device has for as long as a guest takes part. vfn_notify_stop() ends it: a
+ * front-end whose message is being handled cannot answer now, a hostile one never does, and once
+ * the message thread returns from dev_close the connection may be freed.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vfn_drv.h"
+#include "vfn_trace.h"
+
+/*
+ * An answer that was not waited for is taken for that to the next question, and while nobody
+ * reads them answers pile up. A connection that has so many is asked no more.
+ */
+#define MAX_UNANSWERED 8
+
+/* A thread that does not notice a signal, sent each millisecond, after so many is cancelled. */
+#define MAX_SIGNALS 100
+
+static pthread_mutex_t notify_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Interrupts a system call and does nothing else; 0: there is none to be had. */
+static int wake_signal;
+
+static const char *const state_names[] = {
+	[VFN_DOORBELL_OFF] = "off",
+	[VFN_DOORBELL_READY] = "ready",
+	[VFN_DOORBELL_OFFERED] = "offered",
+	[VFN_DOORBELL_MAPPED] = "mapped",
+	[VFN_DOORBELL_REFUSED] = "refused",
+};
+
+static void
+ignore(int number)
+{
+	(void)number;
+}
+
+static void
+take_signal(void)
+{
+	struct sigaction act = {.sa_handler = ignore}, old;
+	int number;
+
+	for (number = SIGRTMAX; number >= SIGRTMIN && wake_signal == 0; number--)
+		if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_DFL &&
+			sigaction(number, &act, NULL) == 0)
+			wake_signal = number;
+}
+
+/* At probe, when nobody else knows the device. */
+void
+vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct vfn_notify *n = &dev->doorbells;
+	const uint32_t page = sysconf(_SC_PAGESIZE);
+	uint16_t q;
+
+	n->fd = n->vid = -1;
+	if (!args->doorbell)
+		return;
+	if (args->function.sleep) {
+		DEV_LOG(NOTICE, dev,
+			"doorbell=on has no effect with idle=sleep: a poller that sleeps is woken "
+			"by eventfds only");
+		return;
+	}
+	if (dev->notify_step == 0 || dev->notify_step % page != 0 ||
+		dev->notify.offset % page != 0) {
+		DEV_LOG(WARNING, dev,
+			"doorbell=on has no effect: the function's doorbells are not on pages of "
+			"%" PRIu32 " bytes of their own",
+			page);
+		return;
+	}
+	pthread_once(&once, take_signal);
+	if (wake_signal == 0) {
+		DEV_LOG(WARNING, dev, "doorbell=on has no effect: every real-time signal is taken");
+		return;
+	}
+	for (q = 0; q < dev->nb_queues; q++)
+		n->offset[q] = vfn_pci_doorbell(dev, q);
+	n->offer = true;
+}
+
+/* notify_lock held. */
+static void
+set_state(struct vfn_dev *dev, uint16_t queue, enum vfn_doorbell state)
+{
+	dev->doorbells.state[queue] = state;
+	DEV_LOG(DEBUG, dev, "queue %u: doorbell %s", queue, state_names[state]);
+	vfn_trace_doorbell(dev->name, queue, state_names[state]);
+}
+
+static void *
+ask_thread(void *arg)
+{
+	struct vfn_dev *dev = arg;
+	struct vfn_notify *n = &dev->doorbells;
+	uint16_t q;
+	int ret;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_mutex_lock(&notify_lock);
+	while (!n->stop) {
+		for (q = 0; q < dev->nb_queues && n->state[q] != VFN_DOORBELL_READY; q++)
+			;
+		if (q == dev->nb_queues) {
+			pthread_cond_wait(&n->wake, &notify_lock);
+			continue;
+		}
+		set_state(dev, q, VFN_DOORBELL_OFFERED);
+		n->asking = true;
+		pthread_mutex_unlock(&notify_lock);
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		ret = rte_vhost_host_notifier_ctrl(n->vid, q, true);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		pthread_mutex_lock(&notify_lock);
+		n->asking = false;
+		set_state(dev, q, ret == 0 ? VFN_DOORBELL_MAPPED : VFN_DOORBELL_REFUSED);
+	}
+	pthread_mutex_unlock(&notify_lock);
+	return NULL;
+}
+
+/* Of all signals the thread takes only the one that is meant for it. */
+static int
+thread_start(struct vfn_dev *dev)
+{
+	sigset_t set, old;
+	int ret;
+
+	sigfillset(&set);
+	sigdelset(&set, wake_signal);
+	pthread_sigmask(SIG_SETMASK, &set, &old);
+	ret = pthread_create(&dev->doorbells.thread, NULL, ask_thread, dev);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret == 0)
+		pthread_setname_np(dev->doorbells.thread, "vfn-doorbell");
+	return ret;
+}
+
+/* Does the guest's front-end take part? Before its queues start, the function is not reset. */
+void
+vfn_notify_start(struct vfn_dev *dev)
+{
+	const uint64_t needed = UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_HOST_NOTIFIER;
+	struct vfn_notify *n = &dev->doorbells;
+	uint64_t protocol, size;
+	int fd, ret;
+
+	if (!n->offer ||
+		rte_vhost_get_negotiated_protocol_features(dev->guest->vid, &protocol) < 0 ||
+		(protocol & needed) != needed)
+		return;
+	if (dev->guest->unanswered >= MAX_UNANSWERED) {
+		DEV_LOG(INFO, dev, "no doorbells: the front-end did not answer too often");
+		return;
+	}
+	ret = dev->link->ops->get_region_fd(dev->link, dev->notify.region, &fd, &size);
+	if (ret == 0 && dev->notify.offset + dev->notify.length > size)
+		ret = -ERANGE;
+	if (ret < 0) {
+		DEV_LOG(WARNING, dev, "no doorbells: the function does not hand them out: %s",
+			strerror(-ret));
+		return;
+	}
+	pthread_cond_init(&n->wake, NULL);
+	memset(n->state, VFN_DOORBELL_OFF, sizeof(n->state));
+	n->stop = n->asking = false;
+	pthread_mutex_lock(&notify_lock);
+	n->vid = dev->guest->vid;
+	n->fd = fd;
+	pthread_mutex_unlock(&notify_lock);
+	ret = thread_start(dev);
+	if (ret != 0) {
+		DEV_LOG(WARNING, dev, "no doorbells: cannot start a thread: %s", strerror(ret));
+		n->vid = n->fd = -1;
+	}
+}
+
+/* The queue runs. What the front-end has mapped once it keeps until it stops the device. */
+void
+vfn_notify_queue(struct vfn_dev *dev, uint16_t queue)
+{
+	struct vfn_notify *n = &dev->doorbells;
+
+	if (n->fd < 0)
+		return;
+	pthread_mutex_lock(&notify_lock);
+	if (n->state[queue] == VFN_DOORBELL_OFF) {
+		set_state(dev, queue, VFN_DOORBELL_READY);
+		pthread_cond_signal(&n->wake);
+	}
+	pthread_mutex_unlock(&notify_lock);
+}
+
+/*
+ * Get the thread out of librte_vhost. Reading the answer ends with the signal, in order; a send to
+ * a socket that a front-end keeps full is tried again for ever, and only cancelling helps. That
+ * leaves librte_vhost's lock of the connection's back-channel taken.
+ */
+static void
+interrupt(struct vfn_dev *dev)
+{
+	struct vfn_notify *n = &dev->doorbells;
+	unsigned int signals;
+	struct timespec end;
+	void *result;
+
+	dev->guest->unanswered++;
+	for (signals = 1;; signals++) {
+		pthread_kill(n->thread, wake_signal);
+		if (signals == MAX_SIGNALS)
+			pthread_cancel(n->thread);
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		end.tv_nsec += 1000000;
+		end.tv_sec += end.tv_nsec / 1000000000;
+		end.tv_nsec %= 1000000000;
+		if (pthread_clockjoin_np(n->thread, &result, CLOCK_MONOTONIC, &end) == 0)
+			break;
+	}
+	if (result == PTHREAD_CANCELED) {
+		DEV_LOG(WARNING, dev,
+			"the front-end takes no messages, it is offered no doorbells");
+		dev->guest->unanswered = MAX_UNANSWERED;
+	}
+}
+
+/* Nothing of this device is in librte_vhost any more on return. */
+void
+vfn_notify_stop(struct vfn_dev *dev)
+{
+	struct vfn_notify *n = &dev->doorbells;
+	bool asking;
+
+	if (n->fd < 0)
+		return;
+	pthread_mutex_lock(&notify_lock);
+	n->stop = true;
+	asking = n->asking;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&notify_lock);
+	if (asking)
+		interrupt(dev);
+	else
+		pthread_join(n->thread, NULL);
+	pthread_cond_destroy(&n->wake);
+	pthread_mutex_lock(&notify_lock);
+	n->vid = n->fd = -1;
+	memset(n->state, VFN_DOORBELL_OFF, sizeof(n->state));
+	pthread_mutex_unlock(&notify_lock);
+}
+
+const char *
+vfn_notify_state(struct vfn_dev *dev, uint16_t queue)
+{
+	uint8_t state;
+
+	pthread_mutex_lock(&notify_lock);
+	state = dev->doorbells.state[queue];
+	pthread_mutex_unlock(&notify_lock);
+	return state_names[state];
+}
+
+/* librte_vhost sends it to the front-end; it stays ours. */
+int
+vfn_notify_fd(int vid)
+{
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	int fd = -1;
+
+	if (dev == NULL)
+		return -1;
+	pthread_mutex_lock(&notify_lock);
+	if (dev->doorbells.vid == vid)
+		fd = dev->doorbells.fd;
+	pthread_mutex_unlock(&notify_lock);
+	return fd;
+}
+
+int
+vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size)
+{
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+
+	if (dev == NULL || queue < 0 || queue >= 2 * dev->max_pairs)
+		return -1;
+	*offset = dev->doorbells.offset[queue];
+	*size = sysconf(_SC_PAGESIZE); /* QEMU takes no other */
+	return 0;
+}
