@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the tests with a scripted front-end share: one server with two functions serves most of
-them. After each test the server must be alive, have as many descriptors open as before, and have
+"""What the tests with a scripted front-end share: one server with two functions, or those that a
+test module names in DEVS, serves most of them. After each test the server must be alive, have as many descriptors open as before, and have
 said nothing about its devices that the test did not expect; one that died is replaced.
 """
 
@@ -112,7 +112,7 @@ def shared():
 @pytest.fixture
 def server(shared, request):
     if not shared:
-        shared.append(Server())
+        shared.append(Server(*getattr(request.module, "DEVS", ())))
     server = shared[0]
     server.since, server.expected = server.process.mark(), ()
     failed = request.session.testsfailed
