@@ -6,11 +6,13 @@ front-end that does not play along can do, and that a guest in QEMU kicks withou
 import contextlib
 import os
 import re
+import struct
 import time
 
 import pytest
 
-from back_channel import DOORBELLS, PAGE, DoorbellFrontEnd
+from back_channel import (DOORBELLS, PAGE, VRING_HOST_NOTIFIER, BackChannel, DoorbellFrontEnd,
+                          set_backend_req_fd)
 # pytest finds fixtures by their names here
 from frontend import FORMATS, Server, frames, neighbour, opened, server, shared, works  # noqa: F401
 from guest import Guest, Nic, missing
@@ -195,6 +197,37 @@ def test_no_answer(server, neighbour, packed):
         while "mapped" not in states(server, ON, 2)[1]:
             fe.take()
         fe.check(frames("answered"))
+
+
+@pytest.mark.parametrize("answer", [
+    struct.pack("=I", VRING_HOST_NOTIFIER), struct.pack("=III", VRING_HOST_NOTIFIER, 5, 8),
+    struct.pack("=III", VRING_HOST_NOTIFIER, 5, 8) + b"1234",
+    struct.pack("=III", VRING_HOST_NOTIFIER, 5, 0xffffffff),
+    struct.pack("=IIIQ", 2, 5, 8, 0), bytes(range(256)) * 8],
+    ids=["half-a-header", "no-payload", "half-a-payload", "huge", "to-something-else", "noise"])
+def test_answer_that_is_none(server, neighbour, answer):  # pylint: disable=unused-argument
+    with ready(server) as fe:
+        fe.channel.ours.sendall(answer)
+        fe.check(frames("nonsense"))
+        assert held_up(fe.stop) < STOP_SECONDS * SLOW
+        fe.start()
+        fe.check(frames("nonsense, again"))
+
+
+def test_back_channel_replaced_while_it_waits(server):
+    with ready(server) as fe:
+        comes_to(server, ON, ["offered", "ready"])
+        old, fe.channel = fe.channel, BackChannel()
+        try:
+            fe.conn.tell(set_backend_req_fd(fe.channel.theirs.fileno()))
+            fe.check(frames("replaced"))
+            assert held_up(fe.stop) < STOP_SECONDS * SLOW
+            assert fe.take() == 0 and fe.withdrawn == [0]
+            fe.start()
+            fe.serve()
+            fe.check(frames("replaced, again"))
+        finally:
+            old.close()
 
 
 @pytest.mark.parametrize("channel", ["stays", "closes-too"])
