@@ -5,8 +5,11 @@ front-end that does not play along can do, and that a guest in QEMU kicks withou
 
 import contextlib
 import os
+import random
 import re
+import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -16,9 +19,9 @@ from back_channel import (DOORBELLS, PAGE, VRING_HOST_NOTIFIER, BackChannel, Doo
 # pytest finds fixtures by their names here
 from frontend import FORMATS, Server, frames, neighbour, opened, server, shared, works  # noqa: F401
 from guest import Guest, Nic, missing
-from harness import SLOW, Backend, cpu, wait_until
+from harness import NIGHTLY, SLOW, Backend, cpu, wait_until
 from net_device import PROTOCOL
-from vhost_user import set_vring_enable
+from vhost_user import Closed, set_vring_enable
 
 ON, SLEEPS, OFF = range(3)
 DEVS = ["vdpa_vfn0,queues=3,idle=busy,doorbell=on", "vdpa_vfn1,idle=sleep,doorbell=on",
@@ -255,6 +258,36 @@ def test_front_end_that_never_answers_is_asked_no_more(server):
         fe.check(frames("no more"))
     with ready(server) as fe:      # that was one connection's
         fe.serve()
+
+
+def test_answers_race_with_stops(server, neighbour):  # pylint: disable=unused-argument
+    rng = random.Random(9)
+
+    def answer(fe):
+        """Until the front-end is closed, at once or a little later."""
+        with contextlib.suppress(Closed, TimeoutError, OSError):
+            while True:
+                request, _, _, fds = fe.channel.receive(timeout=0.2)
+                for fd in fds:
+                    os.close(fd)
+                time.sleep(rng.choice((0, 0, 0.0005, 0.002)))
+                fe.channel.answer(request)
+
+    for _ in range(200 if NIGHTLY else 20):
+        with ready(server, pairs=3) as fe:
+            helper = threading.Thread(target=answer, args=(fe,))
+            helper.start()
+            try:
+                for _ in range(4):
+                    time.sleep(rng.choice((0, 0.001, 0.004)))
+                    fe.stop()
+                    fe.start()
+                fe.check(frames("race", 10))
+                fe.disconnect()
+            finally:
+                fe.channel.ours.shutdown(socket.SHUT_RDWR)
+                helper.join()
+    assert wait_until(lambda: not threads(server.pid))
 
 
 @pytest.mark.parametrize("end", ["stop", "disconnect"])
