@@ -325,8 +325,12 @@ def test_back_channel_that_is_none(server, bad):
 
 @pytest.mark.parametrize("full", [False, True], ids=["no-answer", "takes-nothing"])
 def test_server_ends_while_it_waits(full):
-    with Backend([DEVS[0][ON]]) as backend, ready(backend, full=full):
+    log = ["--log-level=pmd.vdpa.vfn.*:debug"]
+    with Backend([DEVS[0][ON]], eal=log) as backend, ready(backend, full=full):
         comes_to(backend, 0, ["offered", "ready"])
+        for line in ("queue 0: doorbell ready", "queue 0: doorbell offered",
+                     "queue 1: doorbell ready"):
+            backend.process.expect(f"vdpa_vfn0: {line}")
         backend.stop()
 
 
