@@ -12,17 +12,36 @@
 #include <string.h>
 
 #include "function.h"
+#include "vfn_fault.h"
+
+/* Old regions that are not in the new table are nobody's concern any more. */
+static void
+dma_unwatch(struct vfn_function *fn, const struct vringh_mem *old, const struct vringh_mem *new)
+{
+	uint32_t i, j = 0;
+
+	/* Both are sorted. */
+	for (i = 0; i < old->nb_regions; i++) {
+		while (j < new->nb_regions &&new->table[j].iova < old->table[i].iova)
+			j++;
+		if (j == new->nb_regions || new->table[j].iova != old->table[i].iova)
+			vfn_fault_unwatch(old->table[i].host, &fn->memory_lost);
+	}
+}
 
 /* Swap in a new table while nobody translates, and let every queue find its ring again. */
 static void
 dma_replace(
 	struct vfn_function *fn, struct vringh_mem *mem, struct vringh_region *table, uint32_t n)
 {
-	struct vringh_region *old = mem->table;
+	struct vringh_mem old = *mem;
 	unsigned int i;
 
 	vfn_port_stop(fn);
 	*mem = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
+	dma_unwatch(fn, &old, mem);
+	if (fn->dma.nb_regions == 0 && fn->own.nb_regions == 0)
+		fn->memory_lost = false;
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_queue *q = &fn->queue[i];
 
@@ -30,7 +49,7 @@ dma_replace(
 			vfn_queue_broken(q);
 	}
 	vfn_port_start(fn);
-	free(old);
+	free(old.table);
 }
 
 static struct vringh_mem *
@@ -45,6 +64,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 	struct vringh_mem *mem = dma_space(fn, map->space);
 	struct vringh_region *table;
 	uint32_t at;
+	int ret;
 
 	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL)
 		return -EINVAL;
@@ -70,6 +90,11 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
 			(map->writable ? VRINGH_PERM_WRITE : 0),
 	};
+	ret = vfn_fault_watch(map->host, map->len, &fn->memory_lost);
+	if (ret < 0) {
+		free(table);
+		return ret;
+	}
 	dma_replace(fn, mem, table, mem->nb_regions + 1);
 	return 0;
 }
@@ -127,7 +152,11 @@ vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len)
 void
 vfn_dma_free(struct vfn_function *fn)
 {
+	const struct vringh_mem none = {0};
+
+	dma_unwatch(fn, &fn->dma, &none);
+	dma_unwatch(fn, &fn->own, &none);
 	free(fn->dma.table);
 	free(fn->own.table);
-	fn->dma = fn->own = (struct vringh_mem){0};
+	fn->dma = fn->own = none;
 }

@@ -100,6 +100,7 @@ struct vfn_function {
 	/* IOMMU. */
 	struct vringh_mem dma; /* VFN_DMA_GUEST */
 	struct vringh_mem own; /* VFN_DMA_OWN */
+	bool memory_lost;      /* some of it was replaced; set by the handler, see fault.c */
 
 	/* Dirty log. */
 	uint64_t log_addr;
@@ -164,6 +165,7 @@ int vfn_regs_write(
 	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len);
 void vfn_function_reset(struct vfn_function *fn);
 void vfn_config_set_link(struct vfn_function *fn, bool up);
+void vfn_config_changed(struct vfn_function *fn);
 
 /* bar2.c: the doorbells as a file. */
 int vfn_bar2_fd(struct vfn_function *fn);
@@ -177,6 +179,11 @@ int vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t io
 void vfn_dma_free(struct vfn_function *fn);
 /* Memory of the function's own; NULL if some of it is not mapped. Valid until the next unmap. */
 void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
+
+/* fault.c: memory that is taken away. */
+extern bool vfn_fault_untold;
+void vfn_fault_tell(void);
+void vfn_fault_check(struct vfn_function *fn);
 
 /* log.c: the dirty log. */
 void vfn_log_control(struct vfn_function *fn, bool on);

@@ -138,6 +138,8 @@ poller_iterate(struct vfn_poller *p)
 		if (vringh_pending(&w->tx->vr))
 			moved += w->run(w);
 	}
+	if (unlikely(__atomic_load_n(&vfn_fault_untold, __ATOMIC_RELAXED)))
+		vfn_fault_tell();
 	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
 	return moved;
 }
@@ -404,8 +406,9 @@ thread_start(struct vfn_poller *p)
 	if (p->epoll_fd < 0 || p->wake_fd < 0 ||
 		epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd, &event) < 0)
 		return -errno;
-	/* A poller never handles a signal. */
+	/* A poller handles no signal but that of its own bus errors. */
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(&p->thread, NULL, poller_thread, p);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

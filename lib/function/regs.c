@@ -126,17 +126,24 @@ vfn_function_reset(struct vfn_function *fn)
 	vfn_port_start(fn);
 }
 
-/* The device configuration changed: generation, ISR and interrupt (4.1.4.3.1, 4.1.5.4). */
+/* ISR and interrupt of a change of configuration or status (4.1.5.4). */
 void
-vfn_config_set_link(struct vfn_function *fn, bool up)
+vfn_config_changed(struct vfn_function *fn)
 {
-	fn->config.status = up ? VIRTIO_NET_S_LINK_UP : 0;
-	fn->config_generation++;
 	if (!(fn->status & VIRTIO_CONFIG_S_DRIVER_OK))
 		return;
 	fn->isr |= ISR_CONFIG;
 	if (fn->config_vector != NO_VECTOR && fn->irq_fd[fn->config_vector] >= 0)
 		vfn_eventfd_signal(fn->irq_fd[fn->config_vector]);
+}
+
+/* The device configuration changed, and its generation with it (4.1.4.3.1). */
+void
+vfn_config_set_link(struct vfn_function *fn, bool up)
+{
+	fn->config.status = up ? VIRTIO_NET_S_LINK_UP : 0;
+	fn->config_generation++;
+	vfn_config_changed(fn);
 }
 
 /* Feature negotiation (2.2, 3.1.1): may FEATURES_OK be set? */

@@ -16,14 +16,6 @@ from net_device import HEADER, FrontEnd, open_frontend
 from rings import Region, Memory
 from vhost_user import set_mem_table, set_vring_kick, set_vring_call, set_vring_enable, Refused
 
-# Faults that are not mended yet; a test that passes all the same fails, so that these are removed.
-LIBRARY_FORGETS_ITS_MEMORY = pytest.mark.xfail(strict=True, reason=(
-    "librte_vhost calls dev_conf after a SET_MEM_TABLE that it refused, without memory, and then "
-    "its rte_vhost_get_mem_table() dereferences NULL"))
-TRUNCATED_WHILE_MAPPED = pytest.mark.xfail(strict=True, reason=(
-    "memory truncated after it was mapped is a SIGBUS for the whole process"))
-
-
 # --- memory --------------------------------------------------------------------------------------
 
 @FORMATS
@@ -131,7 +123,6 @@ def spoiled(**fields):
 @pytest.mark.parametrize("spoil", [spoiled(size=0), spoiled(size=2**64 - 4096),
                                    spoiled(offset=2**64 - 4096), spoiled(size=1 << 60)],
                          ids=["empty", "wraps", "offset-wraps", "huge"])
-@LIBRARY_FORGETS_ITS_MEMORY
 def test_region_refused_by_the_library(server, neighbour, opened, spoil):
     rest = server.fds()
     fe = opened()
@@ -144,7 +135,7 @@ def test_region_refused_by_the_library(server, neighbour, opened, spoil):
         bad.close()
     assert wait_until(lambda: re.search(r"failed to mmap region 2|^vdpa_vfn0: memory region 2 ",
                                         server.process.log()[server.since:], re.M))
-    server.expect("^vdpa_vfn0: (librte_vhost has no memory table$|memory region 2 )")
+    server.expect("^vdpa_vfn0: (librte_vhost has no memory table: |memory region 2 )")
     neighbour.check(frames("neighbour"))
     fe.conn.tell(set_mem_table(fe.memory.regions))
     fe.check(frames("recovered"))
@@ -155,7 +146,7 @@ def test_region_refused_by_the_library(server, neighbour, opened, spoil):
     server.idle_fds += server.fds() - rest
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=TRUNCATED_WHILE_MAPPED)])
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_memory_file_shorter_than_its_region(server, neighbour, when):
     """Touching what is behind the end of a file is a SIGBUS for the whole process."""
     with FrontEnd(server.sockets[0]) as fe:

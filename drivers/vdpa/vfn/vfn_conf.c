@@ -237,8 +237,8 @@ release(struct vfn_dev *dev)
 		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
 }
 
-static struct vfn_guest *
-guest_find(struct vfn_dev *dev, int vid)
+struct vfn_guest *
+vfn_conf_guest(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest;
 
@@ -252,12 +252,13 @@ guest_find(struct vfn_dev *dev, int vid)
 static struct vfn_guest *
 guest_get(struct vfn_dev *dev, int vid)
 {
-	struct vfn_guest *guest = guest_find(dev, vid);
+	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
 
 	if (guest != NULL)
 		return guest;
 	guest = calloc(1, sizeof(*guest));
-	if (guest == NULL) {
+	if (guest == NULL || vfn_watch_start(vid) < 0) {
+		free(guest);
 		DEV_LOG(ERR, dev, "no memory for another connection");
 		return NULL;
 	}
@@ -308,6 +309,8 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 
 	if (guest == NULL)
 		return -ENOMEM;
+	if (!vfn_watch_memory(dev, guest))
+		return -EINVAL;
 	if (dev->state == VFN_IDLE || (dev->guest == guest && dev->state == VFN_FAILED))
 		return start(dev, guest);
 	if (dev->guest == guest)
@@ -325,7 +328,7 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 void
 vfn_conf_stop(struct vfn_dev *dev, int vid)
 {
-	struct vfn_guest *guest = guest_find(dev, vid);
+	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
 
 	if (guest == NULL)
 		return;
@@ -347,11 +350,12 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 void
 vfn_conf_forget(struct vfn_dev *dev, int vid)
 {
-	struct vfn_guest *guest = guest_find(dev, vid);
+	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
 
 	if (guest == NULL)
 		return;
 	vfn_conf_stop(dev, vid);
+	vfn_watch_stop();
 	TAILQ_REMOVE(&dev->guests, guest, next);
 	free(guest);
 	if (dev->state != VFN_IDLE)
@@ -364,12 +368,17 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 	}
 }
 
-/* Before there is memory nothing is to be done: dev_conf asks for the features again. */
+/*
+ * The first that is heard of a connection. Before there is memory nothing else is to be done:
+ * dev_conf asks for the features again.
+ */
 void
 vfn_conf_features(struct vfn_dev *dev, int vid)
 {
 	uint64_t features;
 
+	if (guest_get(dev, vid) == NULL)
+		return;
 	if (dev->state == VFN_RUNNING && dev->guest->vid == vid &&
 		rte_vhost_get_negotiated_features(vid, &features) == 0)
 		vfn_lm_update(dev, features);

@@ -77,6 +77,9 @@ struct vfn_guest {
 	bool waits;		     /* for the device, which another one uses */
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
+	bool memory;		     /* librte_vhost took the last memory table, see vfn_watch.c */
+	bool lost;		     /* librte_vhost found some of it cut off */
+	bool told;		     /* the log says why the guest has no device */
 };
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
@@ -181,6 +184,12 @@ void vfn_conf_stop(struct vfn_dev *dev, int vid);
 void vfn_conf_forget(struct vfn_dev *dev, int vid);
 void vfn_conf_features(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+struct vfn_guest *vfn_conf_guest(struct vfn_dev *dev, int vid);
+
+/* vfn_watch.c: the messages of a connection. dev->lock held. */
+int vfn_watch_start(int vid);
+void vfn_watch_stop(void);
+bool vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
