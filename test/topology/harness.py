@@ -95,7 +95,7 @@ class Echo(Testpmd):
     """
 
     def __init__(self, workdir, socket, pairs=1, ring_size=1024, packed=False, server=False,
-                 options="", eal=(), args=(), memory="huge", start=True):
+                 options="", eal=(), args=(), memory="huge", megabytes=256, start=True):
         self.pairs = pairs
         self._in = [os.path.join(workdir, f"in{q}.pcap") for q in range(pairs)]
         self._out = [os.path.join(workdir, f"out{q}.pcap") for q in range(pairs)]
@@ -106,7 +106,7 @@ class Echo(Testpmd):
                   f"packed_vq={int(packed)},server={int(server)}{options}")
         arguments = [f"--rxq={pairs}", f"--txq={pairs}", f"--rxd={ring_size}",
                      f"--txd={ring_size}", "--no-flush-rx", *args]
-        super().__init__(["net_pcap0," + ",".join(files), virtio], args=arguments, memory=memory,
+        super().__init__(["net_pcap0," + ",".join(files), virtio], args=arguments, memory=memory, megabytes=megabytes,
                          eal=["--log-level=pmd.net.virtio.*:debug", *eal], start=False)
         if start:
             self.ready()
