@@ -258,6 +258,12 @@ def refused_table(fe):
         fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
 
 
+def leaked(server, rest, tables):
+    """librte_vhost 22.11 forgets the descriptor of a region that it could not map."""
+    assert wait_until(lambda: server.fds() - rest in (0, tables)), (server.fds(), rest)
+    server.idle_fds += server.fds() - rest
+
+
 def test_other_memory_where_refused_memory_was(server, neighbour):
     """The rings' old addresses are mapped again, by somebody else, when the last ring gets ready:
     nothing that can be looked at there tells that this connection has no memory."""
@@ -282,9 +288,10 @@ def test_other_memory_where_refused_memory_was(server, neighbour):
         fe.conn.tell(set_mem_table(fe.memory.regions))
         fe.check(frames("recovered"))
     works(server)
-    # librte_vhost 22.11 forgets the descriptor of the region that it could not map
-    assert wait_until(lambda: server.fds() - rest in (2, 3)), (server.fds(), rest)
-    server.idle_fds += server.fds() - rest - 2
+    neighbour.memory.regions.pop().close()
+    neighbour.memory.regions.pop().close()
+    neighbour.conn.tell(set_mem_table(neighbour.memory.regions))
+    leaked(server, rest, 1)
 
 
 def test_table_refused_again_and_again(server, neighbour, opened):
@@ -300,9 +307,7 @@ def test_table_refused_again_and_again(server, neighbour, opened):
     fe.check(frames("at last"))
     neighbour.check(frames("neighbour"))
     fe.disconnect()
-    server.answers(server.sockets[0])
-    assert wait_until(lambda: server.fds() - rest in (0, 10)), (server.fds(), rest)
-    server.idle_fds += server.fds() - rest
+    leaked(server, rest, 10)
 
 
 def test_front_end_that_waits_has_a_table_refused(server, opened):
@@ -318,8 +323,7 @@ def test_front_end_that_waits_has_a_table_refused(server, opened):
     server.said(NO_TABLE)
     fe.check(frames("its turn"))
     fe.disconnect()
-    server.answers(server.sockets[0])
-    server.idle_fds += server.fds() - rest
+    leaked(server, rest, 1)
 
 
 def test_memory_before_features(server, opened):
