@@ -41,6 +41,9 @@ int port_create(const char *path, struct rte_vdpa_device *dev);
 /** Serve every device on <prefix>0, <prefix>1, ... 0, or -1 with the reason reported. */
 int ports_create(const char *prefix);
 
+/** Watch the first messages of a connection (a vhost callback): early.c. 0, or -1. */
+int early_watch(int vid);
+
 /** Disconnect every front-end and remove every socket. */
 void ports_destroy(void);
 

@@ -97,6 +97,7 @@ destroy_device(int vid)
 static const struct rte_vhost_device_ops device_ops = {
 	.new_device = new_device,
 	.destroy_device = destroy_device,
+	.new_connection = early_watch,
 };
 
 const char *

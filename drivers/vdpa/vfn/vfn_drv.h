@@ -79,6 +79,8 @@ struct vfn_guest {
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 	bool memory;		     /* librte_vhost took the last memory table, see vfn_watch.c */
 	bool lost;		     /* librte_vhost found some of it cut off */
+	uint16_t inflight;	     /* rings that point into an in-flight region */
+	bool inflight_lost;	     /* which is no longer mapped */
 	bool told;		     /* the log says why the guest has no device */
 };
 

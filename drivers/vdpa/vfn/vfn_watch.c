@@ -7,7 +7,8 @@
  * does: whether librte_vhost has a memory table. After one that it refused it has none, but
  * calls dev_conf all the same, and everything that asks it for memory ends the process
  * (rte_vhost_get_mem_table() dereferences NULL). The rings' addresses are no help: they stay, and
- * another connection's memory may be mapped there by then.
+ * another connection's memory may be mapped there by then. In-flight regions that are too short,
+ * or gone, it follows out of its memory too: such messages are mended or refused here.
  *
  * On librte_vhost's message thread.
  */
@@ -20,43 +21,126 @@
 #include "vfn_drv.h"
 #include "vfn_fault.h"
 
-#define SET_MEM_TABLE 5 /* vhost-user protocol, "Front-end message types" */
+/* vhost-user protocol, "Front-end message types" */
+enum {
+	SET_MEM_TABLE = 5,
+	SET_VRING_KICK = 12,
+	GET_INFLIGHT_FD = 31,
+	SET_INFLIGHT_FD = 32,
+};
+
+#define NO_FD (1u << 8) /* in the ring number of SET_VRING_KICK */
+
+/* As it came over the socket. */
+struct message {
+	uint32_t request, flags, size;
+	union {
+		uint64_t u64;
+		struct {
+			uint64_t size, offset;
+			uint16_t queues, queue_size;
+		} inflight;
+	};
+} __attribute__((packed));
+
+/*
+ * librte_vhost does not compare the region's size with what it is told to be in there, and rings
+ * that a second region leaves out keep pointing into the first, which it unmaps. Where the file
+ * ends early there is a bus error, which does no harm.
+ */
+static void
+mend_inflight(struct vfn_guest *guest, struct message *msg)
+{
+	uint64_t ring;
+
+	msg->inflight.queues = RTE_MAX(msg->inflight.queues, guest->inflight);
+	/* A packed ring's; a split one takes less. */
+	ring = RTE_ALIGN_MUL_CEIL(sizeof(struct rte_vhost_inflight_info_packed) +
+			msg->inflight.queue_size * sizeof(struct rte_vhost_inflight_desc_packed),
+		64);
+	msg->inflight.size = RTE_MAX(msg->inflight.size, msg->inflight.queues * ring);
+	guest->inflight = msg->inflight.queues;
+}
+
+static int
+guest_before(struct vfn_guest *guest, struct message *msg)
+{
+	uint64_t features = 0;
+
+	switch (msg->request) {
+	case SET_MEM_TABLE:
+		guest->memory = guest->told = false;
+		break;
+	case GET_INFLIGHT_FD:
+		/* It unmaps the region that the rings point into. */
+		if (guest->inflight > 0)
+			return -EINVAL;
+		break;
+	case SET_INFLIGHT_FD:
+		guest->inflight_lost = true;
+		mend_inflight(guest, msg);
+		break;
+	case SET_VRING_KICK:
+		/* It looks at the ring and at its in-flight region without asking whether. */
+		rte_vhost_get_negotiated_protocol_features(guest->vid, &features);
+		if (!(features & UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) ||
+			guest->inflight == 0 || (guest->memory && !guest->inflight_lost))
+			break;
+		/* So that it closes the descriptor and refuses. */
+		if (msg->u64 & NO_FD)
+			return -EINVAL;
+		msg->u64 |= NO_FD;
+		break;
+	}
+	return 0;
+}
 
 static void
-see(int vid, const void *msg, bool done)
+guest_after(struct vfn_guest *guest, const struct message *msg)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
-	struct vfn_guest *guest;
-	uint32_t request;
-
-	if (dev == NULL)
-		return;
-	memcpy(&request, msg, sizeof(request));
-	pthread_mutex_lock(&dev->lock);
-	guest = vfn_conf_guest(dev, vid);
-	if (guest != NULL) {
-		/* librte_vhost reads rings and the in-flight region while it maps them. */
-		vfn_fault_guard(done ? NULL : &guest->lost);
-		if (request == SET_MEM_TABLE) {
-			guest->memory = done;
-			guest->told = false;
-		}
-	}
-	pthread_mutex_unlock(&dev->lock);
+	if (msg->request == SET_MEM_TABLE)
+		guest->memory = true;
+	else if (msg->request == SET_INFLIGHT_FD)
+		guest->inflight_lost = false;
 }
 
 static enum rte_vhost_msg_result
 before(int vid, void *msg)
 {
-	see(vid, msg, false);
-	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	enum rte_vhost_msg_result result = RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_guest *guest;
+
+	if (dev == NULL)
+		return result;
+	pthread_mutex_lock(&dev->lock);
+	guest = vfn_conf_guest(dev, vid);
+	if (guest != NULL) {
+		/* librte_vhost reads rings and the in-flight region while it maps them. */
+		vfn_fault_guard(&guest->lost);
+		if (guest_before(guest, msg) < 0)
+			result = RTE_VHOST_MSG_RESULT_ERR;
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return result;
 }
 
 /* Not called after a message that was refused. */
 static enum rte_vhost_msg_result
 after(int vid, void *msg)
 {
-	see(vid, msg, true);
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_guest *guest;
+
+	if (dev == NULL)
+		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	pthread_mutex_lock(&dev->lock);
+	guest = vfn_conf_guest(dev, vid);
+	if (guest != NULL) {
+		guest_after(guest, msg);
+		vfn_fault_guard(NULL);
+	}
+	pthread_mutex_unlock(&dev->lock);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
