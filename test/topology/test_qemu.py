@@ -108,7 +108,7 @@ class Pair:
 
 
 @contextlib.contextmanager
-def wired_by(kind, props, queues=1, cpus=1, devargs="", client=False):
+def wired_by(kind, props, queues=1, cpus=1, devargs="", client=False, slots=0):
     """Two guests with an address each on two functions wired to each other."""
     devs = [f"vdpa_vfn0,port=wire,idle=sleep,queues={queues}{devargs}",
             f"vdpa_vfn1,port=wire,peer=vdpa_vfn0,idle=sleep,queues={queues}{devargs}"]
@@ -118,7 +118,8 @@ def wired_by(kind, props, queues=1, cpus=1, devargs="", client=False):
         for number, extra in enumerate(props):
             nic = Nic(backend.sockets[number], f"52:54:00:00:09:{number + 1:02x}", queues=queues,
                       server=client, props=extra)
-            guests.append(stack.enter_context(Guest([nic], name=f"guest{number}", cpus=cpus)))
+            guests.append(stack.enter_context(Guest([nic], name=f"guest{number}", cpus=cpus,
+                                                    slots=slots)))
         for number, guest in enumerate(guests):
             configure(guest.boot(), number)
         yield Pair(backend, guests, props)
@@ -383,6 +384,31 @@ def test_guest_killed_and_started_anew(wired, client):
             assert_traffic(pair.guests)
             assert other.read("/proc/sys/kernel/random/boot_id") == kept
             assert_no_errors(other)
+
+
+def test_memory_plugged_in_under_traffic(wired):
+    """QEMU replaces its memory table, and soon frames are in memory that is new."""
+    def taken_of_it(guest):
+        """Pages of a zone that this guest has not had without it, and prefers."""
+        return int(guest.run("awk '/^pgalloc_normal/ { print $2 }' /proc/vmstat").out)
+
+    with wired(MIXED, slots=1) as pair:
+        for guest in pair.guests:
+            random_data(guest, 1 / 4)
+            assert taken_of_it(guest) == 0
+        flows = [Flow(pair.guests[way], pair.guests[1 - way], ipv4(1 - way), 5100 + way,
+                      endless=True) for way in (0, 1)]
+        for guest in pair.guests:
+            guest.plug_memory(128)
+            assert all(flow.running() for flow in flows)
+            ping(pair.guests[0], ipv4(1), [56] * 3)
+        for flow in flows:
+            flow.finish()
+        before = [taken_of_it(guest) for guest in pair.guests]
+        assert_traffic(pair.guests, 4)
+        for guest, pages in zip(pair.guests, before):
+            assert taken_of_it(guest) - pages > 1000
+            assert_no_errors(guest)
 
 
 @contextlib.contextmanager

@@ -100,11 +100,12 @@ class Guest:
     guest as eth0, eth1, ... in the order given.
     """
 
-    def __init__(self, nics, name="guest", cpus=1, memory=384):
+    def __init__(self, nics, name="guest", cpus=1, memory=384, slots=0):
         self.name = name
         self.nics = list(nics)
         self.cpus = cpus
         self.memory = memory
+        self.slots = slots      # for plug_memory()
         self.boot_id = None
         self._dir = None
         self._qemu = None
@@ -163,6 +164,26 @@ class Guest:
         """Press the reset button; boot() then waits for the new kernel."""
         self.qmp("system_reset")
 
+    def plug_memory(self, megabytes):
+        """Another module of memory, of which the guest makes use when this returns."""
+        before = self._total()
+        name = f"plugged{next(self._numbers)}"
+        self.qmp("object-add", **{"qom-type": "memory-backend-memfd", "id": name, "share": True,
+                                  "size": megabytes << 20})
+        self.qmp("device_add", driver="pc-dimm", id=f"dimm-{name}", memdev=name)
+        self.run(f"""
+            until free -m | awk '/^Mem/ {{ exit $2 < {before + megabytes * 9 // 10} }}'; do
+                for state in /sys/devices/system/memory/memory*/state; do
+                    grep -q online $state || echo online_kernel >$state
+                done
+                usleep 100000
+            done
+        """)
+
+    def _total(self):
+        """Megabytes the guest has in all."""
+        return int(self.run("free -m | awk '/^Mem/ { print $2 }'").out)
+
     def alive(self):
         return self._qemu is not None and self._qemu.poll() is None
 
@@ -188,6 +209,7 @@ class Guest:
             "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", str(self.cpus),
             "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
             "-m", f"{self.memory}M", "-numa", "node,memdev=ram",
+            *(["-m", f"slots={self.slots},maxmem=4G"] if self.slots else []),
             "-kernel", str(kernel), "-initrd", str(initramfs),
             "-append", KERNEL_ARGUMENTS,
             "-chardev", f"file,id=console,path={self._dir}/console.log",
