@@ -330,6 +330,19 @@ print_stats(struct rte_vdpa_device *dev)
 	}
 }
 
+/** Unplugging the vDPA device is refused while a front-end has it, and does it no harm. */
+static int
+remove_device(bool attached)
+{
+	int ret = rte_eal_hotplug_remove("vdev", opt.device);
+
+	if (ret == (attached ? -EBUSY : 0))
+		return 0;
+	fprintf(stderr, "unplugging %s %s: %d\n", opt.device, attached ? "in use" : "at the end",
+		ret);
+	return -1;
+}
+
 /** Plug the virtio-user port into the socket, exchange the packets, unplug it again. */
 static int
 run_front_end(struct rte_vdpa_device *dev, struct rte_mempool *pool)
@@ -346,6 +359,8 @@ run_front_end(struct rte_vdpa_device *dev, struct rte_mempool *pool)
 		return ret;
 	}
 	ret = start_port(VIRTIO_USER, pool, &port);
+	if (ret == 0 && dev != NULL)
+		ret = remove_device(true);
 	if (ret == 0) {
 		ret = exchange(port, pool, &n);
 		if (dev != NULL)
@@ -396,6 +411,8 @@ run(void)
 			fprintf(stderr, "cannot unregister %s\n", opt.socket);
 			ret = -1;
 		}
+		if (remove_device(false) < 0)
+			ret = -1;
 	}
 	if (rte_mempool_in_use_count(pool) != 0) {
 		fprintf(stderr, "%u packet buffers are missing\n", rte_mempool_in_use_count(pool));
