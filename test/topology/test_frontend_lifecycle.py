@@ -35,9 +35,8 @@ from harness import NIGHTLY, RING_PACKED, SLOW, not_in_order, wait_until
 from net_device import FEATURES, FrontEnd, open_frontend
 from rings import Memory, PackedRing, Region, SplitRing
 from vhost_user import (VERSION, NEED_REPLY, NO_FD, Closed, Connection, Message, Refused, Request,
-                        get_features, get_vring_base, set_features, set_mem_table, set_owner,
-                        set_vring_base, set_vring_call, set_vring_enable, set_vring_kick,
-                        set_vring_num)
+                        get_features, get_vring_base, set_features, set_mem_table,
+                        set_vring_base, set_vring_call, set_vring_enable, set_vring_kick)
 
 
 def at_rest(server, fds=None):
