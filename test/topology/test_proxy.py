@@ -39,7 +39,7 @@ def front(workdir):
 
 @RINGS
 def test_messages_are_passed_and_seen(backend, workdir, front, packed):
-    """The proxy itself: it changes nothing, and its own questions stay between it and the device."""
+    """The proxy itself: it changes nothing, and keeps the answers to its own questions."""
     with proxied(workdir, backend) as proxy, Echo(workdir, front, packed=packed) as pmd:
         pmd.rounds("plain", rounds=1)
         assert (TO_FRONT, Request.GET_FEATURES) in proxy.seen
