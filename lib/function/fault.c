@@ -116,9 +116,9 @@ bus_error(int signum, siginfo_t *info, void *context)
 	}
 }
 
-/* A bus error that is blocked ends the process whatever its handler. */
-static void
-unblock(void)
+/* A bus error on a thread that blocks it ends the process whatever the handler. */
+void
+vfn_fault_unblock(void)
 {
 	sigset_t set;
 
@@ -171,7 +171,7 @@ vfn_fault_watch(const void *start, size_t len, bool *lost)
 	b->range[i].lost = lost;
 	/* Pairs with the acquire in mend(). */
 	__atomic_store_n(&b->range[i].start, (uintptr_t)start, __ATOMIC_RELEASE);
-	unblock();
+	vfn_fault_unblock();
 	return 0;
 }
 
@@ -198,7 +198,7 @@ vfn_fault_guard(bool *lost)
 {
 	if (lost != NULL) {
 		install();
-		unblock();
+		vfn_fault_unblock();
 		guard_thread = pthread_self();
 	}
 	__atomic_store_n(&guard_lost, lost, __ATOMIC_RELEASE);

@@ -183,6 +183,7 @@ void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
 /* fault.c: memory that is taken away. */
 extern bool vfn_fault_untold;
 void vfn_fault_tell(void);
+void vfn_fault_unblock(void);
 void vfn_fault_check(struct vfn_function *fn);
 
 /* log.c: the dirty log. */

@@ -276,6 +276,7 @@ request_add(struct vfn_poller *p, void *arg)
 	struct vfn_function *fn = arg;
 	unsigned int i;
 
+	vfn_fault_unblock();
 	for (i = 0; i < fn->nb_work; i++) {
 		struct vfn_work *w = &fn->work[i];
 
@@ -406,9 +407,8 @@ thread_start(struct vfn_poller *p)
 	if (p->epoll_fd < 0 || p->wake_fd < 0 ||
 		epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd, &event) < 0)
 		return -errno;
-	/* A poller handles no signal but that of its own bus errors. */
+	/* A poller handles no signal but, with work, that of its own bus errors. */
 	sigfillset(&all);
-	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(&p->thread, NULL, poller_thread, p);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

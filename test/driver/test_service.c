@@ -8,6 +8,8 @@
  */
 
 #include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
 
 #include <rte_bus_vdev.h>
 #include <rte_eal.h>
@@ -15,11 +17,13 @@
 #include <rte_service.h>
 
 #include "fn_harness.h"
+#include "vfn_fault.h"
 
 #define CORE 1u /* the service core */
 
 static struct guest_conf one_pair;
 static struct frame f;
+static struct sigaction bus_error;
 
 static uint32_t
 poller_service(void)
@@ -52,6 +56,36 @@ service_core_moves_the_frames(const struct shape *shape)
 	}
 	/* Not before: a service core takes notice of a new service on its next round. */
 	assert_int_equal(rte_service_may_be_active(poller_service()), 1);
+}
+
+/* Though the application, and so each of its threads, blocks the signal. */
+static void
+memory_may_be_cut_off(void **state)
+{
+	struct guest *g = guest_open(&one_pair);
+	int fd = memfd_create("cut", MFD_CLOEXEC);
+	struct vfn_dma_map map = {
+		.iova = FREE_AT, .len = 4096, .fd = fd, .readable = true, .writable = true};
+	struct mock_buf buf = {.len = 100, .fixed = true, .iova = FREE_AT};
+	uint64_t end = now_ms() + PATIENCE_MS;
+
+	(void)state;
+	/* cmocka takes the signal for itself before every test */
+	sigaction(SIGBUS, &bus_error, NULL);
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	map.host = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(map.host != MAP_FAILED);
+	assert_int_equal(g->link->ops->dma_map(g->link, &map), 0);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_true(mock_post(&g->q[1].drv, &buf, 1, 0, 0) >= 0);
+	mock_publish(&g->q[1].drv);
+	while (!(CGET(g, device_status) & VIRTIO_CONFIG_S_NEEDS_RESET)) {
+		assert_true(now_ms() < end);
+		nap_us(100);
+	}
+	guests_close(NULL);
+	munmap(map.host, 4096);
+	close(fd);
 }
 
 static void
@@ -174,6 +208,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		PLAIN(memory_may_be_cut_off),
 		PLAIN(service_goes_with_the_last_function),
 		PLAIN(poll_cpu_wins_over_service_cores),
 		PLAIN(function_can_be_stopped_when_the_core_was),
@@ -185,9 +220,14 @@ main(void)
 	};
 	unsigned int first, last;
 	char lcores[64];
+	bool lost;
+	sigset_t bus;
 	cpu_set_t cpus;
 	int ret;
 
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	sigprocmask(SIG_BLOCK, &bus, NULL);
 	/* two lcores, on two CPUs where there are two */
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	for (first = 0; !CPU_ISSET(first, &cpus); first++)
@@ -197,6 +237,10 @@ main(void)
 	snprintf(lcores, sizeof(lcores), "--lcores=0@%u,1@%u", first, last);
 	if (fn_eal_init(lcores, "-s", "0x2", NULL) < 0)
 		return 1;
+	if (vfn_fault_watch(&lost, sizeof(lost), &lost) < 0)
+		return 1;
+	vfn_fault_unwatch(&lost, &lost);
+	sigaction(SIGBUS, NULL, &bus_error);
 	ret = run_list("service", tests, DIM(tests), shaped, DIM(shaped));
 	/* with a device that is still there: EAL ends its services before its devices */
 	if (rte_vdev_init("vdpa_vfn0", "") != 0 || rte_eal_cleanup() != 0)
