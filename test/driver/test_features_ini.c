@@ -31,6 +31,7 @@
 #include <rte_log.h>
 #include <rte_vdpa.h>
 #include <rte_vhost.h>
+#include <vfn_sdk.h>
 
 #include <vfn_sdk.h>
 
@@ -320,8 +321,7 @@ some_need_their_device_arguments(void **state)
 		(offered.features & ~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU))));
 	assert_true(plain.protocol ==
 		(offered.protocol &
-			~(BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
-				BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+			~(BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
 				BIT(VHOST_USER_PROTOCOL_F_HOST_NOTIFIER))));
 	assert_true(probe("doorbell=on").protocol == offered.protocol);
 	assert_true(probe("queues=2").features == (plain.features | BIT(VIRTIO_NET_F_MQ)));

@@ -77,7 +77,7 @@ def test_every_change_of_state_is_in_log_and_trace(backend, workdir):
     with open(glob.glob(f"{workdir}/*/metadata")[0], encoding="ascii") as metadata:
         events = re.findall(r'name = "(pmd\.vdpa\.vfn\.\w+)"', metadata.read())
     assert set(events) == {"pmd.vdpa.vfn.state", "pmd.vdpa.vfn.queue", "pmd.vdpa.vfn.lm",
-                           "pmd.vdpa.vfn.doorbell"}
+                           "pmd.vdpa.vfn.doorbell", "pmd.vdpa.vfn.config"}
     recorded = b""
     for path in glob.glob(f"{workdir}/*/channel0_*"):
         with open(path, "rb") as channel:

@@ -297,6 +297,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	vfn_lm_update(dev, features);
 	vfn_pci_driver_ok(dev);
 	move(dev, VFN_RUNNING);
+	vfn_config_start(dev);
 	DEV_LOG(INFO, dev, "running, features 0x%" PRIx64, features);
 	return 0;
 }
