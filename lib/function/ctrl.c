@@ -16,8 +16,8 @@
 
 #include "function.h"
 
-/* Longest command that is understood, MAC tables of 2,700 addresses; what is longer is refused. */
-#define MAX_COMMAND 16384
+/* The longest command that is understood: MAC tables of 2,700 addresses together. */
+#define MAX_COMMAND (2 * sizeof(uint32_t) + 2700 * 6)
 
 /* What CTRL_GUEST_OFFLOADS is about, as bits of the feature word (5.1.6.5.6). */
 #define GUEST_OFFLOADS \
