@@ -30,6 +30,7 @@ class Listener(FrontEnd):
         self.connect().negotiate(features, protocol=protocol)
         if self.protocol & 1 << F_BACKEND_REQ:
             self.conn.tell(set_backend_req_fd(self.theirs.fileno()))
+        self.config()       # as of now
 
     def close(self):
         super().close()
@@ -125,7 +126,6 @@ def test_told_once_until_it_asks(backend, listener):
 def test_change_before_the_start(backend, listener, change):
     """Between GET_CONFIG and a ring that runs nobody can be told: it is made up for."""
     fe = listener()
-    assert fe.config() == (LINK_UP, 1500)
     if change:
         backend.telemetry("/vfn/link,vdpa_vfn0,down")
     fe.run()
@@ -147,7 +147,6 @@ def test_not_told_if_not_negotiated(backend, listener, protocol):
 def test_channel_that_is_closed(backend, listener):
     """Negotiated, but nobody is there: said, and traffic goes on."""
     fe = listener().run()
-    fe.config()
     fe.channel.close()
     backend.telemetry("/vfn/link,vdpa_vfn0,down")
     backend.said("front-end cannot be told of a new configuration")
@@ -206,9 +205,9 @@ def test_linux_guest_in_qemu():
         return guest.read("/sys/class/net/eth0/carrier")
 
     def passed():
-        """Do the guest's questions for an address come back from the loop? They count as sent."""
+        """Do the guest's broadcasts come back from the loop?"""
         before = {way: guest.statistic(f"{way}_packets") for way in ("tx", "rx")}
-        guest.run("ping -c 1 -W 1 10.9.8.7", check=False)
+        guest.run("ping -c 1 -W 1 10.9.8.255", check=False)
         assert guest.statistic("tx_packets") > before["tx"]
         return guest.statistic("rx_packets") > before["rx"]
 
