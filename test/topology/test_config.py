@@ -12,7 +12,8 @@ from frontend import PAIRS, Server, frames
 from guest import Guest, Nic, missing
 from harness import SLOW, wait_until
 from net_device import FEATURES, PROTOCOL, FrontEnd
-from vhost_user import F_BACKEND_REQ, F_CONFIG, VERSION, get_config, get_features, set_backend_req_fd
+from vhost_user import (F_BACKEND_REQ, F_CONFIG, VERSION, get_config, get_features,
+                        set_backend_req_fd)
 
 LINK_UP, ANNOUNCE = 1, 2    # config.status
 GUEST_ANNOUNCE = 21

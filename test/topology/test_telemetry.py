@@ -66,12 +66,14 @@ def test_stock_client(backend):
 def test_every_change_of_state_is_in_log_and_trace(backend, workdir):
     with open_frontend(backend.sockets[0]) as fe:
         fe.check(frames("states", 50))
+        backend.telemetry("/vfn/link,vdpa_vfn0,down")
         position = fe.stop()[1]
     moves = ["idle -> configured", "configured -> running", "running -> suspended",
              "suspended -> idle"]
     assert wait_until(lambda: f"vdpa_vfn0: {moves[-1]}" in backend.log())
     assert re.findall(r"vdpa_vfn0: (\w+ -> \w+)", backend.log()) == moves
     assert "vdpa_vfn0: queue 1 started at 0x0" in backend.log()
+    assert "vdpa_vfn0: configuration: link down" in backend.log()
     assert f"vdpa_vfn0: queue 1 stopped at {position:#x}" in backend.log()
     backend.stop()      # the trace is written at the end
     with open(glob.glob(f"{workdir}/*/metadata")[0], encoding="ascii") as metadata:
@@ -84,3 +86,4 @@ def test_every_change_of_state_is_in_log_and_trace(backend, workdir):
             recorded += channel.read()
     texts = re.findall(rb"vdpa_vfn0\0+([a-z]{4,})\0+([a-z]{4,})\0", recorded)
     assert [b" -> ".join(pair).decode() for pair in texts] == moves
+    assert re.search(rb"vdpa_vfn0\0+link down\0", recorded)
