@@ -2,18 +2,16 @@
 """Changes of the device configuration, made by telemetry: who gets to know of them, and how."""
 
 import contextlib
-import select
-import socket
 import struct
 
 import pytest
 
+from back_channel import F_BACKEND_REQ, BackChannel, set_backend_req_fd
 from frontend import PAIRS, Server, frames
 from guest import Guest, Nic, missing
-from harness import SLOW, wait_until
+from harness import wait_until
 from net_device import FEATURES, PROTOCOL, FrontEnd
-from vhost_user import (F_BACKEND_REQ, F_CONFIG, VERSION, get_config, get_features,
-                        set_backend_req_fd)
+from vhost_user import F_CONFIG, VERSION, get_config, get_features
 
 LINK_UP, ANNOUNCE = 1, 2    # config.status
 GUEST_ANNOUNCE = 21
@@ -25,18 +23,20 @@ DEVS = (f"vdpa_vfn0,queues={PAIRS},mtu=1500", "vdpa_vfn1")
 class Listener(FrontEnd):
     """A front-end with a channel for the back-end's requests."""
 
-    def __init__(self, path, features=FEATURES | 1 << GUEST_ANNOUNCE, protocol=PROTOCOL | TOLD):
+    def __init__(self, path, features=FEATURES | 1 << GUEST_ANNOUNCE, protocol=PROTOCOL | TOLD,
+                 full=False):
         super().__init__(path)
-        self.channel, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.channel = BackChannel()
+        if full:
+            self.channel.fill()
         self.connect().negotiate(features, protocol=protocol)
         if self.protocol & 1 << F_BACKEND_REQ:
-            self.conn.tell(set_backend_req_fd(self.theirs.fileno()))
+            self.conn.tell(set_backend_req_fd(self.channel.theirs.fileno()))
         self.config()       # as of now
 
     def close(self):
         super().close()
         self.channel.close()
-        self.theirs.close()
 
     def run(self):
         """All of the rest; when it is acknowledged the device runs."""
@@ -45,9 +45,9 @@ class Listener(FrontEnd):
 
     def told(self, timeout=10):
         """Wait for a CONFIG_CHANGE; False if none comes."""
-        if not select.select([self.channel], [], [], timeout * SLOW)[0]:
+        if not self.channel.asked(timeout):
             return False
-        assert struct.unpack("=III", self.channel.recv(12)) == (CONFIG_CHANGE, VERSION, 0)
+        assert self.channel.receive() == (CONFIG_CHANGE, VERSION, b"", [])
         return True
 
     def config(self):
@@ -148,11 +148,38 @@ def test_not_told_if_not_negotiated(backend, listener, protocol):
 def test_channel_that_is_closed(backend, listener):
     """Negotiated, but nobody is there: said, and traffic goes on."""
     fe = listener().run()
-    fe.channel.close()
+    fe.channel.ours.close()
     backend.telemetry("/vfn/link,vdpa_vfn0,down")
     backend.said("front-end cannot be told of a new configuration")
     backend.telemetry("/vfn/link,vdpa_vfn0,up")
     fe.check(frames("traffic", 20))
+
+
+def test_channel_that_is_full(backend, listener):
+    """Whoever takes no messages is not told; telemetry, its device and others go on."""
+    other = listener(dev=1).run()
+    for _ in range(2):
+        with Listener(backend.sockets[0], full=True) as fe:
+            fe.run()
+            assert backend.telemetry("/vfn/link,vdpa_vfn0,down")["link"] == "down"
+            assert backend.telemetry("/vfn/link,vdpa_vfn0,up")["link"] == "up"
+            assert fe.config() == (LINK_UP, 1500)
+            backend.telemetry("/vfn/mtu,vdpa_vfn0,1400")
+            fe.check(frames("traffic", 20))
+            backend.telemetry("/vfn/link,vdpa_vfn1,down")
+            assert other.told() and other.config()[0] == 0
+            backend.telemetry("/vfn/link,vdpa_vfn1,up")
+            assert other.told() and other.config()[0] == LINK_UP
+            backend.telemetry("/vfn/mtu,vdpa_vfn0,1500")
+            since = backend.process.mark()
+            assert fe.stop()[1] == fe.tx().position()
+            backend.process.expect("vdpa_vfn0: the front-end takes no messages", since=since)
+    other.check(frames("other", 20))
+    fe = listener().run()
+    backend.telemetry("/vfn/link,vdpa_vfn0,down")
+    assert fe.told() and fe.config() == (0, 1500)
+    backend.telemetry("/vfn/link,vdpa_vfn0,up")
+    assert fe.told()
 
 
 def test_wire_goes_down_at_both_ends():

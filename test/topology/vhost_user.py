@@ -18,7 +18,7 @@ from harness import SLOW
 VERSION, REPLY, NEED_REPLY = 0x1, 0x4, 0x8      # header flags
 NO_FD = 0x100                                   # in the ring number of kick, call and err
 
-F_MQ, F_REPLY_ACK, F_BACKEND_REQ, F_CONFIG, F_STATUS = 0, 3, 5, 9, 16   # protocol features
+F_MQ, F_REPLY_ACK, F_CONFIG, F_STATUS = 0, 3, 9, 16     # protocol features
 EVENT_IDX, INDIRECT = 29, 28                            # virtio features, more in harness.py
 DRIVER_OK = 0x0f                                        # the status of a driver that is done
 
@@ -43,7 +43,6 @@ class Request(enum.IntEnum):
     SET_PROTOCOL_FEATURES = 16
     GET_QUEUE_NUM = 17
     SET_VRING_ENABLE = 18
-    SET_BACKEND_REQ_FD = 21
     GET_CONFIG = 24
     GET_INFLIGHT_FD = 31
     SET_INFLIGHT_FD = 32
@@ -145,11 +144,6 @@ def set_vring_call(ring, fd):
 
 def set_vring_enable(ring, on=True):
     return _state(Request.SET_VRING_ENABLE, ring, int(on))
-
-
-def set_backend_req_fd(fd):
-    """The back-end's own channel, on which it makes requests."""
-    return Message(Request.SET_BACKEND_REQ_FD, fds=(fd,))
 
 
 def get_config(size, offset=0, room=256):

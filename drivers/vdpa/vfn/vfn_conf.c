@@ -339,6 +339,7 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 	}
 	vfn_lm_stop(dev);
 	vfn_notify_stop(dev);
+	vfn_config_stop(dev);
 	release(dev);
 	move(dev, VFN_IDLE);
 	DEV_LOG(INFO, dev, "stopped");

@@ -4,14 +4,15 @@
 
 /*
  * Changes of the device configuration: the operator's, by telemetry; and how the front-end gets to
- * know of them. The function's configuration interrupt is handled on EAL's interrupt thread, never
- * on librte_vhost's: the device's lock, under which it runs, keeps the connection alive.
+ * know of them. The function's configuration interrupt is handled on EAL's interrupt thread, under
+ * the device's lock, and the front-end is told on a thread that lives no longer than the message.
  */
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <rte_common.h>
@@ -23,30 +24,78 @@
 
 #define CONFIG_VECTOR 0
 
+/* So long a guest that stops has left to take a message. */
+#define TAKE_MS 20
+
 /* A front-end that can be told, and that asks for what has changed. */
 #define PROTOCOL \
 	(UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG | \
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ)
 
+/*
+ * librte_vhost waits, without an end, while the front-end keeps the channel full. So each message
+ * has a thread, which can be ended; nothing in librte_vhost is locked meanwhile, as no answer is
+ * asked for.
+ */
+static void *
+tell_thread(void *arg)
+{
+	struct vfn_dev *dev = arg;
+	int ret, state;
+
+	/* While it is off nothing is cancelled: the log has locks. */
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+	ret = rte_vhost_backend_config_change(dev->config_vid, false);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	if (ret < 0)
+		DEV_LOG(WARNING, dev, "the front-end cannot be told of a new configuration");
+	else
+		DEV_LOG(DEBUG, dev, "the front-end is told of a new configuration");
+	return NULL;
+}
+
 static void
 front_end_tell(struct vfn_dev *dev)
 {
 	uint64_t protocol;
+	int ret;
 
-	/*
-	 * One message until it is answered by GET_CONFIG: whoever does not read them must not fill
-	 * the socket, on which librte_vhost would wait.
-	 */
+	/* One message until it is answered by GET_CONFIG. */
 	if (dev->state != VFN_RUNNING || dev->config_told ||
 		rte_vhost_get_negotiated_protocol_features(dev->guest->vid, &protocol) < 0 ||
 		(protocol & PROTOCOL) != PROTOCOL)
 		return;
-	if (rte_vhost_backend_config_change(dev->guest->vid, false) < 0) {
-		DEV_LOG(WARNING, dev, "the front-end cannot be told of a new configuration");
-		return;
-	}
 	dev->config_told = true;
-	DEV_LOG(DEBUG, dev, "the front-end is told of a new configuration");
+	/* One that is still not taken says the same. */
+	if (dev->config_telling && pthread_tryjoin_np(dev->config_thread, NULL) != 0)
+		return;
+	dev->config_vid = dev->guest->vid;
+	ret = pthread_create(&dev->config_thread, NULL, tell_thread, dev);
+	dev->config_telling = dev->config_told = ret == 0;
+	if (ret != 0)
+		DEV_LOG(WARNING, dev, "no thread to tell of a new configuration: %s",
+			strerror(ret));
+}
+
+/* Before the connection goes: nothing of this device is in librte_vhost any more on return. */
+void
+vfn_config_stop(struct vfn_dev *dev)
+{
+	struct timespec end;
+
+	if (!dev->config_telling)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_nsec += TAKE_MS * 1000000;
+	end.tv_sec += end.tv_nsec / 1000000000;
+	end.tv_nsec %= 1000000000;
+	if (pthread_clockjoin_np(dev->config_thread, NULL, CLOCK_MONOTONIC, &end) != 0) {
+		pthread_cancel(dev->config_thread);
+		pthread_join(dev->config_thread, NULL);
+		DEV_LOG(WARNING, dev,
+			"the front-end takes no messages, it was not told of a new configuration");
+	}
+	dev->config_telling = false;
 }
 
 /* EAL's interrupt thread. */

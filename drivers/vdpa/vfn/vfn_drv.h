@@ -140,7 +140,10 @@ struct vfn_dev {
 	struct vfn_log log;
 	struct vfn_notify doorbells;
 	uint8_t config_seen; /* generation of the configuration when it was last asked for */
-	bool config_told;    /* of a change, and has not asked since */
+	bool config_told;    /* the front-end was, of a change, and has not asked since */
+	bool config_telling; /* config_thread is to be joined */
+	pthread_t config_thread;
+	int config_vid; /* whom it tells */
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
@@ -191,10 +194,11 @@ void vfn_conf_forget(struct vfn_dev *dev, int vid);
 void vfn_conf_features(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
 
-/* vfn_config.c: changes of the device configuration. vfn_config_start(): dev->lock held. */
+/* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
 int vfn_config_open(struct vfn_dev *dev);
 void vfn_config_close(struct vfn_dev *dev);
 void vfn_config_start(struct vfn_dev *dev);
+void vfn_config_stop(struct vfn_dev *dev);
 int vfn_config_get(struct vfn_dev *dev, uint8_t *config, uint32_t size);
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
