@@ -356,6 +356,8 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 	vfn_conf_stop(dev, vid);
 	TAILQ_REMOVE(&dev->guests, guest, next);
 	free(guest);
+	if (dev->config_reader == vid)
+		dev->config_reader = -1;
 	if (dev->state != VFN_IDLE)
 		return;
 	TAILQ_FOREACH(guest, &dev->guests, next) {

@@ -112,24 +112,26 @@ config_interrupt(void *arg)
 	pthread_mutex_unlock(&dev->lock);
 }
 
-/* The guest of before may have left a configuration that this one has not seen. */
+/* What the front-end has asked for may have changed since; before the start it cannot be told. */
 void
 vfn_config_start(struct vfn_dev *dev)
 {
 	dev->config_told = false;
-	if (vfn_pci_config_generation(dev) != dev->config_seen)
+	if (dev->config_reader == dev->guest->vid &&
+		vfn_pci_config_generation(dev) != dev->config_seen)
 		eventfd_write(dev->config_fd, 1);
 }
 
 /* GET_CONFIG. The function is read after what says that it was: a change now is told again. */
 int
-vfn_config_get(struct vfn_dev *dev, uint8_t *config, uint32_t size)
+vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 {
 	uint16_t status = 0;
 	int ret;
 
 	pthread_mutex_lock(&dev->lock);
 	dev->config_told = false;
+	dev->config_reader = vid;
 	dev->config_seen = vfn_pci_config_generation(dev);
 	ret = dev->link->ops->read(dev->link, dev->device.region, dev->device.offset, config,
 		RTE_MIN(size, dev->device.length));
@@ -149,7 +151,7 @@ vfn_config_open(struct vfn_dev *dev)
 {
 	int ret;
 
-	dev->config_seen = vfn_pci_config_generation(dev);
+	dev->config_reader = -1;
 	dev->config_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (dev->config_fd < 0)
 		return -errno;

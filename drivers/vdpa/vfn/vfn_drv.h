@@ -139,7 +139,8 @@ struct vfn_dev {
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
 	struct vfn_log log;
 	struct vfn_notify doorbells;
-	uint8_t config_seen; /* generation of the configuration when it was last asked for */
+	int config_reader;   /* vid that has last asked for the configuration, or -1 */
+	uint8_t config_seen; /* its generation then */
 	bool config_told;    /* the front-end was, of a change, and has not asked since */
 	bool config_telling; /* config_thread is to be joined */
 	pthread_t config_thread;
@@ -199,7 +200,7 @@ int vfn_config_open(struct vfn_dev *dev);
 void vfn_config_close(struct vfn_dev *dev);
 void vfn_config_start(struct vfn_dev *dev);
 void vfn_config_stop(struct vfn_dev *dev);
-int vfn_config_get(struct vfn_dev *dev, uint8_t *config, uint32_t size);
+int vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size);
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);

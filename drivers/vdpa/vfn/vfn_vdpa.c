@@ -187,7 +187,7 @@ vfn_get_config(int vid, uint8_t *config, uint32_t size)
 		return -ENODEV;
 	size = RTE_MIN(size, 256u);
 	memset(config, 0, size);
-	return vfn_config_get(dev, config, size);
+	return vfn_config_get(dev, vid, config, size);
 }
 
 static int
