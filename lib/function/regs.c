@@ -22,8 +22,6 @@
 #define CAP_PCI_CFG 0x98
 #define CAP_VENDOR  0xb0
 
-#define ISR_CONFIG 2 /* 4.1.4.5 */
-
 #define PCI_CAP_ID_VENDOR 0x09
 #define PCI_CAP_ID_MSIX	  0x11
 
@@ -120,30 +118,12 @@ vfn_function_reset(struct vfn_function *fn)
 	vfn_bar2_close(fn);
 	vfn_log_control(fn, false);
 	fn->log_addr = fn->log_len = 0;
-	memset(fn->rx_mode, 0, sizeof(fn->rx_mode));
+	fn->offloads_off = 0;
+	vfn_filter_reset(fn);
+	vfn_config_reset(fn);
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_init(&fn->queue[i]);
 	vfn_port_start(fn);
-}
-
-/* ISR and interrupt of a change of configuration or status (4.1.5.4). */
-void
-vfn_config_changed(struct vfn_function *fn)
-{
-	if (!(fn->status & VIRTIO_CONFIG_S_DRIVER_OK))
-		return;
-	fn->isr |= ISR_CONFIG;
-	if (fn->config_vector != NO_VECTOR && fn->irq_fd[fn->config_vector] >= 0)
-		vfn_eventfd_signal(fn->irq_fd[fn->config_vector]);
-}
-
-/* The device configuration changed, and its generation with it (4.1.4.3.1). */
-void
-vfn_config_set_link(struct vfn_function *fn, bool up)
-{
-	fn->config.status = up ? VIRTIO_NET_S_LINK_UP : 0;
-	fn->config_generation++;
-	vfn_config_changed(fn);
 }
 
 /* Feature negotiation (2.2, 3.1.1): may FEATURES_OK be set? */
@@ -334,6 +314,12 @@ write_bar0(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len)
 	case VENDOR_REG(log_control, uint32_t):
 		vfn_log_control(fn, v != 0);
 		return 0;
+	case VENDOR_REG(link, uint16_t):
+		return vfn_config_set_link(fn, v);
+	case VENDOR_REG(announce, uint16_t):
+		return vfn_config_set_announce(fn, v);
+	case VENDOR_REG(mtu, uint16_t):
+		return vfn_config_set_mtu(fn, v);
 	}
 	return write_queue_reg(fn, selected(fn), REG(offset, len), v);
 }
@@ -401,6 +387,9 @@ vendor_cfg(struct vfn_function *fn)
 		.log_len_lo = fn->log_len,
 		.log_len_hi = fn->log_len >> 32,
 		.log_control = fn->log_on,
+		.link = !fn->unplugged,
+		.announce = !!(fn->config.status & VIRTIO_NET_S_ANNOUNCE),
+		.mtu = fn->config.mtu,
 	};
 	unsigned int i;
 

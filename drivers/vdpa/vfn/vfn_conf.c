@@ -298,6 +298,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	vfn_lm_update(dev, features);
 	vfn_pci_driver_ok(dev);
 	move(dev, VFN_RUNNING);
+	vfn_config_start(dev);
 	DEV_LOG(INFO, dev, "running, features 0x%" PRIx64, features);
 	return 0;
 }
@@ -341,6 +342,7 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 	}
 	vfn_lm_stop(dev);
 	vfn_notify_stop(dev);
+	vfn_config_stop(dev);
 	release(dev);
 	move(dev, VFN_IDLE);
 	DEV_LOG(INFO, dev, "stopped");
@@ -358,6 +360,8 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 	vfn_watch_stop();
 	TAILQ_REMOVE(&dev->guests, guest, next);
 	free(guest);
+	if (dev->config_reader == vid)
+		dev->config_reader = -1;
 	if (dev->state != VFN_IDLE)
 		return;
 	TAILQ_FOREACH(guest, &dev->guests, next) {
