@@ -44,6 +44,19 @@ mq_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len
 	return VIRTIO_NET_OK;
 }
 
+uint8_t
+vfn_ctrl_command(
+	struct vfn_function *fn, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len)
+{
+	switch (class) {
+	case VIRTIO_NET_CTRL_RX:
+		return rx_command(fn, cmd, data, len);
+	case VIRTIO_NET_CTRL_MQ:
+		return mq_command(fn, cmd, data, len);
+	}
+	return VIRTIO_NET_ERR;
+}
+
 static void
 command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *chain)
 {
@@ -62,12 +75,8 @@ command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *c
 	}
 	if (vringh_pull(&in, &hdr, sizeof(hdr)) == sizeof(hdr)) {
 		len = vringh_pull(&in, buf, sizeof(buf));
-		if (chain->read_len > sizeof(hdr) + sizeof(buf))
-			ack = VIRTIO_NET_ERR;
-		else if (hdr.class == VIRTIO_NET_CTRL_RX)
-			ack = rx_command(fn, hdr.cmd, buf, len);
-		else if (hdr.class == VIRTIO_NET_CTRL_MQ)
-			ack = mq_command(fn, hdr.cmd, buf, len);
+		if (chain->read_len <= sizeof(hdr) + sizeof(buf))
+			ack = vfn_ctrl_command(fn, hdr.class, hdr.cmd, buf, len);
 	}
 	chain->written = vringh_push(&out, &ack, sizeof(ack));
 }

@@ -106,6 +106,11 @@ struct vfn_function {
 	uint64_t log_len;
 	bool log_on;
 
+	/* State: the window, and what became of the last command. */
+	uint8_t state[VFN_STATE_SIZE];
+	uint32_t state_len;
+	uint32_t state_result;
+
 	/* Network side. */
 	struct vfn_function *peer;
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
@@ -163,6 +168,9 @@ int vfn_regs_read(
 int vfn_regs_write(
 	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len);
 void vfn_function_reset(struct vfn_function *fn);
+/* Registers as after a reset, while no poller has any work of the function. */
+void vfn_regs_clear(struct vfn_function *fn);
+bool vfn_regs_features_ok(const struct vfn_function *fn);
 void vfn_config_set_link(struct vfn_function *fn, bool up);
 
 /* bar2.c: the doorbells as a file. */
@@ -182,9 +190,13 @@ void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
 void vfn_log_control(struct vfn_function *fn, bool on);
 bool vfn_log_queue(struct vfn_queue *q);
 
+/* state.c: the window's content, got, checked or set. */
+void vfn_state_control(struct vfn_function *fn, uint32_t command);
+
 /* queue.c: control of one queue. */
 void vfn_queue_init(struct vfn_queue *q);
 bool vfn_queue_active(const struct vfn_queue *q);
+struct vringh_config vfn_queue_config(struct vfn_queue *q);
 void vfn_queue_enable(struct vfn_queue *q);
 void vfn_queue_suspend(struct vfn_queue *q, bool suspend);
 void vfn_queues_suspend(struct vfn_function *fn, bool suspend);
@@ -228,6 +240,9 @@ uint64_t vfn_net_features(const struct vfn_function_params *params);
 uint64_t vfn_net_features_missing(uint64_t features);
 unsigned int vfn_net_forward(struct vfn_work *work);
 unsigned int vfn_ctrl_run(struct vfn_work *work);
+/* Carry out a command of the control queue: VIRTIO_NET_OK or _ERR. */
+uint8_t vfn_ctrl_command(
+	struct vfn_function *fn, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len);
 void vfn_ctrl_cancel(struct vfn_function *fn);
 
 #endif /* VFN_FUNCTION_H */

@@ -114,6 +114,12 @@ struct vfn_notify {
 	uint8_t state[VFN_MAX_QUEUES];
 };
 
+/* State of a function, see vfn_state.h. */
+struct vfn_kept {
+	uint8_t *data; /* NULL: none */
+	uint32_t len;
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	char name[VFN_NAME_SIZE];
@@ -122,7 +128,7 @@ struct vfn_dev {
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
-	struct vfn_place common, notify, device, vendor, stats;
+	struct vfn_place common, notify, device, vendor, stats, window;
 	uint32_t stats_step;  /* bytes from one queue's to the next's */
 	uint32_t notify_step; /* of queue_notify_off */
 	uint64_t features;    /* offered by the function */
@@ -136,6 +142,9 @@ struct vfn_dev {
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
 	struct vfn_log log;
 	struct vfn_notify doorbells;
+	struct vfn_kept last;	       /* state in which the last guest left it */
+	struct vfn_kept pending;       /* state that the next guest is to find */
+	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
@@ -143,7 +152,7 @@ struct vfn_dev {
 
 /* A queue's registers. */
 struct vfn_queue_info {
-	struct vfn_ring ring; /* without log and eventfds */
+	struct vfn_ring ring; /* without eventfds */
 	bool enabled, suspended;
 	uint16_t error;
 };
@@ -162,6 +171,7 @@ int vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features);
 int vfn_pci_driver_ok(struct vfn_dev *dev);
 void vfn_pci_reset(struct vfn_dev *dev);
 int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
+int vfn_pci_queue_resume(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
 int vfn_pci_suspend(struct vfn_dev *dev);
 void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
@@ -172,6 +182,8 @@ void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_in
 int vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config);
 int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
 void vfn_pci_log_stop(struct vfn_dev *dev);
+int vfn_pci_state_get(struct vfn_dev *dev, void *buf);
+int vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check);
 int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
@@ -196,6 +208,12 @@ void vfn_notify_stop(struct vfn_dev *dev);
 const char *vfn_notify_state(struct vfn_dev *dev, uint16_t queue);
 int vfn_notify_fd(int vid);
 int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
+
+/* vfn_state.c: the state of a device over its guests. dev->lock held. */
+void vfn_state_keep(struct vfn_dev *dev, bool exact);
+void vfn_state_apply(struct vfn_dev *dev, uint64_t features);
+bool vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_state_free(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */
 extern const char *const vfn_stat_names[VFN_STAT_MAX];

@@ -294,6 +294,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	pthread_mutex_lock(&dev->lock);
 	pthread_mutex_unlock(&dev->lock);
 	dev->link->ops->close(dev->link);
+	vfn_state_free(dev);
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
 	return 0;
