@@ -208,4 +208,5 @@ ports_destroy(void)
 		if (lock >= 0)
 			close(lock);
 	}
+	nb_ports = 0;
 }
