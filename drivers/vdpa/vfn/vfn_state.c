@@ -124,10 +124,11 @@ is_fresh(const struct rte_vhost_vring *vring)
 }
 
 /*
- * Does a ring go on where the restored state says? Then that position is set. What front-ends say
- * after they lost a back-end is worth little: of a packed ring QEMU says where it started, and
- * DPDK's virtio-user starts a new one in the same place. Of a split ring librte_vhost has looked
- * up the used index in the ring.
+ * Does a ring go on where the restored state says? Then that position is set.
+ *
+ * A split ring tells itself where it stands, and librte_vhost has looked: QEMU uses up what a guest
+ * sends while nobody is connected. Of a packed ring nobody knows but the state: QEMU says where it
+ * once began; DPDK's virtio-user says the same and sets a new ring up in the same place.
  */
 bool
 vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
@@ -135,22 +136,27 @@ vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	struct rte_vhost_vring vring;
 	struct vfn_queue_info info;
 	const struct vfn_ring *saved = &info.ring;
+	bool same, moved, packed;
 	uint64_t features;
-	bool same;
 
 	if (!dev->restored[queue])
 		return false;
 	dev->restored[queue] = false;
 	vfn_pci_queue_info(dev, queue, &info);
+	packed = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
+		(features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	same = saved->desc == ring->desc && saved->driver == ring->driver &&
 		saved->device == ring->device && saved->size == ring->size &&
 		saved->log == ring->log;
-	if (same && (saved->avail != ring->avail || saved->used != ring->used)) {
-		same = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
-			(features & UINT64_C(1) << VIRTIO_F_RING_PACKED) &&
-			rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) == 0 &&
-			!(ring->used == PACKED_START && is_fresh(&vring));
+	moved = saved->avail != ring->avail || saved->used != ring->used;
+	if (same && moved && !packed) {
+		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored state says 0x%x", queue,
+			ring->used, saved->used);
+		return false;
 	}
+	if (same && moved && ring->used == PACKED_START)
+		same = rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) == 0 &&
+			!is_fresh(&vring);
 	if (!same) {
 		DEV_LOG(WARNING, dev,
 			"queue %u is not the one of the restored state, which stood at 0x%x; it "
