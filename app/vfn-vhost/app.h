@@ -40,6 +40,9 @@ const char *vdpa_name(struct rte_vdpa_device *dev);
 /** Serve one device on one socket. 0, or -1 with the reason reported. */
 int port_create(const char *path, struct rte_vdpa_device *dev);
 
+/** Whether any number fits behind the prefix of socket paths; reported when not. */
+bool ports_fit(const char *prefix);
+
 /** Serve every device on <prefix>0, <prefix>1, ... 0, or -1 with the reason reported. */
 int ports_create(const char *prefix);
 

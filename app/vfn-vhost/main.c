@@ -179,7 +179,9 @@ serve(int sigfd)
 	if (fds[2].fd < 0 || (options.restore != NULL && states_load(options.restore, false) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */
-	if (options.take_over != NULL && (other = take_over(options.take_over)) < 0)
+	if (options.take_over != NULL &&
+		((options.prefix != NULL && !ports_fit(options.prefix)) ||
+			(other = take_over(options.take_over)) < 0))
 		return EXIT_RUNTIME;
 	if (options.prefix != NULL && ports_create(options.prefix) != 0)
 		return EXIT_RUNTIME;

@@ -47,17 +47,20 @@ class FrontEnd:
         self.conn = self.listener.accept() if self.listener else Connection(self.path)
         return self
 
-    def again(self, stale=False):
+    def again(self, rings=None, stale=False):
         """The same guest with another back-end. `stale`: it says where its rings began, as QEMU
         does of packed ones when a back-end was lost."""
         self.disconnect()
         self.connect().negotiate(self.features, self.packed)
-        for message in self.script():
-            if stale and message.request == Request.SET_VRING_BASE:
-                ring = struct.unpack_from("=I", message.payload)[0]
-                message = set_vring_base(ring, 0x8000 if self.packed else 0)
-            self.conn.tell(message)
+        for message in self.script(rings):
+            self.conn.tell(self.stale(message) if stale else message)
         return self
+
+    def stale(self, message):
+        if message.request != Request.SET_VRING_BASE:
+            return message
+        return set_vring_base(struct.unpack_from("=I", message.payload)[0],
+                              0x8000 if self.packed else 0)
 
     def negotiate(self, features=FEATURES, packed=False, protocol=PROTOCOL):
         """Up to SET_OWNER; features are taken as far as they are offered and set by start()."""

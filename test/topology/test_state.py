@@ -16,9 +16,10 @@ from guest import missing
 from harness import Backend, NIGHTLY, PmdError, SLOW, wait_until
 from net_device import open_frontend
 from pmd import Loop
+from rings import Region
 from test_qemu import (MIXED, Flow, assert_no_errors, assert_traffic, ipv4, ipv6, random_data,
                        wired_by)
-from vhost_user import Listener
+from vhost_user import Listener, set_mem_table
 
 DEVS = ["vdpa_vfn0,queues=2", "vdpa_vfn1,queues=2"]
 STATE_HEADER = "<IHHII"
@@ -141,6 +142,30 @@ def test_position_off_by_one_is_noticed(backends, workdir, by):
         else:
             with pytest.raises(Exception):
                 fe.check(frames("after", 100), timeout=1)
+
+
+def test_front_end_that_begins_twice_finds_all_of_its_rings(backends, workdir):
+    """New memory before the second pair is there: the device stops, and starts again."""
+    path = os.path.join(workdir, "state")
+    backend = backends()
+    with open_frontend(backend.sockets[0], pairs=2, packed=True) as fe:
+        for pair in range(2):
+            fe.check(frames(f"before{pair}", 100), pair)
+        fe.disconnect()
+        idle(backend)
+        by_prompt(backend, "snapshot", "vdpa_vfn0", path)
+        by_prompt(backend, "restore", "vdpa_vfn0", path)
+        fe.again(fe.rings[:2], stale=True)
+        fe.check(frames("one pair", 100))
+        fe.memory.regions.append(Region(0x2_0000_0000, 1 << 16))
+        fe.conn.tell(set_mem_table(fe.memory.regions))
+        fe.check(frames("new memory", 100))
+        for ring in fe.rings[2:]:
+            for message in ring.setup():
+                fe.conn.tell(fe.stale(message))
+        for pair in range(2):
+            fe.check(frames(f"after{pair}", 100), pair)
+    backend.stop()
 
 
 @FORMATS

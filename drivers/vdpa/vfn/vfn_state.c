@@ -68,11 +68,20 @@ void
 vfn_state_keep(struct vfn_dev *dev, bool exact)
 {
 	int ret = exact ? state_get(dev, &dev->last) : -ETIMEDOUT;
+	uint16_t q;
 
-	if (ret == 0)
+	if (ret < 0) {
+		kept_free(&dev->last);
+		DEV_LOG(ERR, dev, "the guest's state is lost: %s", strerror(-ret));
 		return;
-	kept_free(&dev->last);
-	DEV_LOG(ERR, dev, "the guest's state is lost: %s", strerror(-ret));
+	}
+	/* A guest that has not come to all of its queues yet begins anew. */
+	for (q = 0; q < dev->nb_queues && !dev->restored[q]; q++)
+		;
+	if (q < dev->nb_queues) {
+		dev->pending = dev->last;
+		dev->last = (struct vfn_kept){0};
+	}
 }
 
 /*
