@@ -124,10 +124,10 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (dev->started[queue])
 		return 0;
 	ret = ring_get(dev, queue, &ring);
-	if (ret == 0)
-		ret = vfn_state_take_ring(dev, queue, &ring) ?
-			vfn_pci_queue_resume(dev, queue, &ring) :
-			vfn_pci_queue_start(dev, queue, &ring);
+	if (ret == 0) {
+		vfn_state_take_position(dev, queue, &ring);
+		ret = vfn_pci_queue_start(dev, queue, &ring);
+	}
 	dev->started[queue] = ret == 0;
 	if (ret == 0) {
 		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);

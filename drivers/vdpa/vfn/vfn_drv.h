@@ -171,7 +171,6 @@ int vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features);
 int vfn_pci_driver_ok(struct vfn_dev *dev);
 void vfn_pci_reset(struct vfn_dev *dev);
 int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
-int vfn_pci_queue_resume(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
 int vfn_pci_suspend(struct vfn_dev *dev);
 void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
@@ -212,7 +211,7 @@ int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
 /* vfn_state.c: the state of a device over its guests. dev->lock held. */
 void vfn_state_keep(struct vfn_dev *dev, bool exact);
 void vfn_state_apply(struct vfn_dev *dev, uint64_t features);
-bool vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
 void vfn_state_free(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */

@@ -151,9 +151,6 @@ find_structures(struct vfn_dev *dev)
 	return VENDOR_READ(dev, version) == VFN_VENDOR_VERSION ? 0 : -ENODEV;
 }
 
-/* Of a queue; vector 0 is for configuration changes. */
-#define VECTOR(queue) ((queue) + 1)
-
 /* Find the function's structures and learn what it can. */
 int
 vfn_pci_init(struct vfn_dev *dev)
@@ -223,48 +220,29 @@ vfn_pci_reset(struct vfn_dev *dev)
 	COMMON_WAIT(dev, device_status, 0);
 }
 
-static int
-queue_fds(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring)
-{
-	int ret = dev->link->ops->set_irq(dev->link, VECTOR(queue), ring->callfd);
-
-	if (ret == 0)
-		ret = dev->link->ops->set_doorbell(dev->link, queue, ring->kickfd);
-	if (ret < 0)
-		DEV_LOG(ERR, dev, "queue %u: cannot use its kick or call fd: %s", queue,
-			strerror(-ret));
-	return ret;
-}
-
-/* A queue that is in the function already, suspended, goes on where it stands. */
-int
-vfn_pci_queue_resume(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring)
-{
-	int ret = queue_fds(dev, queue, ring);
-
-	if (ret < 0)
-		return ret;
-	COMMON_WRITE(dev, queue_select, queue);
-	COMMON_WRITE(dev, queue_msix_vector, VECTOR(queue));
-	return VENDOR_WRITE(dev, queue_suspend, 0);
-}
-
 /* 0, or -EINVAL if the function refuses the ring. DRIVER_OK may be set before or after. */
 int
 vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring)
 {
-	int ret = queue_fds(dev, queue, ring);
+	uint16_t vector = queue + 1; /* vector 0 is for configuration changes */
+	int ret;
 
-	if (ret < 0)
+	ret = dev->link->ops->set_irq(dev->link, vector, ring->callfd);
+	if (ret == 0)
+		ret = dev->link->ops->set_doorbell(dev->link, queue, ring->kickfd);
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "queue %u: cannot use its kick or call fd: %s", queue,
+			strerror(-ret));
 		return ret;
+	}
 	COMMON_WRITE(dev, queue_select, queue);
 	if (COMMON_READ(dev, queue_enable) == 1) {
-		/* It was suspended; a ring can be moved only after a reset (2.6.1). */
+		/* Suspended, or from a restored state; it moves only by a reset (2.6.1). */
 		COMMON_WRITE(dev, queue_reset, 1);
 		COMMON_WAIT(dev, queue_reset, 0);
 	}
 	COMMON_WRITE(dev, queue_size, ring->size);
-	COMMON_WRITE(dev, queue_msix_vector, VECTOR(queue));
+	COMMON_WRITE(dev, queue_msix_vector, vector);
 	COMMON_WRITE(dev, queue_desc_lo, (uint32_t)ring->desc);
 	COMMON_WRITE(dev, queue_desc_hi, ring->desc >> 32);
 	COMMON_WRITE(dev, queue_driver_lo, (uint32_t)ring->driver);
@@ -311,7 +289,7 @@ vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	COMMON_WRITE(dev, queue_select, queue);
 	ring->avail = VENDOR_READ(dev, queue_avail);
 	ring->used = VENDOR_READ(dev, queue_used);
-	dev->link->ops->set_irq(dev->link, VECTOR(queue), -1);
+	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
 }
 

@@ -133,14 +133,14 @@ is_fresh(const struct rte_vhost_vring *vring)
 }
 
 /*
- * Does a ring go on where the restored state says? Then that position is set.
+ * Have a ring go on where the restored state says, if it is the ring of that state.
  *
  * A split ring tells itself where it stands, and librte_vhost has looked: QEMU uses up what a guest
  * sends while nobody is connected. Of a packed ring nobody knows but the state: QEMU says where it
  * once began; DPDK's virtio-user says the same and sets a new ring up in the same place.
  */
-bool
-vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+void
+vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 {
 	struct rte_vhost_vring vring;
 	struct vfn_queue_info info;
@@ -149,7 +149,7 @@ vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	uint64_t features;
 
 	if (!dev->restored[queue])
-		return false;
+		return;
 	dev->restored[queue] = false;
 	vfn_pci_queue_info(dev, queue, &info);
 	packed = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
@@ -161,7 +161,7 @@ vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	if (same && moved && !packed) {
 		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored state says 0x%x", queue,
 			ring->used, saved->used);
-		return false;
+		return;
 	}
 	if (same && moved && ring->used == PACKED_START)
 		same = rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) == 0 &&
@@ -171,11 +171,10 @@ vfn_state_take_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 			"queue %u is not the one of the restored state, which stood at 0x%x; it "
 			"starts at 0x%x as its front-end says",
 			queue, saved->used, ring->used);
-		return false;
+		return;
 	}
 	ring->avail = saved->avail;
 	ring->used = saved->used;
-	return true;
 }
 
 /* ---- files ---- */
