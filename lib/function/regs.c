@@ -115,8 +115,6 @@ vfn_regs_clear(struct vfn_function *fn)
 	fn->queue_select = 0;
 	fn->curr_pairs = 1;
 	fn->isr = 0;
-	vfn_bar2_close(fn);
-	vfn_log_control(fn, false);
 	fn->log_addr = fn->log_len = 0;
 	memset(fn->rx_mode, 0, sizeof(fn->rx_mode));
 	for (i = 0; i < fn->nb_queues; i++)
@@ -129,6 +127,7 @@ vfn_function_reset(struct vfn_function *fn)
 {
 	vfn_log_control(fn, false);
 	vfn_port_stop(fn);
+	vfn_bar2_close(fn);
 	vfn_regs_clear(fn);
 	vfn_port_start(fn);
 }
