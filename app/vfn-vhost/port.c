@@ -120,6 +120,7 @@ static int
 start(struct port *port)
 {
 	uint64_t flags = options.client ? RTE_VHOST_USER_CLIENT : 0;
+	uint64_t protocol;
 
 	if (rte_vhost_driver_register(port->path, flags) != 0 ||
 		rte_vhost_driver_callback_register(port->path, &device_ops) != 0 ||
@@ -128,6 +129,10 @@ start(struct port *port)
 		return -1;
 	}
 	nb_ports++;
+	/* Without this librte_vhost holds back what it does not offer by itself, such as CONFIG. */
+	if (rte_vdpa_get_protocol_features(port->dev, &protocol) != 0 ||
+		rte_vhost_driver_set_protocol_features(port->path, protocol) != 0)
+		report("%s: protocol features are librte_vhost's own", port->path);
 	/*
 	 * A port that fails here stays in the table, unusable, and is never unregistered: that
 	 * would close its descriptor again and unlink a path which somebody else has bound.

@@ -11,20 +11,38 @@
 #include <string.h>
 
 #include <rte_alarm.h>
+#include <rte_byteorder.h>
+#include <rte_common.h>
 
 #include "function.h"
 
-/* Longest command that is understood; whatever is longer is refused. */
-#define MAX_COMMAND 256
+/* The longest command that is understood: MAC tables of 2,700 addresses together. */
+#define MAX_COMMAND (2 * sizeof(uint32_t) + 2700 * 6)
 
 static uint8_t
-rx_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
+announce_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
 {
-	/* 5.1.6.5.1: one byte, on or off. ALLUNI and above need VIRTIO_NET_F_CTRL_RX_EXTRA. */
-	if (!vfn_has(fn, VIRTIO_NET_F_CTRL_RX) || cmd > VIRTIO_NET_CTRL_RX_ALLMULTI || len != 1 ||
-		data[0] > 1)
+	(void)data;
+	/* 5.1.6.5.4 */
+	if (cmd != VIRTIO_NET_CTRL_ANNOUNCE_ACK || len != 0 || vfn_config_set_announce(fn, 0) < 0)
 		return VIRTIO_NET_ERR;
-	fn->rx_mode[cmd] = data[0];
+	return VIRTIO_NET_OK;
+}
+
+static uint8_t
+offloads_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
+{
+	uint64_t on;
+
+	/* 5.1.6.5.6 */
+	if (!vfn_has(fn, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) ||
+		cmd != VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET || len != sizeof(on))
+		return VIRTIO_NET_ERR;
+	memcpy(&on, data, sizeof(on));
+	on = rte_le_to_cpu_64(on);
+	if (on & ~(fn->driver_features & VFN_CTRL_GUEST_OFFLOADS))
+		return VIRTIO_NET_ERR;
+	fn->offloads_off = VFN_CTRL_GUEST_OFFLOADS & ~on;
 	return VIRTIO_NET_OK;
 }
 
@@ -44,17 +62,21 @@ mq_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len
 	return VIRTIO_NET_OK;
 }
 
+/* By class. Each refuses what was not negotiated, and changes nothing if it does not return OK. */
+static uint8_t (*const commands[])(struct vfn_function *, uint8_t, const uint8_t *, size_t) = {
+	[VIRTIO_NET_CTRL_RX] = vfn_filter_rx_command,
+	[VIRTIO_NET_CTRL_MAC] = vfn_filter_mac_command,
+	[VIRTIO_NET_CTRL_VLAN] = vfn_filter_vlan_command,
+	[VIRTIO_NET_CTRL_ANNOUNCE] = announce_command,
+	[VIRTIO_NET_CTRL_MQ] = mq_command,
+	[VIRTIO_NET_CTRL_GUEST_OFFLOADS] = offloads_command,
+};
+
 uint8_t
 vfn_ctrl_command(
 	struct vfn_function *fn, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len)
 {
-	switch (class) {
-	case VIRTIO_NET_CTRL_RX:
-		return rx_command(fn, cmd, data, len);
-	case VIRTIO_NET_CTRL_MQ:
-		return mq_command(fn, cmd, data, len);
-	}
-	return VIRTIO_NET_ERR;
+	return class < RTE_DIM(commands) ? commands[class](fn, cmd, data, len) : VIRTIO_NET_ERR;
 }
 
 static void
@@ -62,7 +84,8 @@ command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *c
 {
 	struct vringh_iter in = vringh_iter_read(vr, chain);
 	struct vringh_iter out = vringh_iter_write(vr, chain);
-	uint8_t buf[MAX_COMMAND], ack = VIRTIO_NET_ERR;
+	static uint8_t buf[MAX_COMMAND];
+	uint8_t ack = VIRTIO_NET_ERR;
 	struct virtio_net_ctrl_hdr hdr;
 	size_t len;
 

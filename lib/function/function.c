@@ -57,7 +57,6 @@ vfn_function_create(const struct vfn_function_params *params, struct vfn_functio
 		fn->irq_fd[i] = -1;
 	fn->bar2_fd = -1;
 	fn->device_features = vfn_net_features(params);
-	memcpy(fn->config.mac, params->mac, sizeof(params->mac));
 	fn->config.max_virtqueue_pairs = params->max_pairs;
 	fn->config.mtu = params->mtu;
 

@@ -62,11 +62,29 @@ struct vfn_queue {
 	int doorbell_fd;
 };
 
+/* A driver's list of addresses to receive. */
+#define VFN_MAC_TABLE 256
+struct vfn_mac_table {
+	bool all; /* there were more than fit: nothing of their kind is filtered */
+	uint16_t n;
+	uint8_t addr[VFN_MAC_TABLE][6];
+};
+
+/* What the driver wants to receive, by control queue commands. */
+#define VFN_NB_VLANS 4096
+struct vfn_filter {
+	uint8_t mode[VIRTIO_NET_CTRL_RX_NOBCAST + 1]; /* by command */
+	struct vfn_mac_table unicast;
+	struct vfn_mac_table multicast;
+	uint8_t vlan[VFN_NB_VLANS / 8];
+};
+
 /* One thing that a poller looks after: a transmit queue and where its frames go. */
 struct vfn_work {
 	struct vfn_function *fn; /* whose frames (or commands) these are */
 	struct vfn_queue *tx;
 	struct vfn_queue *rx; /* NULL: frames are discarded */
+	bool filter;	      /* rx's function does not want all of them */
 	struct vfn_poller *poller;
 	/* Move a burst; returns what was taken from the queue. */
 	unsigned int (*run)(struct vfn_work *work);
@@ -93,6 +111,8 @@ struct vfn_function {
 	uint8_t msix_table[VFN_MAX_VECTORS * 16];
 	int bar2_fd; /* memfd, -1: nobody asked for it since the last reset */
 	struct virtio_net_config config;
+	uint16_t mtu;	/* in force: at most the one that the driver knows */
+	bool unplugged; /* the operator's link register is 0 */
 
 	/* Interrupts: the link's duplicate of each vector's eventfd. */
 	int irq_fd[VFN_MAX_VECTORS];
@@ -119,8 +139,9 @@ struct vfn_function {
 	unsigned int nb_work;  /* handed to pollers now */
 
 	/* Control queue. */
-	uint8_t rx_mode[VIRTIO_NET_CTRL_RX_NOBCAST + 1];
-	bool ctrl_scheduled; /* set by the poller, atomically; cleared by control */
+	struct vfn_filter filter;
+	uint64_t offloads_off; /* GUEST_* features that are negotiated, but switched off now */
+	bool ctrl_scheduled;   /* set by the poller, atomically; cleared by control */
 
 	uint16_t nb_queues;
 	struct vfn_queue *queue;
@@ -134,6 +155,20 @@ static inline bool
 vfn_has(const struct vfn_function *fn, unsigned int bit)
 {
 	return fn->driver_features & FEATURE(bit);
+}
+
+/* An offload of the receiver's, negotiated and on (5.1.6.5.6)? */
+static inline bool
+vfn_takes(const struct vfn_function *fn, unsigned int bit)
+{
+	return fn->driver_features & ~fn->offloads_off & FEATURE(bit);
+}
+
+/* Frames pass while there is another end and no operator has unplugged one of the two. */
+static inline bool
+vfn_link_up(const struct vfn_function *fn)
+{
+	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged;
 }
 
 /* Queue numbers of the net class (5.1.2). */
@@ -171,7 +206,15 @@ void vfn_function_reset(struct vfn_function *fn);
 /* Registers as after a reset, while no poller has any work of the function. */
 void vfn_regs_clear(struct vfn_function *fn);
 bool vfn_regs_features_ok(const struct vfn_function *fn);
-void vfn_config_set_link(struct vfn_function *fn, bool up);
+
+/* config.c: the device configuration. The setters are registers: 0, -EINVAL or -ENOTSUP. */
+#define VFN_ISR_CONFIG 2 /* 4.1.4.5 */
+void vfn_config_reset(struct vfn_function *fn);
+void vfn_config_link(struct vfn_function *fn);
+int vfn_config_set_link(struct vfn_function *fn, uint32_t up);
+int vfn_config_set_announce(struct vfn_function *fn, uint32_t announce);
+int vfn_config_set_mtu(struct vfn_function *fn, uint32_t mtu);
+void vfn_config_set_mac(struct vfn_function *fn, const uint8_t mac[6]);
 
 /* bar2.c: the doorbells as a file. */
 int vfn_bar2_fd(struct vfn_function *fn);
@@ -231,6 +274,17 @@ uint8_t *vfn_poller_scratch(struct vfn_poller *poller);
 /* NUMA node of a CPU, or SOCKET_ID_ANY. */
 int vfn_cpu_node(unsigned int cpu);
 
+/* filter.c: what a function receives. The commands return virtio_net_ctrl_ack. */
+void vfn_filter_reset(struct vfn_function *fn);
+uint8_t vfn_filter_rx_command(
+	struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len);
+uint8_t vfn_filter_mac_command(
+	struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len);
+uint8_t vfn_filter_vlan_command(
+	struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len);
+bool vfn_filter_needed(const struct vfn_function *fn);
+bool vfn_filter_accepts(const struct vfn_function *fn, const uint8_t *head, uint32_t len);
+
 /* net.c, ctrl.c: the net class. */
 #define VFN_NET_BURST	 32
 #define VFN_NET_HDR_SIZE sizeof(struct virtio_net_hdr_mrg_rxbuf)
@@ -240,6 +294,11 @@ uint64_t vfn_net_features(const struct vfn_function_params *params);
 uint64_t vfn_net_features_missing(uint64_t features);
 unsigned int vfn_net_forward(struct vfn_work *work);
 unsigned int vfn_ctrl_run(struct vfn_work *work);
+/* What CTRL_GUEST_OFFLOADS is about, as bits of the feature word (5.1.6.5.6). */
+#define VFN_CTRL_GUEST_OFFLOADS \
+	(FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | \
+		FEATURE(VIRTIO_NET_F_GUEST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_ECN) | \
+		FEATURE(VIRTIO_NET_F_GUEST_UFO))
 /* Carry out a command of the control queue: VIRTIO_NET_OK or _ERR. */
 uint8_t vfn_ctrl_command(
 	struct vfn_function *fn, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len);

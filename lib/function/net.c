@@ -46,7 +46,9 @@ struct burst {
 	uint8_t *scratch;
 	uint32_t filled;    /* chains of rx that are filled, or bad */
 	bool mergeable;	    /* rx takes frames in several buffers */
+	bool filter;	    /* of to_fn */
 	uint32_t max_frame; /* largest frame without segmentation that rx takes */
+	uint32_t max_plain; /* the same for forward_one(): 0 if frames have to be filtered */
 	uint64_t tx_packets, tx_bytes;
 	uint64_t rx_packets, rx_bytes;
 };
@@ -59,12 +61,14 @@ vfn_net_features(const struct vfn_function_params *params)
 		FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_RING_F_EVENT_IDX) |
 		FEATURE(VIRTIO_NET_F_MAC) | FEATURE(VIRTIO_NET_F_STATUS) |
 		FEATURE(VIRTIO_NET_F_MRG_RXBUF) | FEATURE(VIRTIO_NET_F_CTRL_VQ) |
-		FEATURE(VIRTIO_NET_F_CTRL_RX) | FEATURE(VIRTIO_NET_F_CSUM) |
-		FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_HOST_TSO4) |
-		FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6) |
-		FEATURE(VIRTIO_NET_F_GUEST_TSO6) | FEATURE(VIRTIO_NET_F_HOST_ECN) |
-		FEATURE(VIRTIO_NET_F_GUEST_ECN) | FEATURE(VIRTIO_NET_F_HOST_UFO) |
-		FEATURE(VIRTIO_NET_F_GUEST_UFO);
+		FEATURE(VIRTIO_NET_F_CTRL_RX) | FEATURE(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+		FEATURE(VIRTIO_NET_F_CTRL_VLAN) | FEATURE(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+		FEATURE(VIRTIO_NET_F_GUEST_ANNOUNCE) | FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
+		FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+		FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
+		FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
+		FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
+		FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
 
 	if (params->max_pairs > 1)
 		features |= FEATURE(VIRTIO_NET_F_MQ);
@@ -92,6 +96,9 @@ vfn_net_features_missing(uint64_t features)
 		{VIRTIO_NET_F_HOST_ECN,
 			FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6)},
 		{VIRTIO_NET_F_CTRL_RX, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_CTRL_VLAN, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_CTRL_MAC_ADDR, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_GUEST_ANNOUNCE, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
 		{VIRTIO_NET_F_MQ, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
 	};
 	size_t i;
@@ -180,8 +187,11 @@ gso_accepted(const struct vfn_function *to, const struct virtio_net_hdr *hdr)
 
 	if (hdr->gso_type == VIRTIO_NET_HDR_GSO_NONE)
 		return true;
-	return gso_bits(hdr->gso_type, &host, &guest) && vfn_has(to, guest) &&
-		(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) || vfn_has(to, VIRTIO_NET_F_GUEST_ECN));
+	/* Checksums may have been switched off alone (5.1.6.5.6): no segmentation without them. */
+	return gso_bits(hdr->gso_type, &host, &guest) && vfn_takes(to, guest) &&
+		vfn_takes(to, VIRTIO_NET_F_GUEST_CSUM) &&
+		(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
+			vfn_takes(to, VIRTIO_NET_F_GUEST_ECN));
 }
 
 /* Internet checksum over [start, len), where the pseudo header's sum is already in place. */
@@ -205,6 +215,19 @@ fill_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t offset)
 	if (word == 0)
 		word = 0xffff;
 	memcpy(frame + start + offset, &word, sizeof(word));
+}
+
+/*
+ * Judged by a copy of the address. The frame itself is copied later: a sender that changes it in
+ * between passes the filter with it, which is less than it could do by sending it from the start.
+ */
+static bool
+filter_accepts(const struct vfn_function *to, struct vringh_iter frame, uint32_t len)
+{
+	uint8_t head[ETH_HDR_LEN + VLAN_LEN];
+
+	len = vringh_pull(&frame, head, RTE_MIN(len, (uint32_t)sizeof(head)));
+	return len >= ETH_HDR_LEN && vfn_filter_accepts(to, head, len);
 }
 
 static bool
@@ -329,6 +352,10 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		drop(b, VFN_STAT_DROPPED_NO_PEER, len);
 		return DONE;
 	}
+	if (b->filter && !filter_accepts(b->to_fn, frame, len)) {
+		drop(b, VFN_STAT_DROPPED_FILTER, len);
+		return DONE;
+	}
 	if (!gso_accepted(b->to_fn, &hdr.hdr)) {
 		drop(b, VFN_STAT_DROPPED_OFFLOAD, len);
 		return DONE;
@@ -340,7 +367,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		return STALL;
 	if (n < 0)
 		return DONE;
-	if (hdr.hdr.flags && !vfn_has(b->to_fn, VIRTIO_NET_F_GUEST_CSUM))
+	if (hdr.hdr.flags && !vfn_takes(b->to_fn, VIRTIO_NET_F_GUEST_CSUM))
 		fill = true;
 	if (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE && (fill || hdr.hdr.flags == 0)) {
 		if (fill) {
@@ -369,7 +396,7 @@ forward_one(struct burst *b, const struct vringh_chain *chain)
 	uint8_t *dst;
 
 	if (chain->nb_read != 1 || b->filled >= b->to->nb_chains || to->nb_write != 1 ||
-		chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > b->max_frame ||
+		chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > b->max_plain ||
 		to->write_len < chain->read_len)
 		return forward_any(b, chain);
 	src = chain->seg->addr;
@@ -432,7 +459,7 @@ largest_frame(const struct vfn_function *to)
 {
 	/* 5.1.4.1: frames above the MTU that was negotiated are not passed on. */
 	if (to != NULL && vfn_has(to, VIRTIO_NET_F_MTU))
-		return RTE_MIN(to->params.mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
+		return RTE_MIN(to->mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
 	return MAX_FRAME;
 }
 
@@ -465,6 +492,8 @@ vfn_net_forward(struct vfn_work *w)
 		b.mergeable = vfn_has(b.to_fn, VIRTIO_NET_F_MRG_RXBUF);
 	}
 	b.max_frame = largest_frame(b.to_fn);
+	b.filter = w->filter;
+	b.max_plain = b.filter ? 0 : b.max_frame;
 	prefetch_first(from, false);
 	prefetch_first(b.to, true);
 

@@ -57,8 +57,8 @@ vfn_port_open(struct vfn_function *fn)
 		fn->peer = fn;
 	if (fn->peer != NULL) {
 		fn->peer->peer = fn;
-		vfn_config_set_link(fn, true);
-		vfn_config_set_link(fn->peer, true);
+		vfn_config_link(fn);
+		vfn_config_link(fn->peer);
 	}
 	return 0;
 }
@@ -75,7 +75,7 @@ vfn_port_close(struct vfn_function *fn)
 		peer->peer = NULL;
 		fn->peer = NULL;
 		vfn_port_start(peer);
-		vfn_config_set_link(peer, false);
+		vfn_config_link(peer);
 	}
 	for (i = 0; i < fn->nb_pollers; i++)
 		vfn_poller_put(fn->poller[i]);
@@ -131,7 +131,7 @@ work_start(struct vfn_function *fn)
 	unsigned int i, n = 0;
 	bool hold = false;
 
-	if (fn->peer != NULL)
+	if (vfn_link_up(fn))
 		n = receivers(fn->peer, rx, &hold);
 	for (i = 0; i < fn->params.max_pairs; i++) {
 		struct vfn_work w = {
@@ -149,6 +149,7 @@ work_start(struct vfn_function *fn)
 			struct vfn_function *to = fn->peer;
 
 			w.rx = rx[i % n];
+			w.filter = vfn_filter_needed(to);
 			w.poller = to->poller[w.rx->index / 2 % to->nb_pollers];
 		}
 		fn->work[fn->nb_work++] = w;

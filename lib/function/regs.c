@@ -22,8 +22,6 @@
 #define CAP_PCI_CFG 0x98
 #define CAP_VENDOR  0xb0
 
-#define ISR_CONFIG 2 /* 4.1.4.5 */
-
 #define PCI_CAP_ID_VENDOR 0x09
 #define PCI_CAP_ID_MSIX	  0x11
 
@@ -116,7 +114,9 @@ vfn_regs_clear(struct vfn_function *fn)
 	fn->curr_pairs = 1;
 	fn->isr = 0;
 	fn->log_addr = fn->log_len = 0;
-	memset(fn->rx_mode, 0, sizeof(fn->rx_mode));
+	fn->offloads_off = 0;
+	vfn_filter_reset(fn);
+	vfn_config_reset(fn);
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_init(&fn->queue[i]);
 }
@@ -130,19 +130,6 @@ vfn_function_reset(struct vfn_function *fn)
 	vfn_bar2_close(fn);
 	vfn_regs_clear(fn);
 	vfn_port_start(fn);
-}
-
-/* The device configuration changed: generation, ISR and interrupt (4.1.4.3.1, 4.1.5.4). */
-void
-vfn_config_set_link(struct vfn_function *fn, bool up)
-{
-	fn->config.status = up ? VIRTIO_NET_S_LINK_UP : 0;
-	fn->config_generation++;
-	if (!(fn->status & VIRTIO_CONFIG_S_DRIVER_OK))
-		return;
-	fn->isr |= ISR_CONFIG;
-	if (fn->config_vector != NO_VECTOR && fn->irq_fd[fn->config_vector] >= 0)
-		vfn_eventfd_signal(fn->irq_fd[fn->config_vector]);
 }
 
 /* Feature negotiation (2.2, 3.1.1): may FEATURES_OK be set? */
@@ -341,6 +328,12 @@ write_bar0(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len)
 	case VENDOR_REG(state_control, uint32_t):
 		vfn_state_control(fn, v);
 		return 0;
+	case VENDOR_REG(link, uint16_t):
+		return vfn_config_set_link(fn, v);
+	case VENDOR_REG(announce, uint16_t):
+		return vfn_config_set_announce(fn, v);
+	case VENDOR_REG(mtu, uint16_t):
+		return vfn_config_set_mtu(fn, v);
 	}
 	return write_queue_reg(fn, selected(fn), REG(offset, len), v);
 }
@@ -412,6 +405,9 @@ vendor_cfg(struct vfn_function *fn)
 		.state_size = VFN_STATE_SIZE,
 		.state_len = fn->state_len,
 		.state_control = fn->state_result,
+		.link = !fn->unplugged,
+		.announce = !!(fn->config.status & VIRTIO_NET_S_ANNOUNCE),
+		.mtu = fn->config.mtu,
 	};
 	unsigned int i;
 

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <rte_ether.h>
+
 #include "function.h"
 #include "vfn_state.h"
 
@@ -82,23 +84,61 @@ put_queue(struct writer *w, const struct vfn_queue *q)
 	put(w, part, &state, sizeof(state));
 }
 
+static void
+put_command(struct writer *w, uint8_t class, uint8_t command, const void *data, uint32_t len)
+{
+	struct vfn_part part = {.type = VFN_PART_NET_CVQ};
+
+	part.selector.cvq.class = class;
+	part.selector.cvq.command = command;
+	put(w, part, data, len);
+}
+
+/* As in VIRTIO_NET_CTRL_MAC_TABLE_SET; one that did not fit becomes one that does not. */
+static size_t
+table_write(const struct vfn_mac_table *table, uint8_t *to)
+{
+	uint32_t n = table->all ? VFN_MAC_TABLE + 1 : table->n;
+
+	memset(to + sizeof(n), 0, n * RTE_ETHER_ADDR_LEN);
+	memcpy(to, &n, sizeof(n));
+	memcpy(to + sizeof(n), table->addr, table->n * RTE_ETHER_ADDR_LEN);
+	return sizeof(n) + n * RTE_ETHER_ADDR_LEN;
+}
+
 /* What the driver has said through the control queue, as the commands that would say it again. */
 static void
 put_net(struct writer *w, const struct vfn_function *fn)
 {
-	struct vfn_part part = {.type = VFN_PART_NET_CVQ};
+	const struct vfn_filter *f = &fn->filter;
+	uint8_t tables[2 * (sizeof(uint32_t) + (VFN_MAC_TABLE + 1) * RTE_ETHER_ADDR_LEN)];
+	uint64_t offloads = fn->driver_features & VFN_CTRL_GUEST_OFFLOADS & ~fn->offloads_off;
+	size_t len;
 	uint8_t cmd;
 
-	part.selector.cvq.class = VIRTIO_NET_CTRL_RX;
-	for (cmd = 0; vfn_has(fn, VIRTIO_NET_F_CTRL_RX) && cmd <= VIRTIO_NET_CTRL_RX_ALLMULTI;
-		cmd++) {
-		part.selector.cvq.command = cmd;
-		put(w, part, &fn->rx_mode[cmd], sizeof(fn->rx_mode[cmd]));
+	for (cmd = 0; cmd < sizeof(f->mode); cmd++)
+		if (vfn_has(fn,
+			    cmd <= VIRTIO_NET_CTRL_RX_ALLMULTI ? VIRTIO_NET_F_CTRL_RX :
+								 VIRTIO_NET_F_CTRL_RX_EXTRA))
+			put_command(
+				w, VIRTIO_NET_CTRL_RX, cmd, &f->mode[cmd], sizeof(f->mode[cmd]));
+	if (vfn_has(fn, VIRTIO_NET_F_CTRL_RX)) {
+		len = table_write(&f->unicast, tables);
+		len += table_write(&f->multicast, tables + len);
+		put_command(w, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, tables, len);
 	}
-	part.selector.cvq.class = VIRTIO_NET_CTRL_MQ;
-	part.selector.cvq.command = VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET;
+	if (vfn_has(fn, VIRTIO_NET_F_CTRL_MAC_ADDR))
+		put_command(w, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, fn->config.mac,
+			sizeof(fn->config.mac));
+	if (vfn_has(fn, VIRTIO_NET_F_CTRL_VLAN))
+		put_command(w, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, f->vlan,
+			sizeof(f->vlan));
 	if (vfn_has(fn, VIRTIO_NET_F_MQ))
-		put(w, part, &fn->curr_pairs, sizeof(fn->curr_pairs));
+		put_command(w, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, &fn->curr_pairs,
+			sizeof(fn->curr_pairs));
+	if (vfn_has(fn, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS))
+		put_command(w, VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
+			&offloads, sizeof(offloads));
 }
 
 /* In the order of virtio 1.4 ("Device parts order"). 0, or -ENOSPC if the window is too small. */
@@ -277,6 +317,18 @@ set_vq_state(struct setting *s, const struct vfn_part *part, const uint8_t *valu
 	return 0;
 }
 
+/* The whole table, where the command has one of its entries. */
+static int
+set_vlans(struct setting *s, const struct vfn_part *part, const uint8_t *value)
+{
+	if (part->selector.cvq.command != VIRTIO_NET_CTRL_VLAN_ADD ||
+		!vfn_has(s->fn, VIRTIO_NET_F_CTRL_VLAN))
+		return REFUSE(s, EINVAL, "VLANs are not filtered");
+	if (!TAKE(part, value, s->fn->filter.vlan))
+		return wrong_length(s, part, sizeof(s->fn->filter.vlan));
+	return 0;
+}
+
 static int
 set_part(struct setting *s, const struct vfn_part *part, const uint8_t *value)
 {
@@ -330,6 +382,8 @@ set_part(struct setting *s, const struct vfn_part *part, const uint8_t *value)
 	case VFN_PART_VQ_STATE:
 		return set_vq_state(s, part, value);
 	case VFN_PART_NET_CVQ:
+		if (part->selector.cvq.class == VIRTIO_NET_CTRL_VLAN)
+			return set_vlans(s, part, value);
 		if (vfn_ctrl_command(s->fn, part->selector.cvq.class, part->selector.cvq.command,
 			    value, part->length) == VIRTIO_NET_OK)
 			return 0;

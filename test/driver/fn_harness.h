@@ -172,6 +172,16 @@ void rx_wait(struct guest *g, unsigned int queue, struct frame *f);
 /* Next used entry of any queue, or false. */
 bool used_try(struct guest *g, unsigned int queue, struct mock_used *used, unsigned int ms);
 
+/* ---- control queue ---- */
+
+/* Post a command: readable bytes in pieces of step, then ack_len writable bytes. Returns its id. */
+int command_post(struct guest *g, unsigned int queue, const void *cmd, uint32_t len, uint32_t step,
+	uint32_t ack_len);
+/* Have a command carried out; returns its answer. */
+uint8_t command_on(struct guest *g, unsigned int queue, const void *cmd, uint32_t len);
+#define COMMAND(g, queue, ...) \
+	command_on(g, queue, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
 /* A frame of any length whose bytes tell its number. */
 void frame_make(struct frame *f, uint32_t number, uint32_t len);
 /* Send, receive, compare every byte, give the transmit chain back. */

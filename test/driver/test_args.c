@@ -222,8 +222,7 @@ key_without_value_is_refused_by_name(void **state)
 static void
 doorbells_are_offered_where_pollers_do_not_sleep(void **state)
 {
-	const uint64_t bits = BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
-		BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+	const uint64_t bits = BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
 		BIT(VHOST_USER_PROTOCOL_F_HOST_NOTIFIER);
 	static const struct {
 		const char *args;

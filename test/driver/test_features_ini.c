@@ -31,6 +31,7 @@
 #include <rte_log.h>
 #include <rte_vdpa.h>
 #include <rte_vhost.h>
+#include <vfn_sdk.h>
 
 #include <vfn_sdk.h>
 
@@ -101,7 +102,9 @@ static const struct entry {
  * anywhere: doc/vdpadevs/vfn.rst lists those here.
  */
 static const uint64_t nameless_features = BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_GUEST_ECN) |
-	BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VHOST_USER_F_PROTOCOL_FEATURES);
+	BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+	BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+	BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 static const uint64_t nameless_protocol = BIT(VHOST_USER_PROTOCOL_F_NET_MTU) |
 	BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_STATUS) |
 	BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD);
@@ -318,8 +321,7 @@ some_need_their_device_arguments(void **state)
 		(offered.features & ~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU))));
 	assert_true(plain.protocol ==
 		(offered.protocol &
-			~(BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |
-				BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
+			~(BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |
 				BIT(VHOST_USER_PROTOCOL_F_HOST_NOTIFIER))));
 	assert_true(probe("doorbell=on").protocol == offered.protocol);
 	assert_true(probe("queues=2").features == (plain.features | BIT(VIRTIO_NET_F_MQ)));

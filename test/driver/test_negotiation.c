@@ -99,6 +99,9 @@ static const struct {
 	{N(HOST_ECN) | N(CSUM), N(HOST_TSO4), "HOST_ECN"},
 	{N(HOST_ECN) | N(CSUM), N(HOST_TSO6), "HOST_ECN"},
 	{N(CTRL_RX), N(CTRL_VQ), "CTRL_RX"},
+	{N(CTRL_VLAN), N(CTRL_VQ), "CTRL_VLAN"},
+	{N(CTRL_MAC_ADDR), N(CTRL_VQ), "CTRL_MAC_ADDR"},
+	{N(GUEST_ANNOUNCE), N(CTRL_VQ), "GUEST_ANNOUNCE"},
 	{N(MQ), N(CTRL_VQ), "MQ"},
 #undef N
 };

@@ -328,6 +328,111 @@ segmentation_that_the_receiver_did_not_take_is_dropped(void **state)
 	}
 }
 
+static uint8_t
+offloads(struct guest *g, uint64_t on)
+{
+	uint8_t cmd[2 + sizeof(on)] = {
+		VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET};
+
+	memcpy(cmd + 2, &on, sizeof(on));
+	return command_on(g, 2, cmd, sizeof(cmd));
+}
+
+/* Is such a frame passed on as it is? Else it is dropped and counted. */
+static bool
+segments_pass(struct guest *g, uint8_t type)
+{
+	uint64_t dropped = stat_of(g, 1, VFN_STAT_DROPPED_OFFLOAD);
+	bool passed;
+
+	tcp_frame(1, 1900, type, 500);
+	tx_send(g, 1, &f);
+	tx_wait(g, 1, 1);
+	passed = rx_try(g, 0, &got, 0);
+	if (passed) {
+		assert_int_equal(got.hdr.hdr.gso_type, type);
+		frames_equal(&got, &f);
+		rx_post(g, 0, 1, 2048, 1);
+	}
+	stat_wait(g, 1, VFN_STAT_DROPPED_OFFLOAD, dropped + !passed);
+	return passed;
+}
+
+/* Does a partial checksum arrive as it is? Else it has to be filled in. */
+static bool
+checksum_is_left(struct guest *g)
+{
+	tcp_frame(1, 500, 0, 0);
+	tx_send(g, 1, &f);
+	rx_wait(g, 0, &got);
+	tx_wait(g, 1, 1);
+	rx_post(g, 0, 1, 2048, 1);
+	if (got.hdr.hdr.flags == VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+		frames_equal(&got, &f);
+		return true;
+	}
+	assert_int_equal(got.hdr.hdr.flags, 0);
+	assert_int_equal(
+		got.data[L4 + 16] << 8 | got.data[L4 + 17], checksum(f.data + L4, 500 - L4));
+	return false;
+}
+
+static void
+offloads_are_switched_while_running(const struct shape *shape)
+{
+	struct guest *g = loop(
+		shape_features(shape) | SENDER | RECEIVER | N(CTRL_VQ) | N(CTRL_GUEST_OFFLOADS),
+		2048);
+
+	/* on to begin with, as they were negotiated */
+	assert_true(checksum_is_left(g) && segments_pass(g, T4) && segments_pass(g, T6) &&
+		segments_pass(g, T4 | EC) && segments_pass(g, VIRTIO_NET_HDR_GSO_UDP));
+	assert_int_equal(offloads(g, 0), VIRTIO_NET_OK);
+	assert_false(checksum_is_left(g) || segments_pass(g, T4) || segments_pass(g, T6));
+	assert_int_equal(offloads(g, N(GUEST_CSUM)), VIRTIO_NET_OK);
+	assert_true(checksum_is_left(g));
+	assert_false(segments_pass(g, T4) || segments_pass(g, VIRTIO_NET_HDR_GSO_UDP));
+	assert_int_equal(offloads(g, N(GUEST_CSUM) | N(GUEST_TSO6)), VIRTIO_NET_OK);
+	assert_true(segments_pass(g, T6));
+	assert_false(segments_pass(g, T4) || segments_pass(g, T6 | EC));
+	/* segments are not complete without their checksum */
+	assert_int_equal(offloads(g, RECEIVER & ~N(GUEST_CSUM)), VIRTIO_NET_OK);
+	assert_false(checksum_is_left(g) || segments_pass(g, T4));
+	assert_int_equal(offloads(g, RECEIVER), VIRTIO_NET_OK);
+	assert_true(checksum_is_left(g) && segments_pass(g, T4 | EC));
+	/* and as negotiated again after a reset */
+	assert_int_equal(offloads(g, 0), VIRTIO_NET_OK);
+	guest_reset(g);
+	guest_start(g);
+	rx_post(g, 0, 10, 2048, 1);
+	assert_true(checksum_is_left(g) && segments_pass(g, T4));
+}
+
+static void
+impossible_offloads_change_nothing(void **state)
+{
+	struct guest *g = loop(
+		SENDER | N(GUEST_CSUM) | N(GUEST_TSO4) | N(CTRL_VQ) | N(CTRL_GUEST_OFFLOADS), 2048);
+
+	(void)state;
+	assert_int_equal(offloads(g, N(GUEST_CSUM) | N(GUEST_TSO6)), VIRTIO_NET_ERR);
+	assert_int_equal(offloads(g, N(HOST_TSO4)), VIRTIO_NET_ERR); /* negotiated, but no GUEST_ */
+	assert_int_equal(offloads(g, 1), VIRTIO_NET_ERR);
+	assert_int_equal(offloads(g, UINT64_MAX), VIRTIO_NET_ERR);
+	assert_int_equal(
+		COMMAND(g, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, 0, 0, 0, 0), VIRTIO_NET_ERR);
+	assert_int_equal(
+		COMMAND(g, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+		VIRTIO_NET_ERR);
+	assert_int_equal(COMMAND(g, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+		VIRTIO_NET_ERR);
+	assert_true(checksum_is_left(g) && segments_pass(g, T4));
+	guest_close(g);
+	g = loop(SENDER | RECEIVER | N(CTRL_VQ), 2048);
+	assert_int_equal(offloads(g, 0), VIRTIO_NET_ERR);
+	assert_true(checksum_is_left(g) && segments_pass(g, T4));
+}
+
 static void
 header_is_read_once(void **state)
 {
@@ -379,11 +484,13 @@ main(void)
 		PLAIN(checksum_that_comes_out_as_zero_is_all_ones),
 		PLAIN(checksum_at_the_very_end_is_filled),
 		PLAIN(segmentation_that_the_receiver_did_not_take_is_dropped),
+		PLAIN(impossible_offloads_change_nothing),
 		PLAIN(header_is_read_once),
 	};
 	static const struct shaped_test shaped[] = {
 		SHAPED(impossible_headers_are_counted_and_never_forwarded),
 		SHAPED(offloads_that_both_sides_took_are_carried_through),
+		SHAPED(offloads_are_switched_while_running),
 		SHAPED(checksum_is_filled_for_a_receiver_that_wants_it_whole),
 	};
 

@@ -201,12 +201,86 @@ doorbells_stay_in_their_file(void **state)
 	}
 }
 
+/* Sent to a MAC address ending in a byte, in a VLAN: received, or dropped by the filter. */
+static bool
+is_wanted(struct guest *g, uint8_t last, uint8_t vlan)
+{
+	const uint8_t head[] = {2, 0, 0, 0, 0, last, 2, 9, 9, 9, 9, 9, 0x81, 0, 0, vlan};
+	uint64_t dropped = stat_of(g, 1, VFN_STAT_DROPPED_FILTER);
+	bool wanted;
+
+	frame_make(&f, last, 100);
+	memcpy(f.data, head, sizeof(head));
+	tx_send(g, 1, &f);
+	tx_wait(g, 1, 1);
+	wanted = rx_try(g, 0, &got, 0);
+	stat_wait(g, 1, VFN_STAT_DROPPED_FILTER, dropped + !wanted);
+	return wanted;
+}
+
+static void
+what_the_driver_wants_to_receive_goes_along(void **state)
+{
+	static struct blob before, after;
+	const uint64_t features = BIT(VIRTIO_NET_F_CTRL_VQ) | BIT(VIRTIO_NET_F_CTRL_RX) |
+		BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) | BIT(VIRTIO_NET_F_CTRL_VLAN) |
+		BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
+		BIT(VIRTIO_NET_F_GUEST_CSUM);
+	/* one unicast address, one multicast one */
+	static const uint8_t tables[] = {VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, 1, 0,
+		0, 0, 2, 0, 0, 0, 0, 8, 1, 0, 0, 0, 0x33, 0x33, 0, 0, 0, 1};
+	static uint8_t too_many[2 + 2 * 4 + 257 * 6] = {
+		VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, 1, 1};
+	struct guest *g =
+		guest_open(&(struct guest_conf){.features = features, .size = 64, .buf_len = 8192});
+	struct mock_used used;
+	unsigned int round;
+	uint8_t mac[6], *status;
+
+	(void)state;
+	rx_post(g, 0, 30, 2048, 1);
+	assert_int_equal(COMMAND(g, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 0), 0);
+	assert_int_equal(COMMAND(g, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_NOBCAST, 1), 0);
+	assert_int_equal(
+		COMMAND(g, 2, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, 2, 0, 0, 0, 0, 7),
+		0);
+	assert_int_equal(command_on(g, 2, tables, sizeof(tables)), 0);
+	assert_int_equal(COMMAND(g, 2, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, 5, 0), 0);
+	assert_int_equal(COMMAND(g, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+				 VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, 0, 0, 0, 0, 0, 0, 0, 0),
+		0);
+	for (round = 0; round < 2; round++) {
+		VSET(g, suspend, 1);
+		blob_get(g, &before);
+		function_exchange(g);
+		assert_int_equal(blob_put(g, &before, VFN_STATE_SET), 0);
+		blob_get(g, &after);
+		status = blob_find(&after, VFN_PART_STATUS, 0) + sizeof(struct vfn_part);
+		*status |= VIRTIO_CONFIG_S_DRIVER_OK;
+		blob_seal(&after);
+		assert_true(blob_same(&before, &after));
+		g->link->ops->read(g->link, g->device.bar, g->device.offset, mac, sizeof(mac));
+		assert_memory_equal(mac, "\2\0\0\0\0\7", sizeof(mac));
+		function_go_on(g);
+		assert_true(is_wanted(g, 7, 5));
+		assert_true(is_wanted(g, 8, 5));
+		assert_false(is_wanted(g, 7, 6));
+		/* with too many addresses for the table nothing of their kind is filtered */
+		assert_int_equal(is_wanted(g, 9, 5), round == 1);
+		if (round == 0) {
+			command_post(g, 2, too_many, sizeof(too_many), sizeof(too_many), 1);
+			assert_true(used_try(g, 2, &used, PATIENCE_MS));
+		}
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		PLAIN(queue_that_is_off_stays_off),
 		PLAIN(doorbells_stay_in_their_file),
+		PLAIN(what_the_driver_wants_to_receive_goes_along),
 	};
 	static const struct shaped_test shaped[] = {
 		SHAPED(other_function_goes_on_in_the_middle),

@@ -16,6 +16,7 @@
 
 #include <rte_bus_vdev.h>
 #include <rte_vdpa.h>
+#include <rte_version.h>
 #include <rte_vhost.h>
 
 #ifdef VFN_REAL_SDK
@@ -32,6 +33,9 @@
 #endif
 #ifndef VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD
 #define VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD 10
+#endif
+#if RTE_VERSION < RTE_VERSION_NUM(23, 11, 0, 0)
+#define rte_vhost_backend_config_change rte_vhost_slave_config_change
 #endif
 
 #ifdef __cplusplus

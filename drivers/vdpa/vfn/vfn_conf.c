@@ -305,6 +305,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	vfn_lm_update(dev, features);
 	vfn_pci_driver_ok(dev);
 	move(dev, VFN_RUNNING);
+	vfn_config_start(dev);
 	DEV_LOG(INFO, dev, "running, features 0x%" PRIx64, features);
 	return 0;
 }
@@ -348,6 +349,7 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 	}
 	vfn_lm_stop(dev);
 	vfn_notify_stop(dev);
+	vfn_config_stop(dev);
 	release(dev);
 	move(dev, VFN_IDLE);
 	DEV_LOG(INFO, dev, "stopped");

@@ -135,6 +135,9 @@ struct vfn_dev {
 	uint16_t nb_queues;
 	uint16_t max_pairs;
 
+	struct rte_intr_handle *config_intr;
+	int config_fd; /* eventfd of configuration changes */
+
 	pthread_mutex_t lock; /* protects what follows */
 	enum vfn_state state;
 	TAILQ_HEAD(, vfn_guest) guests;
@@ -145,6 +148,11 @@ struct vfn_dev {
 	struct vfn_kept last;	       /* state in which the last guest left it */
 	struct vfn_kept pending;       /* state that the next guest is to find */
 	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
+	uint8_t config_seen; /* generation of the configuration when it was last asked for */
+	bool config_told;    /* the front-end was, of a change, and has not asked since */
+	bool config_telling; /* config_thread is to be joined */
+	pthread_t config_thread;
+	int config_vid; /* whom it tells */
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
@@ -179,6 +187,10 @@ uint32_t vfn_pci_capabilities(struct vfn_dev *dev);
 uint64_t vfn_pci_negotiated(struct vfn_dev *dev);
 void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info);
 int vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config);
+uint8_t vfn_pci_config_generation(struct vfn_dev *dev);
+int vfn_pci_set_link(struct vfn_dev *dev, bool up);
+int vfn_pci_announce(struct vfn_dev *dev, bool on);
+int vfn_pci_set_mtu(struct vfn_dev *dev, uint16_t mtu);
 int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
 void vfn_pci_log_stop(struct vfn_dev *dev);
 int vfn_pci_state_get(struct vfn_dev *dev, void *buf);
@@ -192,6 +204,13 @@ void vfn_conf_stop(struct vfn_dev *dev, int vid);
 void vfn_conf_forget(struct vfn_dev *dev, int vid);
 void vfn_conf_features(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+
+/* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
+int vfn_config_open(struct vfn_dev *dev);
+void vfn_config_close(struct vfn_dev *dev);
+void vfn_config_start(struct vfn_dev *dev);
+void vfn_config_stop(struct vfn_dev *dev);
+int vfn_config_get(struct vfn_dev *dev, uint8_t *config, uint32_t size);
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);

@@ -189,6 +189,7 @@ vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features)
 	const uint8_t driver = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
 
 	vfn_pci_reset(dev);
+	COMMON_WRITE(dev, config_msix_vector, 0);
 	COMMON_WRITE(dev, device_status, driver);
 	COMMON_WRITE(dev, driver_feature_select, 0);
 	COMMON_WRITE(dev, driver_feature, (uint32_t)features);
@@ -346,6 +347,31 @@ int
 vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config)
 {
 	return place_read(dev, &dev->device, 0, config, sizeof(*config));
+}
+
+uint8_t
+vfn_pci_config_generation(struct vfn_dev *dev)
+{
+	return COMMON_READ(dev, config_generation);
+}
+
+/* The operator's registers: 0; -EINVAL or -ENOTSUP from a function that refuses. */
+int
+vfn_pci_set_link(struct vfn_dev *dev, bool up)
+{
+	return VENDOR_WRITE(dev, link, up);
+}
+
+int
+vfn_pci_announce(struct vfn_dev *dev, bool on)
+{
+	return VENDOR_WRITE(dev, announce, on);
+}
+
+int
+vfn_pci_set_mtu(struct vfn_dev *dev, uint16_t mtu)
+{
+	return VENDOR_WRITE(dev, mtu, mtu);
 }
 
 /* -EINVAL if the function refuses such a log. */

@@ -46,6 +46,13 @@ RTE_TRACE_POINT(
 	rte_trace_point_emit_string(dev);
 	rte_trace_point_emit_string(state);
 )
+
+RTE_TRACE_POINT(
+	vfn_trace_config,
+	RTE_TRACE_POINT_ARGS(const char *dev, const char *change),
+	rte_trace_point_emit_string(dev);
+	rte_trace_point_emit_string(change);
+)
 /* clang-format on */
 
 #endif /* VFN_TRACE_H */

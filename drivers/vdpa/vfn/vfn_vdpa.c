@@ -102,10 +102,10 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS;
 	if (dev->doorbells.offer)
-		*features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
-			UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
+		*features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
 			UINT64_C(1) << VHOST_USER_PROTOCOL_F_HOST_NOTIFIER;
 	return 0;
 }
@@ -187,8 +187,7 @@ vfn_get_config(int vid, uint8_t *config, uint32_t size)
 		return -ENODEV;
 	size = RTE_MIN(size, 256u);
 	memset(config, 0, size);
-	return dev->link->ops->read(dev->link, dev->device.region, dev->device.offset, config,
-		RTE_MIN(size, dev->device.length));
+	return vfn_config_get(dev, config, size);
 }
 
 static int
@@ -243,6 +242,8 @@ vfn_probe(struct rte_vdev_device *vdev)
 		goto free_dev;
 	}
 	ret = vfn_pci_init(dev);
+	if (ret == 0)
+		ret = vfn_config_open(dev);
 	if (ret < 0)
 		goto close_link;
 	vfn_notify_init(dev, &args);
@@ -262,6 +263,7 @@ unlist:
 	pthread_mutex_lock(&vfn_devs_lock);
 	TAILQ_REMOVE(&vfn_devs, dev, next);
 	pthread_mutex_unlock(&vfn_devs_lock);
+	vfn_config_close(dev);
 close_link:
 	dev->link->ops->close(dev->link);
 free_dev:
@@ -293,6 +295,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	/* Whoever found it in the list before has the lock. */
 	pthread_mutex_lock(&dev->lock);
 	pthread_mutex_unlock(&dev->lock);
+	vfn_config_close(dev);
 	dev->link->ops->close(dev->link);
 	vfn_state_free(dev);
 	pthread_mutex_destroy(&dev->lock);

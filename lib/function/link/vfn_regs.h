@@ -122,6 +122,16 @@ struct vfn_vendor_cfg {
 	/** RW: what the log calls the selected queue's device area; split rings only. */
 	uint32_t queue_log_lo;
 	uint32_t queue_log_hi;
+	/** RW: the operator's side of the link, 1 plugged in, 0 not: nothing passes either way. */
+	uint16_t link;
+	/**
+	 * RW: write 1 to have the guest announce itself; reads 1 until it has (5.1.6.5.4), or until
+	 * 0 is written. Refused if VIRTIO_NET_F_GUEST_ANNOUNCE is not negotiated.
+	 */
+	uint16_t announce;
+	/** RW: mtu of the device configuration, 68 to 65535. Refused if none is offered. */
+	uint16_t mtu;
+	uint16_t reserved;
 	/** RO: a window in the same BAR for the state of the whole function, see vfn_state.h. */
 	uint32_t state_offset;
 	uint32_t state_size; /**< RO: bytes of the window. */
@@ -172,6 +182,7 @@ struct vfn_vendor_cap {
 	X(DROPPED_NO_PEER, "dropped_no_peer") /* nobody receives on the other side */ \
 	X(DROPPED_SIZE, "dropped_size") /* empty, runt or larger than the receiver takes */ \
 	X(DROPPED_OFFLOAD, "dropped_offload") /* segmentation that the receiver did not accept */ \
+	X(DROPPED_FILTER, "dropped_filter") /* address or VLAN that the receiver does not want */ \
 	X(ERRORS_HEADER, "errors_header") /* chain too short for it, or offload fields invalid */ \
 	X(ERRORS_DIRECTION, "errors_direction") /* receive chain not writable, transmit not readable */ \
 	X(CALLS, "calls") /* interrupts raised */ \

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Changes of the device configuration: the operator's, by telemetry; and how the front-end gets to
+ * know of them. The function's configuration interrupt is handled on EAL's interrupt thread, under
+ * the device's lock, and the front-end is told on a thread that lives no longer than the message.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <rte_common.h>
+#include <rte_interrupts.h>
+
+#include "vfn_drv.h"
+#include "vfn_telemetry.h"
+#include "vfn_trace.h"
+
+#define CONFIG_VECTOR 0
+
+/* So long a guest that stops has left to take a message. */
+#define TAKE_MS 20
+
+/* A front-end that can be told, and that asks for what has changed. */
+#define PROTOCOL \
+	(UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG | \
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ)
+
+/*
+ * librte_vhost waits, without an end, while the front-end keeps the channel full. So each message
+ * has a thread, which can be ended; nothing in librte_vhost is locked meanwhile, as no answer is
+ * asked for.
+ */
+static void *
+tell_thread(void *arg)
+{
+	struct vfn_dev *dev = arg;
+	int ret, state;
+
+	/* While it is off nothing is cancelled: the log has locks. */
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+	ret = rte_vhost_backend_config_change(dev->config_vid, false);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	if (ret < 0)
+		DEV_LOG(WARNING, dev, "the front-end cannot be told of a new configuration");
+	else
+		DEV_LOG(DEBUG, dev, "the front-end is told of a new configuration");
+	return NULL;
+}
+
+static void
+front_end_tell(struct vfn_dev *dev)
+{
+	uint64_t protocol;
+	int ret;
+
+	/* One message until it is answered by GET_CONFIG. */
+	if (dev->state != VFN_RUNNING || dev->config_told ||
+		rte_vhost_get_negotiated_protocol_features(dev->guest->vid, &protocol) < 0 ||
+		(protocol & PROTOCOL) != PROTOCOL)
+		return;
+	dev->config_told = true;
+	/* One that is still not taken says the same. */
+	if (dev->config_telling && pthread_tryjoin_np(dev->config_thread, NULL) != 0)
+		return;
+	dev->config_vid = dev->guest->vid;
+	ret = pthread_create(&dev->config_thread, NULL, tell_thread, dev);
+	dev->config_telling = dev->config_told = ret == 0;
+	if (ret != 0)
+		DEV_LOG(WARNING, dev, "no thread to tell of a new configuration: %s",
+			strerror(ret));
+}
+
+/* Before the connection goes: nothing of this device is in librte_vhost any more on return. */
+void
+vfn_config_stop(struct vfn_dev *dev)
+{
+	struct timespec end;
+
+	if (!dev->config_telling)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_nsec += TAKE_MS * 1000000;
+	end.tv_sec += end.tv_nsec / 1000000000;
+	end.tv_nsec %= 1000000000;
+	if (pthread_clockjoin_np(dev->config_thread, NULL, CLOCK_MONOTONIC, &end) != 0) {
+		pthread_cancel(dev->config_thread);
+		pthread_join(dev->config_thread, NULL);
+		DEV_LOG(WARNING, dev,
+			"the front-end takes no messages, it was not told of a new configuration");
+	}
+	dev->config_telling = false;
+}
+
+/* EAL's interrupt thread. */
+static void
+config_interrupt(void *arg)
+{
+	struct vfn_dev *dev = arg;
+	eventfd_t count;
+
+	if (eventfd_read(dev->config_fd, &count) < 0)
+		return;
+	pthread_mutex_lock(&dev->lock);
+	front_end_tell(dev);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* The guest of before may have left a configuration that this one has not seen. */
+void
+vfn_config_start(struct vfn_dev *dev)
+{
+	dev->config_told = false;
+	if (vfn_pci_config_generation(dev) != dev->config_seen)
+		eventfd_write(dev->config_fd, 1);
+}
+
+/* GET_CONFIG. The function is read after what says that it was: a change now is told again. */
+int
+vfn_config_get(struct vfn_dev *dev, uint8_t *config, uint32_t size)
+{
+	uint16_t status = 0;
+	int ret;
+
+	pthread_mutex_lock(&dev->lock);
+	dev->config_told = false;
+	dev->config_seen = vfn_pci_config_generation(dev);
+	ret = dev->link->ops->read(dev->link, dev->device.region, dev->device.offset, config,
+		RTE_MIN(size, dev->device.length));
+	/* The guest acknowledges an announcement to the front-end, which keeps that to itself. */
+	if (ret == 0 && size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
+		memcpy(&status, config + offsetof(struct virtio_net_config, status),
+			sizeof(status));
+		if (status & VIRTIO_NET_S_ANNOUNCE)
+			vfn_pci_announce(dev, false);
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return ret;
+}
+
+int
+vfn_config_open(struct vfn_dev *dev)
+{
+	int ret;
+
+	dev->config_seen = vfn_pci_config_generation(dev);
+	dev->config_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (dev->config_fd < 0)
+		return -errno;
+	dev->config_intr = rte_intr_instance_alloc(RTE_INTR_INSTANCE_F_PRIVATE);
+	if (dev->config_intr == NULL) {
+		ret = -ENOMEM;
+		goto close_fd;
+	}
+	rte_intr_fd_set(dev->config_intr, dev->config_fd);
+	rte_intr_type_set(dev->config_intr, RTE_INTR_HANDLE_EXT);
+	ret = rte_intr_callback_register(dev->config_intr, config_interrupt, dev);
+	if (ret < 0)
+		goto free_intr;
+	ret = dev->link->ops->set_irq(dev->link, CONFIG_VECTOR, dev->config_fd);
+	if (ret == 0)
+		return 0;
+
+	rte_intr_callback_unregister_sync(dev->config_intr, config_interrupt, dev);
+free_intr:
+	rte_intr_instance_free(dev->config_intr);
+close_fd:
+	close(dev->config_fd);
+	return ret;
+}
+
+/* dev->lock not held. The handler does not run any more on return. */
+void
+vfn_config_close(struct vfn_dev *dev)
+{
+	dev->link->ops->set_irq(dev->link, CONFIG_VECTOR, -1);
+	rte_intr_callback_unregister_sync(dev->config_intr, config_interrupt, dev);
+	rte_intr_instance_free(dev->config_intr);
+	close(dev->config_fd);
+}
+
+/* What every one of the commands answers: the configuration now. dev->lock is released. */
+static int
+answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
+{
+	struct virtio_net_config config = {0};
+
+	if (ret == 0) {
+		vfn_trace_config(dev->name, what);
+		DEV_LOG(DEBUG, dev, "configuration: %s", what);
+		vfn_pci_config(dev, &config);
+		rte_tel_data_start_dict(d);
+		rte_tel_data_add_dict_string(
+			d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
+		rte_tel_data_add_dict_int(d, "announce", !!(config.status & VIRTIO_NET_S_ANNOUNCE));
+		rte_tel_data_add_dict_int(d, "mtu", config.mtu);
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return ret;
+}
+
+static int
+set_link(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	const char *rest;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	bool up;
+	int ret = -EINVAL;
+
+	RTE_SET_USED(cmd);
+	if (dev == NULL)
+		return -ENODEV;
+	up = strcmp(rest, "up") == 0;
+	if (up || strcmp(rest, "down") == 0)
+		ret = vfn_pci_set_link(dev, up);
+	else
+		DEV_LOG(ERR, dev, "telemetry: the link can be \"up\" or \"down\", not \"%s\"",
+			rest);
+	return answer(dev, ret, up ? "link up" : "link down", d);
+}
+
+static int
+announce(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	const char *rest;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	int ret = -EINVAL;
+
+	RTE_SET_USED(cmd);
+	if (dev == NULL)
+		return -ENODEV;
+	if (*rest != '\0')
+		DEV_LOG(ERR, dev, "telemetry: nothing follows the name, not \"%s\"", rest);
+	else if (dev->state != VFN_RUNNING)
+		DEV_LOG(ERR, dev, "telemetry: there is no guest that could announce itself");
+	else
+		ret = vfn_pci_announce(dev, true);
+	if (ret == -ENOTSUP)
+		DEV_LOG(ERR, dev,
+			"telemetry: the guest did not negotiate VIRTIO_NET_F_GUEST_ANNOUNCE");
+	return answer(dev, ret, "announce", d);
+}
+
+static int
+set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	const char *rest;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	char *end;
+	unsigned long mtu;
+	int ret = -EINVAL;
+
+	RTE_SET_USED(cmd);
+	if (dev == NULL)
+		return -ENODEV;
+	mtu = strtoul(rest, &end, 10);
+	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mtu <= UINT16_MAX)
+		ret = vfn_pci_set_mtu(dev, mtu);
+	if (ret == -ENOTSUP)
+		DEV_LOG(ERR, dev, "telemetry: no MTU is offered, see the device argument mtu");
+	else if (ret < 0)
+		DEV_LOG(ERR, dev, "telemetry: the MTU can be 68 to 65535, not \"%s\"", rest);
+	return answer(dev, ret, "mtu", d);
+}
+
+RTE_INIT(vfn_config_init)
+{
+	rte_telemetry_register_cmd("/vfn/link", set_link,
+		"Plug the link of a device in or out. Parameters: device name, up or down");
+	rte_telemetry_register_cmd("/vfn/announce", announce,
+		"Have the guest announce itself to the network. Parameter: device name");
+	rte_telemetry_register_cmd(
+		"/vfn/mtu", set_mtu, "Change the MTU of a device. Parameters: device name, MTU");
+}
