@@ -27,6 +27,8 @@ extern struct options {
 	const char *prefix; /**< of the socket paths; NULL: the prompt creates them */
 	bool client;	    /**< the front-end owns the sockets */
 	bool interactive;
+	const char *restore;   /**< directory with the states of the devices, or NULL */
+	const char *take_over; /**< file prefix of the process to replace, or NULL */
 } options;
 
 /** How the devices are found: every bus, class vdpa. */
@@ -37,6 +39,9 @@ const char *vdpa_name(struct rte_vdpa_device *dev);
 
 /** Serve one device on one socket. 0, or -1 with the reason reported. */
 int port_create(const char *path, struct rte_vdpa_device *dev);
+
+/** Whether any number fits behind the prefix of socket paths; reported when not. */
+bool ports_fit(const char *prefix);
 
 /** Serve every device on <prefix>0, <prefix>1, ... 0, or -1 with the reason reported. */
 int ports_create(const char *prefix);
@@ -54,6 +59,34 @@ const char *port_path(const struct rte_vdpa_device *dev);
 
 /** Rings of the connected front-end of a device, 0 when there is none. */
 uint16_t port_rings(const struct rte_vdpa_device *dev);
+
+/** Save the state of a device to a file. 0, or -1 with the reason reported. */
+int state_save(struct rte_vdpa_device *dev, const char *path);
+
+/** Have the next guest of a device go on with a saved state. 0, or -1 with the reason reported. */
+int state_load(struct rte_vdpa_device *dev, const char *path);
+
+/** Save every device in a directory, in files with their names. 0; -1 if one failed. */
+int states_save(const char *directory);
+
+/** Load every device that has a file there; `take` removes those that were. -1 if one failed. */
+int states_load(const char *directory, bool take);
+
+/** Be ready to hand over: a descriptor to wait on for handover_run(), or -1: reported. */
+int handover_init(void);
+
+/** Do what another process asks for. True if the program is to end. */
+bool handover_run(void);
+
+/**
+ * Have another process let go of its devices, and restore them here.
+ *
+ * @return
+ *   what to give to taken_over() when the devices are served, or -1 with the reason reported: then
+ *   the other process serves on.
+ */
+int take_over(const char *file_prefix);
+void taken_over(int fd);
 
 /** Whether a socket address can hold the path; reported when not. */
 bool socket_path_fits(const char *path);

@@ -49,6 +49,8 @@ cmd_help(void *parsed, struct cmdline *cl, void *data)
 		"list                    every vDPA device, what it offers and its socket\n"
 		"create PATH DEVNAME     serve a device on a socket\n"
 		"stats DEVNAME QUEUE|all counters of one virtqueue, or of all that are in use\n"
+		"snapshot DEVNAME FILE   save the state of a device; traffic goes on\n"
+		"restore DEVNAME FILE    have the next guest of a device go on with a saved state\n"
 		"quit                    disconnect, remove the sockets, end\n");
 }
 
@@ -166,6 +168,29 @@ cmd_stats(void *parsed, struct cmdline *cl, void *data)
 }
 
 static void
+cmd_snapshot(void *parsed, struct cmdline *cl, void *data)
+{
+	struct command *cmd = parsed;
+	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
+
+	(void)data;
+	if (dev != NULL && state_save(dev, cmd->path) == 0)
+		cmdline_printf(cl, "The state of %s is in %s.\n", cmd->device, cmd->path);
+}
+
+static void
+cmd_restore(void *parsed, struct cmdline *cl, void *data)
+{
+	struct command *cmd = parsed;
+	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
+
+	(void)data;
+	if (dev != NULL && state_load(dev, cmd->path) == 0)
+		cmdline_printf(
+			cl, "The next guest of %s goes on with %s.\n", cmd->device, cmd->path);
+}
+
+static void
 cmd_quit(void *parsed, struct cmdline *cl, void *data)
 {
 	(void)parsed;
@@ -179,24 +204,31 @@ cmd_quit(void *parsed, struct cmdline *cl, void *data)
 static cmdline_parse_token_string_t help_word = WORD(name, "help"), list_word = WORD(name, "list"),
 				    create_word = WORD(name, "create"),
 				    stats_word = WORD(name, "stats"),
+				    snapshot_word = WORD(name, "snapshot"),
+				    restore_word = WORD(name, "restore"),
 				    quit_word = WORD(name, "quit"), path_arg = WORD(path, NULL),
 				    device_arg = WORD(device, NULL), queue_arg = WORD(queue, NULL);
 
-static cmdline_parse_inst_t help_cmd = {cmd_help, NULL, "help", {(void *)&help_word, NULL}},
-			    list_cmd = {cmd_list, NULL, "list", {(void *)&list_word, NULL}},
-			    create_cmd = {cmd_create, NULL, "create PATH DEVNAME",
-				    {(void *)&create_word, (void *)&path_arg, (void *)&device_arg,
-					    NULL}},
-			    stats_cmd = {cmd_stats, NULL, "stats DEVNAME QUEUE|all",
-				    {(void *)&stats_word, (void *)&device_arg, (void *)&queue_arg,
-					    NULL}},
-			    quit_cmd = {cmd_quit, NULL, "quit", {(void *)&quit_word, NULL}};
+static cmdline_parse_inst_t
+	help_cmd = {cmd_help, NULL, "help", {(void *)&help_word, NULL}},
+	list_cmd = {cmd_list, NULL, "list", {(void *)&list_word, NULL}},
+	create_cmd = {cmd_create, NULL, "create PATH DEVNAME",
+		{(void *)&create_word, (void *)&path_arg, (void *)&device_arg, NULL}},
+	stats_cmd = {cmd_stats, NULL, "stats DEVNAME QUEUE|all",
+		{(void *)&stats_word, (void *)&device_arg, (void *)&queue_arg, NULL}},
+	snapshot_cmd = {cmd_snapshot, NULL, "snapshot DEVNAME FILE",
+		{(void *)&snapshot_word, (void *)&device_arg, (void *)&path_arg, NULL}},
+	restore_cmd = {cmd_restore, NULL, "restore DEVNAME FILE",
+		{(void *)&restore_word, (void *)&device_arg, (void *)&path_arg, NULL}},
+	quit_cmd = {cmd_quit, NULL, "quit", {(void *)&quit_word, NULL}};
 
 static cmdline_parse_ctx_t commands[] = {
 	&help_cmd,
 	&list_cmd,
 	&create_cmd,
 	&stats_cmd,
+	&snapshot_cmd,
+	&restore_cmd,
 	&quit_cmd,
 	NULL,
 };

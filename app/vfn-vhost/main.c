@@ -31,7 +31,9 @@ static const char usage[] =
 	"  --iface PREFIX     sockets are PREFIX0, PREFIX1, ... (default " DEFAULT_PREFIX ";\n"
 	"                     with -i none unless given)\n"
 	"  --client           connect to sockets which the front-ends own, reconnect for ever\n"
-	"  -i, --interactive  prompt with help, list, create, stats, quit\n"
+	"  --restore DIR      go on with the states of the devices saved in DIR, files by name\n"
+	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
+	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
 	"  -h, --help         this text\n"
 	"\n"
 	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"
@@ -49,10 +51,12 @@ static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, INTERACTIVE, HELP };
+	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, INTERACTIVE, HELP };
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
+		{"restore", required_argument, NULL, RESTORE},
+		{"take-over", required_argument, NULL, TAKE_OVER},
 		{"interactive", no_argument, NULL, INTERACTIVE},
 		{"help", no_argument, NULL, HELP},
 		{NULL, 0, NULL, 0},
@@ -67,6 +71,12 @@ parse_options(int argc, char **argv)
 			break;
 		case CLIENT:
 			options.client = true;
+			break;
+		case RESTORE:
+			options.restore = optarg;
+			break;
+		case TAKE_OVER:
+			options.take_over = optarg;
 			break;
 		case INTERACTIVE:
 		case 'i':
@@ -93,6 +103,10 @@ parse_options(int argc, char **argv)
 	}
 	if (options.prefix != NULL && options.prefix[0] == '\0') {
 		report("--iface is empty");
+		exit(EXIT_USAGE);
+	}
+	if (options.restore != NULL && options.take_over != NULL) {
+		report("--restore and --take-over exclude each other");
 		exit(EXIT_USAGE);
 	}
 	if (options.prefix == NULL && !options.interactive)
@@ -153,15 +167,26 @@ serve(int sigfd)
 	struct pollfd fds[] = {
 		{.fd = sigfd, .events = POLLIN},
 		{.fd = -1, .events = POLLIN},
+		{.fd = handover_init(), .events = POLLIN},
 	};
 	struct rte_dev_iterator it;
 	enum cli_state state = CLI_RUNNING;
+	int other = -1;
 
 	rte_dev_iterator_init(&it, VDPA_DEVICES); /* fails for any old rte_errno: next tells */
 	if (rte_dev_iterator_next(&it) == NULL)
 		return report_no_device();
+	if (fds[2].fd < 0 || (options.restore != NULL && states_load(options.restore, false) != 0))
+		return EXIT_RUNTIME;
+	/* Last of all that can fail: from here on the front-ends wait. */
+	if (options.take_over != NULL &&
+		((options.prefix != NULL && !ports_fit(options.prefix)) ||
+			(other = take_over(options.take_over)) < 0))
+		return EXIT_RUNTIME;
 	if (options.prefix != NULL && ports_create(options.prefix) != 0)
 		return EXIT_RUNTIME;
+	if (other >= 0)
+		taken_over(other);
 	printf("vfn-vhost: ready, %u port(s)\n", ports_count());
 
 	if (options.interactive) {
@@ -170,7 +195,11 @@ serve(int sigfd)
 		fds[1].fd = STDIN_FILENO;
 	}
 	while (fds[0].revents == 0 && state != CLI_QUIT) {
-		if (poll(fds, 2, -1) < 0 || fds[1].revents == 0)
+		if (poll(fds, 3, -1) < 0)
+			continue;
+		if (fds[2].revents != 0 && handover_run())
+			break;
+		if (fds[1].revents == 0)
 			continue;
 		state = cli_input();
 		if (state == CLI_ENDED) {

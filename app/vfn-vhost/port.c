@@ -184,6 +184,15 @@ port_create(const char *path, struct rte_vdpa_device *dev)
 	return ret;
 }
 
+bool
+ports_fit(const char *prefix)
+{
+	char path[PATH_MAX];
+
+	return (size_t)snprintf(path, sizeof(path), "%s%d", prefix, MAX_PORTS) < sizeof(path) &&
+		socket_path_fits(path);
+}
+
 int
 ports_create(const char *prefix)
 {
@@ -214,4 +223,5 @@ ports_destroy(void)
 		if (lock >= 0)
 			close(lock);
 	}
+	nb_ports = 0;
 }

@@ -19,12 +19,6 @@
 /* The longest command that is understood: MAC tables of 2,700 addresses together. */
 #define MAX_COMMAND (2 * sizeof(uint32_t) + 2700 * 6)
 
-/* What CTRL_GUEST_OFFLOADS is about, as bits of the feature word (5.1.6.5.6). */
-#define GUEST_OFFLOADS \
-	(FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | \
-		FEATURE(VIRTIO_NET_F_GUEST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_ECN) | \
-		FEATURE(VIRTIO_NET_F_GUEST_UFO))
-
 static uint8_t
 announce_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
 {
@@ -46,9 +40,9 @@ offloads_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size
 		return VIRTIO_NET_ERR;
 	memcpy(&on, data, sizeof(on));
 	on = rte_le_to_cpu_64(on);
-	if (on & ~(fn->driver_features & GUEST_OFFLOADS))
+	if (on & ~(fn->driver_features & VFN_CTRL_GUEST_OFFLOADS))
 		return VIRTIO_NET_ERR;
-	fn->offloads_off = GUEST_OFFLOADS & ~on;
+	fn->offloads_off = VFN_CTRL_GUEST_OFFLOADS & ~on;
 	return VIRTIO_NET_OK;
 }
 
@@ -78,6 +72,13 @@ static uint8_t (*const commands[])(struct vfn_function *, uint8_t, const uint8_t
 	[VIRTIO_NET_CTRL_GUEST_OFFLOADS] = offloads_command,
 };
 
+uint8_t
+vfn_ctrl_command(
+	struct vfn_function *fn, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len)
+{
+	return class < RTE_DIM(commands) ? commands[class](fn, cmd, data, len) : VIRTIO_NET_ERR;
+}
+
 static void
 command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *chain)
 {
@@ -97,8 +98,8 @@ command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *c
 	}
 	if (vringh_pull(&in, &hdr, sizeof(hdr)) == sizeof(hdr)) {
 		len = vringh_pull(&in, buf, sizeof(buf));
-		if (chain->read_len <= sizeof(hdr) + sizeof(buf) && hdr.class < RTE_DIM(commands))
-			ack = commands[hdr.class](fn, hdr.cmd, buf, len);
+		if (chain->read_len <= sizeof(hdr) + sizeof(buf))
+			ack = vfn_ctrl_command(fn, hdr.class, hdr.cmd, buf, len);
 	}
 	chain->written = vringh_push(&out, &ack, sizeof(ack));
 }

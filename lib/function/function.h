@@ -127,6 +127,11 @@ struct vfn_function {
 	uint64_t log_len;
 	bool log_on;
 
+	/* State: the window, and what became of the last command. */
+	uint8_t state[VFN_STATE_SIZE];
+	uint32_t state_len;
+	uint32_t state_result;
+
 	/* Network side. */
 	struct vfn_function *peer;
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
@@ -199,6 +204,9 @@ int vfn_regs_read(
 int vfn_regs_write(
 	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len);
 void vfn_function_reset(struct vfn_function *fn);
+/* Registers as after a reset, while no poller has any work of the function. */
+void vfn_regs_clear(struct vfn_function *fn);
+bool vfn_regs_features_ok(const struct vfn_function *fn);
 
 /* config.c: the device configuration. The setters are registers: 0, -EINVAL or -ENOTSUP. */
 #define VFN_ISR_CONFIG 2 /* 4.1.4.5 */
@@ -233,9 +241,13 @@ void vfn_fault_check(struct vfn_function *fn);
 void vfn_log_control(struct vfn_function *fn, bool on);
 bool vfn_log_queue(struct vfn_queue *q);
 
+/* state.c: the window's content, got, checked or set. */
+void vfn_state_control(struct vfn_function *fn, uint32_t command);
+
 /* queue.c: control of one queue. */
 void vfn_queue_init(struct vfn_queue *q);
 bool vfn_queue_active(const struct vfn_queue *q);
+struct vringh_config vfn_queue_config(struct vfn_queue *q);
 void vfn_queue_enable(struct vfn_queue *q);
 void vfn_queue_suspend(struct vfn_queue *q, bool suspend);
 void vfn_queues_suspend(struct vfn_function *fn, bool suspend);
@@ -290,6 +302,14 @@ uint64_t vfn_net_features(const struct vfn_function_params *params);
 uint64_t vfn_net_features_missing(uint64_t features);
 unsigned int vfn_net_forward(struct vfn_work *work);
 unsigned int vfn_ctrl_run(struct vfn_work *work);
+/* What CTRL_GUEST_OFFLOADS is about, as bits of the feature word (5.1.6.5.6). */
+#define VFN_CTRL_GUEST_OFFLOADS \
+	(FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | \
+		FEATURE(VIRTIO_NET_F_GUEST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_ECN) | \
+		FEATURE(VIRTIO_NET_F_GUEST_UFO))
+/* Carry out a command of the control queue: VIRTIO_NET_OK or _ERR. */
+uint8_t vfn_ctrl_command(
+	struct vfn_function *fn, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len);
 void vfn_ctrl_cancel(struct vfn_function *fn);
 
 #endif /* VFN_FUNCTION_H */

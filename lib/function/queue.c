@@ -54,11 +54,13 @@ queue_keep_errors(struct vfn_queue *q)
 	}
 }
 
-void
-vfn_queue_enable(struct vfn_queue *q)
+/* The ring that the registers describe. */
+struct vringh_config
+vfn_queue_config(struct vfn_queue *q)
 {
 	struct vfn_function *fn = q->fn;
-	struct vringh_config cfg = {
+
+	return (struct vringh_config){
 		.packed = vfn_has(fn, VIRTIO_F_RING_PACKED),
 		.event_idx = vfn_has(fn, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = vfn_has(fn, VIRTIO_RING_F_INDIRECT_DESC),
@@ -71,6 +73,13 @@ vfn_queue_enable(struct vfn_queue *q)
 		.mem = &fn->dma,
 		.state = q->state,
 	};
+}
+
+void
+vfn_queue_enable(struct vfn_queue *q)
+{
+	struct vfn_function *fn = q->fn;
+	struct vringh_config cfg = vfn_queue_config(q);
 
 	if (q->enabled)
 		return;

@@ -100,13 +100,11 @@ vfn_regs_init(struct vfn_function *fn)
 	vfn_function_reset(fn);
 }
 
-/* Device status 0 (2.1, 4.1.4.3.1): everything as after power-on, maps and fds excepted. */
 void
-vfn_function_reset(struct vfn_function *fn)
+vfn_regs_clear(struct vfn_function *fn)
 {
 	unsigned int i;
 
-	vfn_port_stop(fn);
 	fn->status = 0;
 	fn->driver_features = 0;
 	fn->device_feature_select = 0;
@@ -115,20 +113,28 @@ vfn_function_reset(struct vfn_function *fn)
 	fn->queue_select = 0;
 	fn->curr_pairs = 1;
 	fn->isr = 0;
-	vfn_bar2_close(fn);
-	vfn_log_control(fn, false);
 	fn->log_addr = fn->log_len = 0;
 	fn->offloads_off = 0;
 	vfn_filter_reset(fn);
 	vfn_config_reset(fn);
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_init(&fn->queue[i]);
+}
+
+/* Device status 0 (2.1, 4.1.4.3.1): everything as after power-on, maps and fds excepted. */
+void
+vfn_function_reset(struct vfn_function *fn)
+{
+	vfn_log_control(fn, false);
+	vfn_port_stop(fn);
+	vfn_bar2_close(fn);
+	vfn_regs_clear(fn);
 	vfn_port_start(fn);
 }
 
 /* Feature negotiation (2.2, 3.1.1): may FEATURES_OK be set? */
-static bool
-features_ok(const struct vfn_function *fn)
+bool
+vfn_regs_features_ok(const struct vfn_function *fn)
 {
 	uint64_t unknown = fn->driver_features & ~fn->device_features;
 	uint64_t missing = vfn_net_features_missing(fn->driver_features);
@@ -157,7 +163,7 @@ write_status(struct vfn_function *fn, uint8_t status)
 	/* Bits are never cleared but by a reset (2.1.1). */
 	status |= fn->status;
 	if ((status & ~fn->status) & VIRTIO_CONFIG_S_FEATURES_OK) {
-		if (!features_ok(fn)) {
+		if (!vfn_regs_features_ok(fn)) {
 			status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
 		} else if (vfn_has(fn, VIRTIO_F_RING_PACKED)) {
 			for (i = 0; i < fn->nb_queues; i++)
@@ -314,6 +320,14 @@ write_bar0(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len)
 	case VENDOR_REG(log_control, uint32_t):
 		vfn_log_control(fn, v != 0);
 		return 0;
+	case VENDOR_REG(state_len, uint32_t):
+		if (v > VFN_STATE_SIZE)
+			return -EINVAL;
+		fn->state_len = v;
+		return 0;
+	case VENDOR_REG(state_control, uint32_t):
+		vfn_state_control(fn, v);
+		return 0;
 	case VENDOR_REG(link, uint16_t):
 		return vfn_config_set_link(fn, v);
 	case VENDOR_REG(announce, uint16_t):
@@ -387,6 +401,10 @@ vendor_cfg(struct vfn_function *fn)
 		.log_len_lo = fn->log_len,
 		.log_len_hi = fn->log_len >> 32,
 		.log_control = fn->log_on,
+		.state_offset = VFN_OFF_STATE,
+		.state_size = VFN_STATE_SIZE,
+		.state_len = fn->state_len,
+		.state_control = fn->state_result,
 		.link = !fn->unplugged,
 		.announce = !!(fn->config.status & VIRTIO_NET_S_ANNOUNCE),
 		.mtu = fn->config.mtu,
@@ -446,7 +464,8 @@ read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 
 	if (read_struct(offset, buf, len, VFN_OFF_COMMON, &common, sizeof(common)) ||
 		read_struct(offset, buf, len, VFN_OFF_VENDOR, &vendor, sizeof(vendor)) ||
-		read_struct(offset, buf, len, VFN_OFF_DEVICE, &fn->config, sizeof(fn->config)))
+		read_struct(offset, buf, len, VFN_OFF_DEVICE, &fn->config, sizeof(fn->config)) ||
+		read_struct(offset, buf, len, VFN_OFF_STATE, fn->state, sizeof(fn->state)))
 		return 0;
 	if (read_struct(offset, buf, len, VFN_OFF_ISR, &fn->isr, sizeof(fn->isr))) {
 		fn->isr = 0; /* reading clears it (4.1.4.5) */
@@ -551,6 +570,10 @@ vfn_regs_write(
 		return -EINVAL;
 	switch (region) {
 	case VFN_REGION_BAR0:
+		if (offset >= VFN_OFF_STATE && offset + len <= VFN_OFF_STATE + VFN_STATE_SIZE) {
+			memcpy(fn->state + (offset - VFN_OFF_STATE), buf, len);
+			return 0;
+		}
 		if (len > sizeof(v))
 			return -EINVAL;
 		memcpy(&v, buf, len);

@@ -10,10 +10,10 @@ import time
 from harness import (IN_ORDER, MQ, MRG_RXBUF, PROTOCOL_FEATURES, RING_PACKED, SLOW, VERSION_1,
                      difference)
 from rings import Memory, WRITE, BUFFER, SplitRing, PackedRing
-from vhost_user import (F_MQ, F_REPLY_ACK, F_CONFIG, F_STATUS, INDIRECT, DRIVER_OK, get_features,
-                        set_features, get_protocol_features, set_protocol_features, get_queue_num,
-                        set_owner, set_mem_table, get_vring_base, set_vring_kick, set_vring_call,
-                        set_status, Connection)
+from vhost_user import (Request, F_MQ, F_REPLY_ACK, F_CONFIG, F_STATUS, INDIRECT, DRIVER_OK,
+                        get_features, set_features, get_protocol_features, set_protocol_features,
+                        get_queue_num, set_owner, set_mem_table, set_vring_base, get_vring_base, set_vring_kick,
+                        set_vring_call, set_status, Connection)
 
 
 HEADER = 12             # struct virtio_net_hdr_mrg_rxbuf
@@ -26,10 +26,12 @@ class FrontEnd:
     """A net device's driver and its front-end. Ring 2n receives and ring 2n + 1 sends for pair n.
 
     FrontEnd(path).connect().negotiate().setup(pairs=2).start(), or open(path, ...) for all that.
+    With a listener the back-end connects to it.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, listener=None):
         self.path = path
+        self.listener = listener
         self.conn = self.memory = None
         self.rings = []
         self.features = FEATURES
@@ -42,8 +44,23 @@ class FrontEnd:
         self.close()
 
     def connect(self):
-        self.conn = Connection(self.path)
+        self.conn = self.listener.accept() if self.listener else Connection(self.path)
         return self
+
+    def again(self, rings=None, stale=False):
+        """The same guest with another back-end. `stale`: it says where its rings began, as QEMU
+        does of packed ones when a back-end was lost."""
+        self.disconnect()
+        self.connect().negotiate(self.features, self.packed)
+        for message in self.script(rings):
+            self.conn.tell(self.stale(message) if stale else message)
+        return self
+
+    def stale(self, message):
+        if message.request != Request.SET_VRING_BASE:
+            return message
+        return set_vring_base(struct.unpack_from("=I", message.payload)[0],
+                              0x8000 if self.packed else 0)
 
     def negotiate(self, features=FEATURES, packed=False, protocol=PROTOCOL):
         """Up to SET_OWNER; features are taken as far as they are offered and set by start()."""
@@ -209,9 +226,10 @@ class FrontEnd:
         return tx.room == tx.size
 
 
-def open_frontend(path, pairs=1, size=64, packed=False, features=FEATURES, memory=None, start=None):
+def open_frontend(path, pairs=1, size=64, packed=False, features=FEATURES, memory=None, start=None,
+                  listener=None):
     """A front-end that runs."""
-    fe = FrontEnd(path)
+    fe = FrontEnd(path, listener)
     try:
         return (fe.connect().negotiate(features, packed)
                 .setup(pairs, size, memory, start).start())

@@ -8,6 +8,7 @@ Connection sends it, or any raw bytes with any file descriptors, cut wherever a 
 import contextlib
 import dataclasses
 import enum
+import os
 import select
 import socket
 import struct
@@ -164,13 +165,33 @@ class Refused(Exception):
     """The back-end acknowledged a request with an error."""
 
 
-class Connection:
-    """One connection to a back-end that listens."""
+class Listener:
+    """The socket of a front-end that waits for back-ends to connect, one after the other."""
 
-    def __init__(self, path, timeout=15):
-        self.reply_ack = False      # negotiated: every request is acknowledged
+    def __init__(self, path):
+        self.path = path
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.bind(path)
+        self.sock.listen()
+
+    def accept(self, timeout=15):
         self.sock.settimeout(timeout * SLOW)
+        return Connection(self.path, timeout, self.sock.accept()[0])
+
+    def close(self):
+        self.sock.close()
+        os.unlink(self.path)
+
+
+class Connection:
+    """One connection to a back-end that listens, or that was accepted."""
+
+    def __init__(self, path, timeout=15, accepted=None):
+        self.reply_ack = False      # negotiated: every request is acknowledged
+        self.sock = accepted or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(timeout * SLOW)
+        if accepted:
+            return
         try:
             self.sock.connect(path)
         except OSError:

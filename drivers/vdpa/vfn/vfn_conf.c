@@ -124,8 +124,10 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (dev->started[queue])
 		return 0;
 	ret = ring_get(dev, queue, &ring);
-	if (ret == 0)
+	if (ret == 0) {
+		vfn_state_take_position(dev, queue, &ring);
 		ret = vfn_pci_queue_start(dev, queue, &ring);
+	}
 	dev->started[queue] = ret == 0;
 	if (ret == 0) {
 		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);
@@ -158,14 +160,18 @@ queue_stop(struct vfn_dev *dev, uint16_t queue)
 	position_save(dev, queue);
 }
 
-/* Everything stands still on return; a function that does not answer in time is reset. */
-static void
+/*
+ * Everything stands still on return; -ETIMEDOUT if the function has not answered in time: then it
+ * is to be reset.
+ */
+static int
 queues_stop(struct vfn_dev *dev)
 {
 	uint64_t begin = rte_get_timer_cycles();
+	int ret = vfn_pci_suspend(dev);
 	uint16_t q;
 
-	if (vfn_pci_suspend(dev) < 0)
+	if (ret < 0)
 		DEV_LOG(ERR, dev,
 			"is reset while it runs: what the guest gets to know of the "
 			"queues' positions is not exact");
@@ -176,6 +182,7 @@ queues_stop(struct vfn_dev *dev)
 	dev->stops++;
 	dev->stop_us[1] = RTE_MAX(dev->stop_us[0], dev->stop_us[1]);
 	DEV_LOG(DEBUG, dev, "stands still after %u us", dev->stop_us[0]);
+	return ret;
 }
 
 /* Touching what is mapped behind a file's end would be a bus error. */
@@ -291,6 +298,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	}
 	move(dev, VFN_CONFIGURED);
 	vfn_notify_start(dev);
+	vfn_state_apply(dev, (features | own) & dev->features);
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->nb_queues; q++)
 		if (guest->wanted[q])
@@ -330,6 +338,7 @@ void
 vfn_conf_stop(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
+	bool stopped;
 
 	if (guest == NULL)
 		return;
@@ -337,8 +346,9 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 	if (dev->state == VFN_IDLE || dev->guest != guest)
 		return;
 	if (dev->state == VFN_RUNNING) {
-		queues_stop(dev);
+		stopped = queues_stop(dev) == 0;
 		move(dev, VFN_SUSPENDED);
+		vfn_state_keep(dev, stopped);
 	}
 	vfn_lm_stop(dev);
 	vfn_notify_stop(dev);

@@ -119,6 +119,12 @@ struct vfn_notify {
 	uint8_t state[VFN_MAX_QUEUES];
 };
 
+/* State of a function, see vfn_state.h. */
+struct vfn_kept {
+	uint8_t *data; /* NULL: none */
+	uint32_t len;
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	char name[VFN_NAME_SIZE];
@@ -127,7 +133,7 @@ struct vfn_dev {
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
-	struct vfn_place common, notify, device, vendor, stats;
+	struct vfn_place common, notify, device, vendor, stats, window;
 	uint32_t stats_step;  /* bytes from one queue's to the next's */
 	uint32_t notify_step; /* of queue_notify_off */
 	uint64_t features;    /* offered by the function */
@@ -144,6 +150,9 @@ struct vfn_dev {
 	bool started[VFN_MAX_QUEUES]; /* the function runs it */
 	struct vfn_log log;
 	struct vfn_notify doorbells;
+	struct vfn_kept last;	       /* state in which the last guest left it */
+	struct vfn_kept pending;       /* state that the next guest is to find */
+	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
 	int config_reader;   /* vid that has last asked for the configuration, or -1 */
 	uint8_t config_seen; /* its generation then */
 	bool config_told;    /* the front-end was, of a change, and has not asked since */
@@ -157,7 +166,7 @@ struct vfn_dev {
 
 /* A queue's registers. */
 struct vfn_queue_info {
-	struct vfn_ring ring; /* without log and eventfds */
+	struct vfn_ring ring; /* without eventfds */
 	bool enabled, suspended;
 	uint16_t error;
 };
@@ -190,6 +199,8 @@ int vfn_pci_announce(struct vfn_dev *dev, bool on);
 int vfn_pci_set_mtu(struct vfn_dev *dev, uint16_t mtu);
 int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
 void vfn_pci_log_stop(struct vfn_dev *dev);
+int vfn_pci_state_get(struct vfn_dev *dev, void *buf);
+int vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check);
 int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
@@ -227,6 +238,12 @@ void vfn_notify_stop(struct vfn_dev *dev);
 const char *vfn_notify_state(struct vfn_dev *dev, uint16_t queue);
 int vfn_notify_fd(int vid);
 int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
+
+/* vfn_state.c: the state of a device over its guests. dev->lock held. */
+void vfn_state_keep(struct vfn_dev *dev, bool exact);
+void vfn_state_apply(struct vfn_dev *dev, uint64_t features);
+void vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_state_free(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */
 extern const char *const vfn_stat_names[VFN_STAT_MAX];

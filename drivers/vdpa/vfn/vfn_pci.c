@@ -174,6 +174,9 @@ vfn_pci_init(struct vfn_dev *dev)
 		.region = dev->vendor.region, .offset = VENDOR_READ(dev, stats_offset)};
 	dev->stats_step = VENDOR_READ(dev, stats_step);
 	dev->stats.length = dev->nb_queues * dev->stats_step;
+	dev->window = (struct vfn_place){.region = dev->vendor.region,
+		.offset = VENDOR_READ(dev, state_offset),
+		.length = VENDOR_READ(dev, state_size)};
 	if (dev->nb_queues > VFN_MAX_QUEUES || 2 * dev->max_pairs >= dev->nb_queues)
 		return -ENODEV;
 	return 0;
@@ -235,7 +238,7 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 	}
 	COMMON_WRITE(dev, queue_select, queue);
 	if (COMMON_READ(dev, queue_enable) == 1) {
-		/* It was suspended; a ring can be moved only after a reset (2.6.1). */
+		/* Suspended, or from a restored state; it moves only by a reset (2.6.1). */
 		COMMON_WRITE(dev, queue_reset, 1);
 		COMMON_WAIT(dev, queue_reset, 0);
 	}
@@ -319,6 +322,8 @@ vfn_pci_negotiated(struct vfn_dev *dev)
 
 #define COMMON_READ64(dev, field) \
 	((uint64_t)COMMON_READ(dev, field##_hi) << 32 | COMMON_READ(dev, field##_lo))
+#define VENDOR_READ64(dev, field) \
+	((uint64_t)VENDOR_READ(dev, field##_hi) << 32 | VENDOR_READ(dev, field##_lo))
 
 void
 vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info)
@@ -328,6 +333,7 @@ vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *i
 		.ring.desc = COMMON_READ64(dev, queue_desc),
 		.ring.driver = COMMON_READ64(dev, queue_driver),
 		.ring.device = COMMON_READ64(dev, queue_device),
+		.ring.log = VENDOR_READ64(dev, queue_log),
 		.ring.size = COMMON_READ(dev, queue_size),
 		.ring.avail = VENDOR_READ(dev, queue_avail),
 		.ring.used = VENDOR_READ(dev, queue_used),
@@ -386,6 +392,37 @@ vfn_pci_log_stop(struct vfn_dev *dev)
 {
 	VENDOR_WRITE(dev, log_control, 0);
 	VENDOR_WAIT(dev, log_control, 0);
+}
+
+/* Bytes of the function's state in buf, which has room for the whole window; or -errno. */
+int
+vfn_pci_state_get(struct vfn_dev *dev, void *buf)
+{
+	uint32_t result, len;
+	int ret;
+
+	VENDOR_WRITE(dev, state_control, VFN_STATE_GET);
+	result = VENDOR_READ(dev, state_control);
+	len = VENDOR_READ(dev, state_len);
+	if (result != 0 || len > dev->window.length)
+		return result > 0 && result < UINT16_MAX ? -(int)result : -EIO;
+	ret = place_read(dev, &dev->window, 0, buf, len);
+	return ret < 0 ? ret : (int)len;
+}
+
+/* Have the function set its state, or only check it. */
+int
+vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check)
+{
+	uint32_t result;
+	int ret = place_write(dev, &dev->window, 0, buf, len);
+
+	if (ret < 0)
+		return ret;
+	VENDOR_WRITE(dev, state_len, len);
+	VENDOR_WRITE(dev, state_control, check ? VFN_STATE_CHECK : VFN_STATE_SET);
+	result = VENDOR_READ(dev, state_control);
+	return result < UINT16_MAX ? -(int)result : -EIO;
 }
 
 int

@@ -297,6 +297,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	pthread_mutex_unlock(&dev->lock);
 	vfn_config_close(dev);
 	dev->link->ops->close(dev->link);
+	vfn_state_free(dev);
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
 	return 0;

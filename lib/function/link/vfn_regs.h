@@ -42,6 +42,7 @@ enum vfn_region {
 #define VFN_OFF_DEVICE 0x2000
 #define VFN_OFF_VENDOR 0x3000
 #define VFN_OFF_STATS  0x4000
+#define VFN_OFF_STATE  0x18000
 #define VFN_BAR0_SIZE  0x20000
 
 /** BAR 1. */
@@ -131,6 +132,28 @@ struct vfn_vendor_cfg {
 	/** RW: mtu of the device configuration, 68 to 65535. Refused if none is offered. */
 	uint16_t mtu;
 	uint16_t reserved;
+	/** RO: a window in the same BAR for the state of the whole function, see vfn_state.h. */
+	uint32_t state_offset;
+	uint32_t state_size; /**< RO: bytes of the window. */
+	uint32_t state_len;  /**< RW: bytes of state in the window. */
+	/** W: enum vfn_state_command. Reads as what became of it: 0 or a positive errno. */
+	uint32_t state_control;
+};
+
+/** Written to vfn_vendor_cfg.state_control; done when the write returns. */
+enum vfn_state_command {
+	/**
+	 * Fill the window with the state of this moment and set state_len. At any time; what the
+	 * queues do meanwhile waits.
+	 */
+	VFN_STATE_GET = 1,
+	/**
+	 * Take the state in the window. EBUSY after DRIVER_OK and while the dirty log is on. Every
+	 * queue that is enabled in it is enabled, and suspended; DRIVER_OK is left to the driver.
+	 */
+	VFN_STATE_SET = 2,
+	/** Would VFN_STATE_SET take it, once its rings are mapped? Changes nothing. At any time. */
+	VFN_STATE_CHECK = 3,
 };
 
 /** Vendor capability in configuration space (4.1.4.8: cfg_type, vendor_id, then our own). */
@@ -187,6 +210,11 @@ enum vfn_stat {
 
 #define VFN_STATS_STEP 512
 _Static_assert(VFN_STAT_MAX * sizeof(uint64_t) <= VFN_STATS_STEP, "statistics overlap");
-_Static_assert(VFN_OFF_STATS + VFN_MAX_QUEUES * VFN_STATS_STEP <= VFN_BAR0_SIZE, "BAR 0 too small");
+_Static_assert(
+	VFN_OFF_STATS + VFN_MAX_QUEUES * VFN_STATS_STEP <= VFN_OFF_STATE, "statistics overlap");
+
+/** The window of vfn_vendor_cfg.state_offset; accesses of any width. */
+#define VFN_STATE_SIZE 0x8000
+_Static_assert(VFN_OFF_STATE + VFN_STATE_SIZE <= VFN_BAR0_SIZE, "BAR 0 too small");
 
 #endif /* VFN_REGS_H */

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The state of devices in files. Saving and restoring is not among the operations of a vDPA driver:
+ * the functions are looked up in the library that holds the driver of the device, so that this
+ * program is linked with no driver. Runs on the main thread.
+ */
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <rte_dev.h>
+
+#include "app.h"
+
+typedef int (*state_function)(const char *device, const char *path);
+
+/* NULL: the driver has no such function. */
+static state_function
+driver_function(struct rte_vdpa_device *dev, const char *name)
+{
+	const struct rte_driver *driver = rte_dev_driver(rte_vdpa_get_rte_device(dev));
+	state_function function = NULL;
+	void *library, *symbol;
+	Dl_info info;
+
+	if (dladdr(driver, &info) == 0)
+		return NULL;
+	/* It is loaded: this only finds it. */
+	library = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+	if (library == NULL)
+		return NULL;
+	symbol = dlsym(library, name);
+	memcpy(&function, &symbol, sizeof(function));
+	dlclose(library);
+	return function;
+}
+
+static int
+call(struct rte_vdpa_device *dev, const char *name, const char *what, const char *path)
+{
+	state_function function = driver_function(dev, name);
+	int ret = function != NULL ? function(vdpa_name(dev), path) : -ENOTSUP;
+
+	if (function == NULL)
+		report("the driver of %s keeps no state", vdpa_name(dev));
+	else if (ret < 0)
+		report("%s: cannot %s %s: %s", vdpa_name(dev), what, path, strerror(-ret));
+	return ret < 0 ? -1 : 0;
+}
+
+int
+state_save(struct rte_vdpa_device *dev, const char *path)
+{
+	return call(dev, "rte_vdpa_vfn_snapshot", "save its state to", path);
+}
+
+int
+state_load(struct rte_vdpa_device *dev, const char *path)
+{
+	return call(dev, "rte_vdpa_vfn_restore", "restore its state from", path);
+}
+
+int
+states_save(const char *directory)
+{
+	struct rte_dev_iterator it;
+	struct rte_device *dev;
+	char path[PATH_MAX];
+	int ret = 0;
+
+	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
+		snprintf(path, sizeof(path), "%s/%s", directory, rte_dev_name(dev));
+		if (state_save(rte_vdpa_find_device_by_name(rte_dev_name(dev)), path) != 0)
+			ret = -1;
+	}
+	return ret;
+}
+
+int
+states_load(const char *directory, bool take)
+{
+	struct rte_dev_iterator it;
+	struct rte_device *dev;
+	char path[PATH_MAX];
+	int ret = 0;
+
+	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
+		snprintf(path, sizeof(path), "%s/%s", directory, rte_dev_name(dev));
+		if (access(path, F_OK) != 0 && errno == ENOENT)
+			report("%s: there is no state of it in %s", rte_dev_name(dev), directory);
+		else if (state_load(rte_vdpa_find_device_by_name(rte_dev_name(dev)), path) != 0)
+			ret = -1;
+		else if (take)
+			unlink(path);
+	}
+	return ret;
+}

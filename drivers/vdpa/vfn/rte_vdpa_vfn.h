@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/**
+ * @file
+ * What the vfn driver offers to applications beside the operations of every vDPA driver.
+ *
+ * An application that does not link with the driver finds these functions in the library that
+ * holds the device's driver: dladdr() of rte_dev_driver(), then dlsym().
+ */
+
+#ifndef RTE_VDPA_VFN_H
+#define RTE_VDPA_VFN_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Save the state of a device to a file, which is replaced at once or not at all.
+ *
+ * While a guest uses the device, its state of this moment, and traffic goes on; else the state in
+ * which the last guest left it. Any thread.
+ *
+ * @return
+ *   Bytes in the file; -ENODEV if there is no such device; or another negative errno, with the
+ *   reason in the log.
+ */
+int rte_vdpa_vfn_snapshot(const char *device, const char *path);
+
+/**
+ * Have the next guest of a device go on with the state in a file. Any thread.
+ *
+ * The file may be anything: it is checked, and refused without any effect. Where a ring of that
+ * guest is not the saved one, it starts as its front-end says.
+ *
+ * @return
+ *   0; -ENODEV; -EBUSY while a guest uses the device; -ENOTSUP if the state needs what the
+ *   function does not have; or another negative errno, with the reason in the log.
+ */
+int rte_vdpa_vfn_restore(const char *device, const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* RTE_VDPA_VFN_H */

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The state of a device over its guests: kept when one stops, saved to and loaded from files, and
+ * given to the next one. With the device's lock held on librte_vhost's message thread, and on any
+ * thread that saves or restores.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
+#include <rte_common.h>
+#include <rte_string_fns.h>
+#include <rte_telemetry.h>
+#include <rte_vhost.h>
+
+#include <vfn_state.h>
+
+#include "rte_vdpa_vfn.h"
+#include "vfn_drv.h"
+#include "vfn_telemetry.h"
+
+#define PACKED_START 0x8000 /* position of a ring that was never used */
+
+static void
+kept_free(struct vfn_kept *kept)
+{
+	free(kept->data);
+	*kept = (struct vfn_kept){0};
+}
+
+void
+vfn_state_free(struct vfn_dev *dev)
+{
+	kept_free(&dev->last);
+	kept_free(&dev->pending);
+}
+
+static int
+state_get(struct vfn_dev *dev, struct vfn_kept *kept)
+{
+	uint8_t *data = malloc(dev->window.length);
+	int len;
+
+	if (data == NULL)
+		return -ENOMEM;
+	len = vfn_pci_state_get(dev, data);
+	if (len < 0) {
+		free(data);
+		return len;
+	}
+	kept_free(kept);
+	*kept = (struct vfn_kept){.data = data, .len = len};
+	return 0;
+}
+
+/* The function is about to be reset; exact: the guest's queues stand still. */
+void
+vfn_state_keep(struct vfn_dev *dev, bool exact)
+{
+	int ret = exact ? state_get(dev, &dev->last) : -ETIMEDOUT;
+	uint16_t q;
+
+	if (ret < 0) {
+		kept_free(&dev->last);
+		DEV_LOG(ERR, dev, "the guest's state is lost: %s", strerror(-ret));
+		return;
+	}
+	/* A guest that has not come to all of its queues yet begins anew. */
+	for (q = 0; q < dev->nb_queues && !dev->restored[q]; q++)
+		;
+	if (q < dev->nb_queues) {
+		dev->pending = dev->last;
+		dev->last = (struct vfn_kept){0};
+	}
+}
+
+/*
+ * Give the function the state that waits for a guest. Features are negotiated and memory is
+ * mapped; without such a state, or if it does not fit, the guest starts as any other.
+ */
+void
+vfn_state_apply(struct vfn_dev *dev, uint64_t features)
+{
+	struct vfn_kept *pending = &dev->pending;
+	struct vfn_queue_info info;
+	uint64_t saved = 0;
+	uint16_t q;
+	int ret;
+
+	memset(dev->restored, 0, sizeof(dev->restored));
+	if (pending->data == NULL)
+		return;
+	vfn_state_find(pending->data, pending->len, VFN_PART_DRV_FEATURES, &saved, sizeof(saved));
+	if (saved != features) {
+		DEV_LOG(ERR, dev,
+			"the restored state is dropped: it is of a guest with features 0x%" PRIx64
+			", this one has 0x%" PRIx64,
+			saved, features);
+	} else if ((ret = vfn_pci_state_set(dev, pending->data, pending->len, false)) < 0) {
+		DEV_LOG(ERR, dev, "the restored state is dropped: %s", strerror(-ret));
+	} else {
+		for (q = 0; q < dev->nb_queues; q++) {
+			vfn_pci_queue_info(dev, q, &info);
+			dev->restored[q] = info.enabled;
+		}
+		DEV_LOG(INFO, dev, "goes on with the restored state");
+	}
+	kept_free(pending);
+}
+
+/*
+ * No slot has ever been used (virtio 1.3, 2.8.1): the driver has set the ring up anew. An old ring
+ * looks like that only at the beginning of a lap, where the position is the same.
+ */
+static bool
+is_fresh(const struct rte_vhost_vring *vring)
+{
+	uint16_t i, flags = 0;
+
+	for (i = 0; i < vring->size; i++)
+		flags |= __atomic_load_n(&vring->desc_packed[i].flags, __ATOMIC_RELAXED);
+	return !(flags & 1u << VRING_PACKED_DESC_F_USED);
+}
+
+/*
+ * Have a ring go on where the restored state says, if it is the ring of that state.
+ *
+ * A split ring tells itself where it stands, and librte_vhost has looked: QEMU uses up what a guest
+ * sends while nobody is connected. Of a packed ring nobody knows but the state: QEMU says where it
+ * once began; DPDK's virtio-user says the same and sets a new ring up in the same place.
+ */
+void
+vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+{
+	struct rte_vhost_vring vring;
+	struct vfn_queue_info info;
+	const struct vfn_ring *saved = &info.ring;
+	bool same, moved, packed;
+	uint64_t features;
+
+	if (!dev->restored[queue])
+		return;
+	dev->restored[queue] = false;
+	vfn_pci_queue_info(dev, queue, &info);
+	packed = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
+		(features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
+	same = saved->desc == ring->desc && saved->driver == ring->driver &&
+		saved->device == ring->device && saved->size == ring->size &&
+		saved->log == ring->log;
+	moved = saved->avail != ring->avail || saved->used != ring->used;
+	if (same && moved && !packed) {
+		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored state says 0x%x", queue,
+			ring->used, saved->used);
+		return;
+	}
+	if (same && moved && ring->used == PACKED_START)
+		same = rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) == 0 &&
+			!is_fresh(&vring);
+	if (!same) {
+		DEV_LOG(WARNING, dev,
+			"queue %u is not the one of the restored state, which stood at 0x%x; it "
+			"starts at 0x%x as its front-end says",
+			queue, saved->used, ring->used);
+		return;
+	}
+	ring->avail = saved->avail;
+	ring->used = saved->used;
+}
+
+/* ---- files ---- */
+
+static int
+write_all(int fd, const uint8_t *data, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, data, len);
+
+		if (n < 0)
+			return -errno;
+		data += n;
+		len -= n;
+	}
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+static int
+file_write(const char *path, const struct vfn_kept *kept)
+{
+	char *temporary;
+	int fd, ret;
+
+	if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
+		return -ENOMEM;
+	fd = mkostemp(temporary, O_CLOEXEC); /* mode 0600 */
+	if (fd < 0) {
+		ret = -errno;
+		free(temporary);
+		return ret;
+	}
+	ret = write_all(fd, kept->data, kept->len);
+	close(fd);
+	if (ret == 0 && rename(temporary, path) < 0)
+		ret = -errno;
+	if (ret < 0)
+		unlink(temporary);
+	free(temporary);
+	return ret;
+}
+
+/* At most `max` bytes, of a regular file. */
+static int
+file_read(const char *path, size_t max, struct vfn_kept *kept)
+{
+	struct stat st;
+	ssize_t n = -1;
+	int fd, ret;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		ret = -errno;
+	else if (!S_ISREG(st.st_mode))
+		ret = -EINVAL;
+	else if ((uint64_t)st.st_size > max)
+		ret = -EFBIG;
+	else if ((kept->data = malloc(st.st_size + 1)) == NULL)
+		ret = -ENOMEM;
+	else
+		ret = (n = read(fd, kept->data, st.st_size)) < 0 ? -errno : 0;
+	close(fd);
+	if (ret < 0)
+		kept_free(kept);
+	else
+		kept->len = n;
+	return ret;
+}
+
+int
+rte_vdpa_vfn_snapshot(const char *name, const char *path)
+{
+	struct vfn_dev *dev = vfn_dev_lock_by_name(name);
+	const struct vfn_kept *from;
+	struct vfn_kept kept = {0};
+	int ret = 0;
+
+	if (dev == NULL)
+		return -ENODEV;
+	from = dev->pending.data != NULL ? &dev->pending : &dev->last;
+	if (dev->state == VFN_IDLE && from->data != NULL) {
+		kept.data = malloc(from->len);
+		if (kept.data == NULL) {
+			ret = -ENOMEM;
+		} else {
+			memcpy(kept.data, from->data, from->len);
+			kept.len = from->len;
+		}
+	} else {
+		ret = state_get(dev, &kept);
+	}
+	pthread_mutex_unlock(&dev->lock);
+	if (ret == 0)
+		ret = file_write(path, &kept);
+	if (ret < 0)
+		DRV_LOG(ERR, "%s: cannot save the state to %s: %s", name, path, strerror(-ret));
+	else
+		DRV_LOG(INFO, "%s: state saved to %s, %u bytes", name, path, kept.len);
+	free(kept.data);
+	return ret < 0 ? ret : (int)kept.len;
+}
+
+/* On success the device has the state. */
+static int
+restore(struct vfn_dev *dev, struct vfn_kept *kept)
+{
+	uint8_t status = 0;
+	int ret;
+
+	if (dev->state != VFN_IDLE)
+		return -EBUSY;
+	ret = vfn_pci_state_set(dev, kept->data, kept->len, true);
+	if (ret < 0)
+		return ret;
+	kept_free(&dev->pending);
+	vfn_state_find(kept->data, kept->len, VFN_PART_STATUS, &status, sizeof(status));
+	if (!(status & VIRTIO_CONFIG_S_DRIVER_OK)) {
+		DEV_LOG(INFO, dev, "the restored state is of a device without a guest");
+		kept_free(kept);
+		return 0;
+	}
+	dev->pending = *kept;
+	DEV_LOG(INFO, dev, "state restored, %u bytes; it waits for a guest", kept->len);
+	return 0;
+}
+
+int
+rte_vdpa_vfn_restore(const char *name, const char *path)
+{
+	struct vfn_kept kept = {0};
+	struct vfn_dev *dev;
+	int ret;
+
+	ret = file_read(path, VFN_STATE_SIZE, &kept);
+	if (ret == 0) {
+		dev = vfn_dev_lock_by_name(name);
+		ret = dev != NULL ? restore(dev, &kept) : -ENODEV;
+		if (dev != NULL)
+			pthread_mutex_unlock(&dev->lock);
+		if (ret < 0)
+			kept_free(&kept);
+	}
+	if (ret < 0)
+		DRV_LOG(ERR, "%s: cannot restore the state from %s: %s", name, path,
+			ret == -EBUSY ? "a guest uses the device" : strerror(-ret));
+	return ret;
+}
+
+/* ---- telemetry: "NAME,FILE" ---- */
+
+static int
+tell(const char *params, struct rte_tel_data *d, int (*what)(const char *, const char *))
+{
+	char name[VFN_NAME_SIZE];
+	const char *path;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, &path);
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	rte_strscpy(name, dev->name, sizeof(name));
+	pthread_mutex_unlock(&dev->lock);
+	if (*path == '\0') {
+		DRV_LOG(ERR, "telemetry: the name of a file is missing");
+		return -EINVAL;
+	}
+	ret = what(name, path);
+	if (ret < 0)
+		return ret;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_string(d, "name", name);
+	rte_tel_data_add_dict_string(d, "file", path);
+	return 0;
+}
+
+static int
+tell_snapshot(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	RTE_SET_USED(cmd);
+	return tell(params, d, rte_vdpa_vfn_snapshot);
+}
+
+static int
+tell_restore(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	RTE_SET_USED(cmd);
+	return tell(params, d, rte_vdpa_vfn_restore);
+}
+
+RTE_INIT(vfn_state_telemetry_init)
+{
+	rte_telemetry_register_cmd("/vfn/snapshot", tell_snapshot,
+		"Save the state of a device. Parameters: device name, file");
+	rte_telemetry_register_cmd("/vfn/restore", tell_restore,
+		"Load the state for the next guest of a device. Parameters: device name, file");
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/* States as bytes, and functions that are exchanged. The test's thread. */
+
+#include "fn_state.h"
+
+static struct frame f, got;
+
+/* ---- the window ---- */
+
+static struct place
+state_window(struct guest *g)
+{
+	return (struct place){g->vendor.bar, VGET(g, state_offset), VGET(g, state_size)};
+}
+
+int
+state_command(struct guest *g, enum vfn_state_command what)
+{
+	VSET(g, state_control, what);
+	return VGET(g, state_control);
+}
+
+void
+blob_get(struct guest *g, struct blob *b)
+{
+	struct place w = state_window(g);
+
+	assert_int_equal(state_command(g, VFN_STATE_GET), 0);
+	b->len = VGET(g, state_len);
+	assert_in_range(b->len, STATE_HEADER, w.length);
+	assert_int_equal(g->link->ops->read(g->link, w.bar, w.offset, b->data, b->len), 0);
+}
+
+int
+blob_put(struct guest *g, const struct blob *b, enum vfn_state_command what)
+{
+	struct place w = state_window(g);
+
+	assert_int_equal(g->link->ops->write(g->link, w.bar, w.offset, b->data, b->len), 0);
+	VSET(g, state_len, b->len);
+	return state_command(g, what);
+}
+
+bool
+blob_same(const struct blob *a, const struct blob *b)
+{
+	return a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
+}
+
+void
+blob_seal(struct blob *b)
+{
+	struct vfn_state_header h = {.magic = VFN_STATE_MAGIC,
+		.version = VFN_STATE_VERSION,
+		.length = b->len - STATE_HEADER,
+		.checksum = vfn_state_checksum(b->data + STATE_HEADER, b->len - STATE_HEADER)};
+
+	memcpy(b->data, &h, sizeof(h));
+}
+
+uint8_t *
+blob_find(struct blob *b, uint16_t type, uint16_t selector)
+{
+	const uint8_t *at = b->data + STATE_HEADER;
+	size_t left = b->len - STATE_HEADER;
+	struct vfn_part part;
+
+	for (;;) {
+		uint8_t *begin = b->data + (at - b->data);
+
+		if (vfn_state_next(&at, &left, &part) == NULL) {
+			fail_msg("no part 0x%x/%u", type, selector);
+			return NULL;
+		}
+		if (part.type == type && part.selector.queue == selector)
+			return begin;
+	}
+}
+
+void
+blob_append(struct blob *b, const struct vfn_part *part, const void *value)
+{
+	assert_true(b->len + sizeof(*part) + part->length <= sizeof(b->data));
+	memcpy(b->data + b->len, part, sizeof(*part));
+	memcpy(b->data + b->len + sizeof(*part), value, part->length);
+	b->len += sizeof(*part) + part->length;
+}
+
+void
+blob_cut(struct blob *b, uint8_t *at, size_t len)
+{
+	memmove(at, at + len, b->data + b->len - (at + len));
+	b->len -= len;
+}
+
+/* ---- a guest whose function is exchanged ---- */
+
+void
+numbered_send(struct guest *g, unsigned int queue, uint32_t first, unsigned int n)
+{
+	for (; n > 0; n--, first++) {
+		frame_make(&f, first, 60 + first % 900);
+		assert_true(tx_post(g, queue, &f, NULL, 0) >= 0);
+	}
+	mock_publish(&g->q[queue].drv);
+	queue_kick(g, queue);
+}
+
+void
+numbered_receive(struct guest *g, unsigned int queue, uint32_t first, unsigned int n)
+{
+	for (; n > 0; n--, first++) {
+		frame_make(&f, first, 60 + first % 900);
+		rx_wait(g, queue, &got);
+		frames_equal(&got, &f);
+	}
+}
+
+void
+function_exchange(struct guest *g)
+{
+	static unsigned int number;
+	struct vfn_function_params params = {
+		.max_pairs = g->conf.pairs, .mac = {0x02, 'v', 'f', 'n', 't', 's'}};
+	struct vfn_dma_map map = {.iova = HEAP_AT,
+		.len = g->heap_end - HEAP_AT,
+		.fd = -1,
+		.readable = true,
+		.writable = true};
+	unsigned int i;
+
+	g->link->ops->close(g->link);
+	snprintf(params.name, sizeof(params.name), "next%u", number++);
+	assert_int_equal(vfn_link_local_open(&params, &g->link), 0);
+	map.host = mock_mem_at(&g->mem, map.iova, map.len);
+	assert_int_equal(g->link->ops->dma_map(g->link, &map), 0);
+	for (i = 0; i < g->nb_queues; i++) {
+		g->link->ops->set_irq(g->link, i + 1, g->q[i].call);
+		g->link->ops->set_doorbell(g->link, i, g->q[i].kick);
+	}
+}
+
+void
+function_go_on(struct guest *g)
+{
+	guest_driver_ok(g);
+	VSET(g, suspend, 0);
+}
