@@ -16,7 +16,7 @@ from harness import IN_ORDER, MRG_RXBUF, NIGHTLY, difference, random_packets, wa
 from net_device import FEATURES, HEADER, PROTOCOL, FrontEnd, open_frontend
 from rings import Region, WRITE
 from vhost_user import (EVENT_IDX, F_LOG_SHMFD, LOG_ALL, LOG_RING, Closed, Request, send_rarp,
-                        set_features, set_mem_table, set_vring_addr)
+                        set_mem_table, set_vring_addr)
 
 LATE = r"^vdpa_vfn0: dirty log: it came late, the whole memory is dirty$"
 EARLY = r"^vdpa_vfn0: dirty log: the front-end wants it before it has given one$"
@@ -352,7 +352,8 @@ def test_log_somewhere_in_its_file(server, neighbour, offset):
 def test_page_at_the_top_of_memory(migrating, packed):
     """The last bit of the last byte; memory ends where no byte of the log does."""
     top = 0x1_0000_0000 + (1 << 23) + 5 * PAGE
-    fe = migrating(packed=packed, memory=tracked((REGIONS[0], (REGIONS[1][0], top - REGIONS[1][0]))))
+    fe = migrating(packed=packed,
+                   memory=tracked((REGIONS[0], (REGIONS[1][0], top - REGIONS[1][0]))))
     fe.check(frames("before", 200))
     rx, last = fe.rx(), top // PAGE - 1
     fe.fill, fill = lambda pair=0: None, fe.fill

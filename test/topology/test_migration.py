@@ -18,7 +18,7 @@ from harness import (MRG_RXBUF, MQ, NIGHTLY, RING_PACKED, SLOW, Backend, parse_s
 pytestmark = pytest.mark.skipif(
     bool(missing()), reason=f"Debian packages not installed: {' '.join(missing())}")
 
-# Who logs (the values of lm= that this driver has), and how it says that it does and no longer does.
+# Who logs (the values of lm= that this driver has), and how it says when it begins and ends.
 LM = {"hw": ("dirty log on", "dirty log off")}
 PAGE = 4096
 # KiB of the guest. Not a multiple of 256: with one, TCG loses track of pages that the guest's CPU
@@ -61,7 +61,8 @@ class Traveller:
         self.stack = contextlib.ExitStack()
         self.pairs = pairs
         self.on, self.off = LM[lm]
-        self.what = " ".join([f"lm={lm}", f"{pairs} pairs", *(f"{k}={v}" for k, v in props.items())])
+        self.what = " ".join([f"lm={lm}", f"{pairs} pairs",
+                              *(f"{k}={v}" for k, v in props.items())])
         self.props = {**RINGS, **props}
         self.at = 0
         self.moves = 0
