@@ -283,6 +283,8 @@ def test_arrival_is_announced(announce):
             guest.backend.process.expect(ANNOUNCED.format(guest.at), 30, mark)
         guest.assert_traffic()
         counted = guest.end_traffic()
+        remarks.append(f"arrival (guest_announce={on_off(announce)}) announced by "
+                       f"{'the guest' if itself else 'QEMU'}")
         assert (counted["arp"] > 0) == itself
         if itself:
             assert not re.search(ANNOUNCED.format(r"\d"), guest.backend.log(), re.M)
