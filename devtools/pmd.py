@@ -83,6 +83,7 @@ class Process:
         self.argv = [str(a) for a in argv]
         self.name = name or os.path.basename(self.argv[0])
         self._text = ""
+        self._times = []        # (how much text there was, when)
         self._grown = threading.Condition()
         self._closed = False
         try:
@@ -104,6 +105,7 @@ class Process:
         while data := os.read(fd, 65536):
             with self._grown:
                 self._text += data.decode(errors="replace")
+                self._times.append((len(self._text), time.monotonic()))
                 self._grown.notify_all()
         with self._grown:
             self._closed = True
@@ -140,6 +142,11 @@ class Process:
             return match
         why = "ended" if self._closed else "was silent"
         raise self.error(f"{why}, expected {pattern!r}")
+
+    def when(self, place):
+        """When that place of the log was read, by time.monotonic()."""
+        with self._grown:
+            return next(at for length, at in self._times if length > place)
 
     def send(self, line):
         try:

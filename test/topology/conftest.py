@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from harness import (Backend, EalProcess, NetVhost, Process, Scratch, hugetlbfs_mounts,
-                     runtime_dirs, wait_until)
+                     remarks, runtime_dirs, wait_until)
 
 SESSION = f"VFN_SESSION={uuid.uuid4()}"
 
@@ -44,6 +44,11 @@ def pytest_runtest_makereport(item, call):
             text = text[:4000] + "\n[...]\n" + text[-8000:]
         report.sections.append((f"{process.name} (pid {process.pid}): {' '.join(process.argv)}",
                                 text))
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in remarks:
+        terminalreporter.write_line(line)
 
 
 def pytest_runtest_setup(item):

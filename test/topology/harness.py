@@ -19,6 +19,9 @@ from pmd import (PLUGIN, Backend, EalProcess, NetVhost, PmdError, Process,  # no
 # all of it, where a test has a short form for every day: devtools/test.sh --nightly
 NIGHTLY = "VFN_NIGHTLY" in os.environ
 
+# what tests have measured, for the end of the report
+remarks = []
+
 PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 
 # Bits of the virtio feature word that tests assert (virtio 1.3, 5.1.3 and 6)

@@ -38,7 +38,8 @@ def test_telemetry_follows_the_device(backend, packed):
         assert int(queue["desc"], 16) == fe.tx().desc
         assert queue["avail"] == queue["used"] == fe.tx().position()
         assert tell("/vfn/lm,vdpa_vfn0") == {
-            "mode": "hw", "state": "off", "log_bytes": 0, "starts": 0, "refusals": 0}
+            "mode": "hw", "state": "off", "log_bytes": 0, "starts": 0, "refusals": 0,
+            "announced": 0}
         assert tell("/vfn/info,vdpa_vfn1")["state"] == "idle"
         fe.stop()
         info = tell("/vfn/info,vdpa_vfn0")

@@ -19,8 +19,11 @@ from harness import SLOW
 VERSION, REPLY, NEED_REPLY = 0x1, 0x4, 0x8      # header flags
 NO_FD = 0x100                                   # in the ring number of kick, call and err
 
-F_MQ, F_REPLY_ACK, F_CONFIG, F_STATUS = 0, 3, 9, 16     # protocol features
+# protocol features
+F_MQ, F_LOG_SHMFD, F_RARP, F_REPLY_ACK, F_CONFIG, F_STATUS = 0, 1, 2, 3, 9, 16
 EVENT_IDX, INDIRECT = 29, 28                            # virtio features, more in harness.py
+LOG_ALL = 26                                            # vhost's feature: log what is written
+LOG_RING = 1                                            # flag of a ring: its log address counts
 DRIVER_OK = 0x0f                                        # the status of a driver that is done
 
 
@@ -44,6 +47,7 @@ class Request(enum.IntEnum):
     SET_PROTOCOL_FEATURES = 16
     GET_QUEUE_NUM = 17
     SET_VRING_ENABLE = 18
+    SEND_RARP = 19
     GET_CONFIG = 24
     GET_INFLIGHT_FD = 31
     SET_INFLIGHT_FD = 32
@@ -145,6 +149,15 @@ def set_vring_call(ring, fd):
 
 def set_vring_enable(ring, on=True):
     return _state(Request.SET_VRING_ENABLE, ring, int(on))
+
+
+def set_log_base(size, offset, fd):
+    """librte_vhost answers this one whether LOG_SHMFD was negotiated or not."""
+    return Message(Request.SET_LOG_BASE, struct.pack("=QQ", size, offset), (fd,), replies=True)
+
+
+def send_rarp(mac):
+    return Message(Request.SEND_RARP, mac + bytes(2))
 
 
 def get_config(size, offset=0, room=256):

@@ -144,6 +144,7 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 	struct vfn_ring ring;
 
 	vfn_pci_queue_leave(dev, queue, &ring);
+	vfn_lm_queue_stopped(dev, queue, ring.log);
 	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
 	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);

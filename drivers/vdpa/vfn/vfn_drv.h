@@ -86,14 +86,14 @@ struct vfn_guest {
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
 struct vfn_log {
-	bool wanted;   /* LOG_ALL is negotiated */
-	bool missed;   /* for some of that time nothing was logged */
-	uint64_t base; /* where librte_vhost has it */
-	uint8_t *map;  /* our own mapping of it, NULL: not logging */
+	bool wanted;  /* LOG_ALL is negotiated */
+	bool missed;  /* for some of that time nothing was logged */
+	bool on;      /* the function logs */
+	uint8_t *map; /* our own mapping of the log, NULL: none */
 	size_t map_len;
-	size_t offset; /* of the log in map */
+	uint8_t *bitmap; /* in map */
 	uint64_t len;
-	uint32_t starts, refusals; /* counters */
+	uint32_t starts, refusals, announced; /* counters */
 };
 
 /* What became of a queue's doorbell. */
@@ -226,7 +226,9 @@ int vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
+void vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged);
 void vfn_lm_stop(struct vfn_dev *dev);
+void vfn_lm_announce(struct vfn_dev *dev);
 
 const char *vfn_lm_name(enum vfn_lm lm);
 

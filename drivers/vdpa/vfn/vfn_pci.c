@@ -290,6 +290,7 @@ vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	COMMON_WRITE(dev, queue_select, queue);
 	ring->avail = VENDOR_READ(dev, queue_avail);
 	ring->used = VENDOR_READ(dev, queue_used);
+	ring->log = VENDOR_READ(dev, queue_log_lo) | (uint64_t)VENDOR_READ(dev, queue_log_hi) << 32;
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
 }

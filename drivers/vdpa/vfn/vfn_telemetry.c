@@ -163,12 +163,13 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_start_dict(d);
 	rte_tel_data_add_dict_string(d, "mode", vfn_lm_name(dev->lm));
 	rte_tel_data_add_dict_string(d, "state",
-		!dev->log.wanted	     ? "off" :
-			dev->log.map != NULL ? "logging" :
-					       "no log");
-	rte_tel_data_add_dict_uint(d, "log_bytes", dev->log.map != NULL ? dev->log.len : 0);
+		!dev->log.wanted    ? "off" :
+			dev->log.on ? "logging" :
+				      "no log");
+	rte_tel_data_add_dict_uint(d, "log_bytes", dev->log.on ? dev->log.len : 0);
 	rte_tel_data_add_dict_int(d, "starts", dev->log.starts);
 	rte_tel_data_add_dict_int(d, "refusals", dev->log.refusals);
+	rte_tel_data_add_dict_int(d, "announced", dev->log.announced);
 	pthread_mutex_unlock(&dev->lock);
 	return 0;
 }

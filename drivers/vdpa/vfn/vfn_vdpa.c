@@ -177,6 +177,20 @@ vfn_set_features(int vid)
 	return 0;
 }
 
+/* SEND_RARP. */
+static int
+vfn_migration_done(int vid)
+{
+	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+
+	if (dev == NULL)
+		return -ENODEV;
+	pthread_mutex_lock(&dev->lock);
+	vfn_lm_announce(dev);
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
+}
+
 /* The size is the front-end's, unchecked; the buffer is the message's (vhost-user protocol). */
 static int
 vfn_get_config(int vid, uint8_t *config, uint32_t size)
@@ -209,6 +223,7 @@ static struct rte_vdpa_dev_ops vfn_ops = {
 	.set_features = vfn_set_features,
 	.get_vfio_device_fd = vfn_notify_fd,
 	.get_notify_area = vfn_notify_area,
+	.migration_done = vfn_migration_done,
 	.get_stats_names = vfn_stats_names,
 	.get_stats = vfn_stats_get,
 	.reset_stats = vfn_stats_reset,

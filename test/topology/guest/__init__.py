@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import json
+import mmap
 import re
 import select
 import shutil
@@ -61,28 +62,28 @@ class Result:
 
 
 class Job:
-    """A command that runs in the guest while other commands do."""
+    """A command that runs in the guest, wherever that is now, while other commands do."""
 
     def __init__(self, guest, number, command):
-        self._guest = guest
+        self.guest = guest
         self._base = f"/tmp/job.{number}"
         self.command = command
 
     def done(self):
-        return self._guest.run(f"test -e {self._base}.rc", check=False).rc == 0
+        return self.guest.run(f"test -e {self._base}.rc", check=False).rc == 0
 
     def wait(self, check=True, timeout=COMMAND_SECONDS):
         """Result of the command, once it has ended."""
-        ended = self._guest.run(
+        ended = self.guest.run(
             f"until test -e {self._base}.rc; do sleep 0.1; done; cat {self._base}.rc",
             check=False, timeout=timeout)
-        out = self._guest.run(f"cat {self._base}.out").out
+        out = self.guest.run(f"cat {self._base}.out").out
         if ended.rc != 0:
-            raise GuestError(self._guest.explain(
+            raise GuestError(self.guest.explain(
                 f"not finished after {timeout} s: {self.command}\n{out}"))
         result = Result(int(ended.out), out)
         if check and result.rc != 0:
-            raise GuestError(self._guest.explain(
+            raise GuestError(self.guest.explain(
                 f"exit status {result.rc}: {self.command}\n{out}"))
         return result
 
@@ -97,10 +98,10 @@ class Guest:
     """`with Guest([Nic(...)]) as guest:` starts QEMU; boot() waits until commands can run.
 
     Start several guests before the first boot() and they boot side by side. Cards appear in the
-    guest as eth0, eth1, ... in the order given.
+    guest as eth0, eth1, ... in the order given. `memory` is in KiB.
     """
 
-    def __init__(self, nics, name="guest", cpus=1, memory=384, slots=0):
+    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0):
         self.name = name
         self.nics = list(nics)
         self.cpus = cpus
@@ -125,16 +126,18 @@ class Guest:
 
     # Life of the QEMU process.
 
-    def start(self):
-        """Start QEMU, anew if it was stopped or killed."""
+    def start(self, incoming=False):
+        """Start QEMU, anew if it was stopped or killed. incoming: see twin()."""
         assert self._qemu is None, "already started"
         kernel, initramfs = image()
         self._dir = Path(tempfile.mkdtemp(prefix="vfn-guest-"))
+        more = ["-S", "-incoming", "defer"] if incoming else []
         try:
             with open(self._dir / "qemu.log", "wb") as log:
                 # Also when this process is killed, QEMU must not survive it.
                 self._qemu = subprocess.Popen(
-                    [which("setpriv"), "--pdeathsig", "KILL", *self._argv(kernel, initramfs)],
+                    [which("setpriv"), "--pdeathsig", "KILL", *self._argv(kernel, initramfs),
+                     *more],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             self._control = self._connect("control")
         except BaseException:
@@ -184,6 +187,35 @@ class Guest:
         """Megabytes the guest has in all."""
         return int(self.run("free -m | awk '/^Mem/ { print $2 }'").out)
 
+    # Migration.
+
+    def twin(self, nics, name):
+        """A QEMU like this one on other sockets, to which the guest can migrate: started, and
+        paused when it has arrived. It knows what this one knows of the guest.
+        """
+        other = Guest(nics, name, self.cpus, self.memory)
+        other.boot_id, other._numbers = self.boot_id, self._numbers
+        other.start(incoming=True)
+        return other
+
+    def migrate_to(self, other):
+        """Begin; query-migrate tells how it goes on."""
+        uri = f"unix:{other._dir}/incoming"
+        other.qmp("migrate-incoming", uri=uri)
+        self.qmp("migrate", uri=uri)
+
+    @contextlib.contextmanager
+    def ram(self):
+        """The guest's memory, to be read."""
+        for fd in Path(f"/proc/{self._qemu.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if "memfd:memory-backend-memfd" in str(fd.readlink()):
+                    with open(fd, "rb") as file:
+                        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as ram:
+                            yield ram
+                    return
+        raise GuestError(self.explain("its memory cannot be found"))
+
     def alive(self):
         return self._qemu is not None and self._qemu.poll() is None
 
@@ -207,8 +239,8 @@ class Guest:
         argv = [
             QEMU, "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", str(self.cpus),
-            "-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on",
-            "-m", f"{self.memory}M", "-numa", "node,memdev=ram",
+            "-object", f"memory-backend-memfd,id=ram,size={self.memory}K,share=on",
+            "-m", f"{self.memory}K", "-numa", "node,memdev=ram",
             *(["-m", f"slots={self.slots},maxmem=4G"] if self.slots else []),
             "-kernel", str(kernel), "-initrd", str(initramfs),
             "-append", KERNEL_ARGUMENTS,
