@@ -9,6 +9,11 @@
  * The process may end between any two stores: they are made in the protocol's order. The other
  * side can write the region too: numbers found in it are checked before they are used, and what
  * counts is kept in private.
+ *
+ * The region is as large as the protocol has it, and most of it is laid out as there. But before
+ * a device hears of it librte_vhost looks at it, and changes it where it takes it for one that it
+ * knows: it sets version and desc_num, and resolves the last batch as if batches had one chain.
+ * What a successor needs is in places that this leaves alone (mark, word, place).
  */
 
 #include <errno.h>
@@ -16,18 +21,20 @@
 
 #include "vringh_core.h"
 
-#define VERSION 1
+/* In word: this layout, 1 more for packed rings. */
+#define MAGIC 0x316e6676
 
-/* Chain and descriptor states, as the protocol lays them out. */
+/* Chain and descriptor states. The protocol's inflight stays 0. */
 struct state_split {
 	uint8_t inflight;
-	uint8_t padding[5];
+	uint8_t mark;
+	uint8_t padding[4];
 	uint16_t next;
 	uint64_t counter;
 };
 
 struct region_split {
-	uint64_t features;
+	uint64_t word; /* MAGIC, queue size, used_idx; "features" in the protocol */
 	uint16_t version;
 	uint16_t desc_num;
 	uint16_t last_batch_head;
@@ -37,7 +44,7 @@ struct region_split {
 
 struct state_packed {
 	uint8_t inflight;
-	uint8_t padding;
+	uint8_t mark;
 	uint16_t next; /* of the free list, and of the chain */
 	uint16_t last;
 	uint16_t num;
@@ -48,12 +55,16 @@ struct state_packed {
 	uint64_t addr;
 };
 
-/* What changes together is in words, and stored in one piece. */
 struct region_packed {
-	uint64_t features;
-	uint64_t lists; /* version, desc_num, free_head, old_free_head */
-	uint64_t used;	/* used_idx, old_used_idx, and a byte each for their wrap counters */
-	uint64_t padding;
+	uint64_t word; /* MAGIC + 1, queue size */
+	uint64_t lists;
+	uint64_t used;
+	/*
+	 * Stored in one piece: the head of the free list and the used position, with the wrap
+	 * counter as in struct vringh_state, and both as they were before an update that is in
+	 * progress: free_head, old_free_head, used, old_used.
+	 */
+	uint64_t place;
 	struct state_packed desc[];
 };
 
@@ -146,64 +157,60 @@ sort_resubmit(struct vringh *vr)
 	}
 }
 
+/* What a region says that was in use by a queue like this, but for what it has in its last half. */
+static uint64_t
+region_word(const struct vringh *vr, uint16_t used_idx)
+{
+	return (MAGIC + vr->packed) | (uint64_t)vr->size << 32 | (uint64_t)used_idx << 48;
+}
+
+static void
+split_start(struct vringh *vr, struct region_split *r)
+{
+	uint32_t i;
+
+	for (i = 0; i < vr->size; i++)
+		put(r->desc[i].mark, 0);
+	put(r->word, region_word(vr, vr->used));
+}
+
 /* Split: what was in flight, after the last batch was finished. */
 static int
 resume_split(struct vringh *vr)
 {
 	struct vringh_inflight *in = vr->inflight;
 	struct region_split *r = in->region;
+	uint64_t word = get(r->word);
 	uint16_t batch, i;
 	uint32_t head;
 
-	if (get(r->version) == 0) {
-		for (head = 0; head < vr->size; head++)
-			put(r->desc[head].inflight, 0);
-		put(r->desc_num, vr->size);
-		put(r->used_idx, vr->used);
-		put(r->version, VERSION);
+	if ((word & (UINT64_MAX >> 16)) != region_word(vr, 0)) {
+		split_start(vr, r);
 		return 0;
 	}
-	if (get(r->version) != VERSION || get(r->desc_num) < vr->size)
-		return -EINVAL;
 	/* The driver has seen these, though their marks may still be there. */
-	batch = vr->used - get(r->used_idx);
+	batch = vr->used - (uint16_t)(word >> 48);
 	for (i = 0, head = get(r->last_batch_head); i < batch && batch <= vr->size; i++) {
 		if (head >= vr->size)
 			return -EINVAL;
-		put(r->desc[head].inflight, 0);
+		put(r->desc[head].mark, 0);
 		head = get(r->desc[head].next);
 	}
 	for (head = 0; head < vr->size; head++)
-		if (get(r->desc[head].inflight) != 0)
+		if (get(r->desc[head].mark) != 0)
 			in->resubmit[in->nb_resubmit++] = head;
-	/* A region that was never used on this ring is behind by any number. */
+	/* A region at rest may be behind by any number. */
 	if (batch > vr->size && in->nb_resubmit > 0)
 		return -EINVAL;
-	put(r->used_idx, vr->used);
+	put(r->word, region_word(vr, vr->used));
 	vr->avail = vr->avail_seen = vr->used + in->nb_resubmit;
 	return 0;
 }
 
-/* Packed: the head of the free list, and what it was before an update that is in progress. */
 static void
-put_lists(struct vringh *vr, uint16_t head, uint16_t old)
+put_place(struct region_packed *r, uint16_t head, uint16_t old_head, uint16_t used, uint16_t old)
 {
-	struct region_packed *r = vr->inflight->region;
-
-	put(r->lists,
-		VERSION | (uint64_t)vr->size << 16 | (uint64_t)head << 32 | (uint64_t)old << 48);
-}
-
-/* The same of the used position, with the wrap counter as in struct vringh_state. */
-static void
-put_used(struct vringh *vr, uint16_t used, uint16_t old)
-{
-	struct region_packed *r = vr->inflight->region;
-	uint64_t wrap = !!(used & PACKED_WRAP), old_wrap = !!(old & PACKED_WRAP);
-
-	put(r->used,
-		(used & (PACKED_WRAP - 1)) | (uint64_t)(old & (PACKED_WRAP - 1)) << 16 |
-			wrap << 32 | old_wrap << 40);
+	put(r->place, head | (uint64_t)old_head << 16 | (uint64_t)used << 32 | (uint64_t)old << 48);
 }
 
 static void
@@ -212,12 +219,34 @@ packed_start(struct vringh *vr, struct region_packed *r)
 	uint16_t used = vringh_get_state(vr).used;
 	uint32_t i;
 
+	put(r->word, 0);
 	for (i = 0; i < vr->size; i++) {
-		put(r->desc[i].inflight, 0);
+		put(r->desc[i].mark, 0);
 		put(r->desc[i].next, i + 1);
 	}
-	put_used(vr, used, used);
-	put_lists(vr, 0, 0);
+	put_place(r, 0, 0, used, used);
+	put(r->word, region_word(vr, 0));
+}
+
+/*
+ * Are all slots either available in the first lap or empty? Used in the second lap is what an
+ * empty slot is, but for the address. Such a ring stands at its start.
+ */
+static bool
+ring_is_clear(const struct vringh *vr)
+{
+	uint32_t i;
+
+	for (i = 0; i < vr->size; i++) {
+		const struct vring_packed_desc *d = &vr->packed_ring.desc[i];
+		uint16_t flags;
+
+		io_invalidate(vr->area_mem[AREA_DESC], d, sizeof(*d));
+		flags = mem_load16(&d->flags);
+		if ((flags & PACKED_USED) || (!(flags & PACKED_AVAIL) && mem_load64(&d->addr) != 0))
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -277,11 +306,11 @@ packed_partition(struct vringh *vr, struct region_packed *r)
 		if (seen[i] != UNSEEN)
 			return -EINVAL;
 		seen[i] = SEEN;
-		put(r->desc[i].inflight, 0);
+		put(r->desc[i].mark, 0);
 		nb_free++;
 	}
 	for (i = 0; i < vr->size; i++) {
-		if (get(r->desc[i].inflight) == 0)
+		if (get(r->desc[i].mark) == 0)
 			continue;
 		for (at = i;; at = next) {
 			if (at >= vr->size || seen[at] != UNSEEN)
@@ -325,28 +354,29 @@ resume_packed(struct vringh *vr)
 {
 	struct vringh_inflight *in = vr->inflight;
 	struct region_packed *r = in->region;
-	uint64_t lists = get(r->lists), word = get(r->used);
-	uint16_t version = lists, desc_num = lists >> 16;
-	uint16_t used = word, old = word >> 16;
+	uint64_t place = get(r->place);
+	uint16_t used = place >> 32, old = place >> 48;
 	int in_flight;
+	bool seen;
 
-	if (version == 0) {
+	if (get(r->word) != region_word(vr, 0)) {
 		packed_start(vr, r);
 		return 0;
 	}
-	if (version != VERSION || desc_num < vr->size || used >= vr->size || old >= vr->size)
+	if ((used & (PACKED_WRAP - 1)) >= vr->size || (old & (PACKED_WRAP - 1)) >= vr->size)
 		return -EINVAL;
-	used |= word >> 32 & 0xff ? PACKED_WRAP : 0;
-	old |= word >> 40 & 0xff ? PACKED_WRAP : 0;
-	in->free_head = lists >> 48;
-	if (used != old && slot_is_available(vr, old)) {
-		take_back(vr, old, used);
-	} else if (used != old) {
-		in->free_head = lists >> 32 & 0xffff;
-		old = used;
+	seen = used == old || !slot_is_available(vr, old);
+	/* Cleared after the predecessor ended, it begins where its driver says. */
+	if ((seen ? used : old) != PACKED_WRAP && ring_is_clear(vr)) {
+		packed_start(vr, r);
+		return 0;
 	}
-	put_lists(vr, in->free_head, in->free_head);
-	put_used(vr, old, old);
+	if (!seen)
+		take_back(vr, old, used);
+	else
+		old = used;
+	in->free_head = place >> (seen ? 0 : 16) & UINT16_MAX;
+	put_place(r, in->free_head, in->free_head, old, old);
 	in_flight = packed_partition(vr, r);
 	if (in_flight < 0)
 		return in_flight;
@@ -388,6 +418,15 @@ vringh_inflight_desc(struct vringh *vr, uint16_t number, struct vringh_words *wo
 	return (flags & VRING_DESC_F_NEXT) && next < vr->size ? next : -1;
 }
 
+/* Packed: nothing is in progress. */
+static void
+place_is(struct vringh *vr)
+{
+	uint16_t used = vringh_get_state(vr).used, head = vr->inflight->free_head;
+
+	put_place(vr->inflight->region, head, head, used, used);
+}
+
 /* A chain that was fetched, marked before anybody works on it. */
 static bool
 track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
@@ -406,7 +445,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 		if (i == 0) {
 			put(d->num, chain->slots);
 			put(d->counter, in->counter++);
-			put(d->inflight, 1);
+			put(d->mark, 1);
 		}
 		put(d->addr, words.addr);
 		put(d->len, (uint32_t)words.rest);
@@ -419,7 +458,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 			slot = 0;
 	}
 	in->free_head = at;
-	put_lists(vr, at, at);
+	place_is(vr);
 	chain->mark = head;
 	return true;
 }
@@ -431,7 +470,7 @@ track_split(struct vringh *vr, const struct vringh_chain *chain)
 	struct region_split *r = in->region;
 
 	put(r->desc[chain->id].counter, in->counter++);
-	put(r->desc[chain->id].inflight, 1);
+	put(r->desc[chain->id].mark, 1);
 }
 
 /* The region is not what it was: the queue is broken, and ends before this chain. */
@@ -491,7 +530,92 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 	return n > 0 || done == 0 ? done + n : done;
 }
 
-/* Put a chain's entries in front of the free list, which nobody believes before put_lists(). */
+/* Does the driver offer, from the used position on, just what is to come again? */
+static bool
+split_holds(struct vringh *vr)
+{
+	const struct vringh_inflight *in = vr->inflight;
+	const struct vring_avail *ring = vr->split.avail;
+	uint32_t i;
+
+	io_invalidate(vr->area_mem[AREA_DRIVER], ring, area_size(vr, AREA_DRIVER));
+	if ((uint16_t)(mem_load16_acquire(&ring->idx) - vr->used) < in->nb_resubmit)
+		return false;
+	for (i = 0; i < in->nb_resubmit; i++)
+		if (mem_load16(&ring->ring[(vr->used + i) & (vr->size - 1)]) != in->resubmit[i])
+			return false;
+	return true;
+}
+
+/*
+ * What was made available in the slots from the used position on is what is to come again, as far
+ * as addresses tell: used ones have none. With restore the rest of each slot becomes as it was.
+ */
+static bool
+packed_holds(struct vringh *vr, bool restore)
+{
+	const struct vringh_inflight *in = vr->inflight;
+	uint16_t avail = vr->used_flags != 0 ? PACKED_AVAIL : PACKED_USED;
+	uint32_t i, slot = vr->used, left = in->slots;
+
+	for (i = 0; i < in->nb_resubmit; i++) {
+		int at = in->resubmit[i];
+
+		for (; at >= 0; left--) {
+			struct vring_packed_desc *d = &vr->packed_ring.desc[slot];
+			struct vringh_words words;
+
+			if (left == 0)
+				return false;
+			at = vringh_inflight_desc(vr, at, &words);
+			if (!restore) {
+				io_invalidate(vr->area_mem[AREA_DESC], d, sizeof(*d));
+				if (mem_load64(&d->addr) != words.addr)
+					return false;
+			} else {
+				words.rest &= ~((uint64_t)PACKED_BOTH << 48);
+				mem_store64(&d->len, words.rest | (uint64_t)avail << 48);
+				io_flush(vr->area_mem[AREA_DESC], &d->len, sizeof(words.rest));
+				if (vr->logs)
+					vringh_log_area(vr, AREA_DESC, d, sizeof(*d));
+			}
+			if (++slot == vr->size) {
+				slot = 0;
+				avail ^= PACKED_BOTH;
+			}
+		}
+	}
+	return left == 0;
+}
+
+int
+vringh_rewind(struct vringh *vr)
+{
+	struct vringh_inflight *in = vr->inflight;
+
+	if (!vr->tracked || in->nb_resubmit == 0)
+		return 0;
+	/* What is restored would be read back. */
+	if (vr->packed && vr->area_mem[AREA_DESC]->kind == VRINGH_MEM_IOMEM)
+		return -EINVAL;
+	if (!(vr->packed ? packed_holds(vr, false) && packed_holds(vr, true) : split_holds(vr)))
+		return -EINVAL;
+	/* As if they were handed back, the last one first. */
+	while (in->nb_resubmit > 0) {
+		struct vringh_chain chain = {.mark = in->resubmit[in->nb_resubmit - 1]};
+
+		chain.id = chain.mark;
+		in->nb_resubmit--;
+		vringh_inflight_discard(vr, &chain, 1);
+	}
+	in->slots = vr->in_flight = 0;
+	vr->avail = vr->avail_seen = vr->used;
+	if (vr->packed)
+		vr->avail_flags = vr->used_flags != 0 ? PACKED_AVAIL : PACKED_USED;
+	return 0;
+}
+
+/* Put a chain's entries in front of the free list, which nobody believes before put_place(). */
 static void
 free_packed(struct vringh *vr, const struct vringh_chain *chain)
 {
@@ -519,12 +643,12 @@ vringh_inflight_discard(struct vringh *vr, const struct vringh_chain *chain, uns
 			struct region_packed *r = in->region;
 
 			free_packed(vr, &chain[i - 1]);
-			put_lists(vr, in->free_head, in->free_head);
-			put(r->desc[chain[i - 1].mark].inflight, 0);
+			place_is(vr);
+			put(r->desc[chain[i - 1].mark].mark, 0);
 		} else {
 			struct region_split *r = in->region;
 
-			put(r->desc[chain[i - 1].id].inflight, 0);
+			put(r->desc[chain[i - 1].id].mark, 0);
 		}
 	}
 	return again;
@@ -549,8 +673,8 @@ vringh_inflight_before(struct vringh *vr, const struct vringh_chain *chain, unsi
 			used -= vr->size;
 			wrap ^= PACKED_WRAP;
 		}
-		put_lists(vr, vr->inflight->free_head, old_head);
-		put_used(vr, used | wrap, old);
+		put_place(
+			vr->inflight->region, vr->inflight->free_head, old_head, used | wrap, old);
 		return;
 	}
 	for (i = 0; i < n; i++) {
@@ -567,15 +691,12 @@ vringh_inflight_after(struct vringh *vr, const struct vringh_chain *chain, unsig
 	unsigned int i;
 
 	if (vr->packed) {
-		uint16_t used = vringh_get_state(vr).used;
-
 		for (i = 0; i < n; i++)
-			put(packed->desc[chain[i].mark].inflight, 0);
-		put_lists(vr, vr->inflight->free_head, vr->inflight->free_head);
-		put_used(vr, used, used);
+			put(packed->desc[chain[i].mark].mark, 0);
+		place_is(vr);
 		return;
 	}
 	for (i = 0; i < n; i++)
-		put(split->desc[chain[i].id].inflight, 0);
-	put(split->used_idx, vr->used);
+		put(split->desc[chain[i].id].mark, 0);
+	put(split->word, region_word(vr, vr->used));
 }
