@@ -26,10 +26,12 @@ class FrontEnd:
     """A net device's driver and its front-end. Ring 2n receives and ring 2n + 1 sends for pair n.
 
     FrontEnd(path).connect().negotiate().setup(pairs=2).start(), or open(path, ...) for all that.
+    With a listener the back-end connects to it.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, listener=None):
         self.path = path
+        self.listener = listener
         self.conn = self.memory = None
         self.rings = []
         self.features = FEATURES
@@ -42,7 +44,7 @@ class FrontEnd:
         self.close()
 
     def connect(self):
-        self.conn = Connection(self.path)
+        self.conn = self.listener.accept() if self.listener else Connection(self.path)
         return self
 
     def negotiate(self, features=FEATURES, packed=False, protocol=PROTOCOL):

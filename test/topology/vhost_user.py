@@ -8,6 +8,7 @@ Connection sends it, or any raw bytes with any file descriptors, cut wherever a 
 import contextlib
 import dataclasses
 import enum
+import os
 import select
 import socket
 import struct
@@ -19,6 +20,7 @@ VERSION, REPLY, NEED_REPLY = 0x1, 0x4, 0x8      # header flags
 NO_FD = 0x100                                   # in the ring number of kick, call and err
 
 F_MQ, F_REPLY_ACK, F_CONFIG, F_STATUS = 0, 3, 9, 16     # protocol features
+F_INFLIGHT = 12
 EVENT_IDX, INDIRECT = 29, 28                            # virtio features, more in harness.py
 DRIVER_OK = 0x0f                                        # the status of a driver that is done
 
@@ -152,6 +154,19 @@ def get_config(size, offset=0, room=256):
                    replies=True)
 
 
+def _inflight(request, size, rings, entries, fds=(), replies=False):
+    return Message(request, struct.pack("=QQHHxxxx", size, 0, rings, entries), tuple(fds), replies)
+
+
+def get_inflight_fd(rings, entries):
+    """Answered with the region's size, and a descriptor: Connection.ask_fd()."""
+    return _inflight(Request.GET_INFLIGHT_FD, 0, rings, entries, replies=True)
+
+
+def set_inflight_fd(size, rings, entries, fd):
+    return _inflight(Request.SET_INFLIGHT_FD, size, rings, entries, (fd,))
+
+
 def set_status(status):
     return _u64(Request.SET_STATUS, status)
 
@@ -164,13 +179,33 @@ class Refused(Exception):
     """The back-end acknowledged a request with an error."""
 
 
-class Connection:
-    """One connection to a back-end that listens."""
+class Listener:
+    """The socket of a front-end that waits for back-ends to connect, one after the other."""
 
-    def __init__(self, path, timeout=15):
-        self.reply_ack = False      # negotiated: every request is acknowledged
+    def __init__(self, path):
+        self.path = path
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.bind(path)
+        self.sock.listen()
+
+    def accept(self, timeout=15):
         self.sock.settimeout(timeout * SLOW)
+        return Connection(self.path, timeout, self.sock.accept()[0])
+
+    def close(self):
+        self.sock.close()
+        os.unlink(self.path)
+
+
+class Connection:
+    """One connection to a back-end that listens, or that was accepted."""
+
+    def __init__(self, path, timeout=15, accepted=None):
+        self.reply_ack = False      # negotiated: every request is acknowledged
+        self.sock = accepted or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(timeout * SLOW)
+        if accepted:
+            return
         try:
             self.sock.connect(path)
         except OSError:
@@ -216,6 +251,14 @@ class Connection:
 
     def ask_u64(self, message):
         return struct.unpack("=Q", self.ask(message))[0]
+
+    def ask_fd(self, message):
+        """The same for an answer that comes with a descriptor: (payload, descriptor)."""
+        self.send(message)
+        head, fds, _, _ = socket.recv_fds(self.sock, 12, 1)
+        if len(head) < 12 or len(fds) != 1:
+            raise ValueError(f"{message} was answered with {len(head)} bytes, {len(fds)} fds")
+        return self._read(struct.unpack("=III", head)[2]), fds[0]
 
     def tell(self, message):
         """Send a request and, if that was negotiated, wait until it is acknowledged."""
