@@ -131,8 +131,9 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	rte_vhost_get_negotiated_features(dev->guest->vid, &features);
 	packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
 	ret = ring_get(dev, queue, &ring);
+	if (ret == 0)
+		ret = vfn_inflight_attach(dev, queue, &ring, packed);
 	if (ret == 0) {
-		vfn_inflight_attach(dev, queue, &ring, packed);
 		ret = vfn_pci_queue_start(dev, queue, &ring);
 		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring))
 			ret = vfn_pci_queue_start(dev, queue, &ring);

@@ -239,7 +239,7 @@ int vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 /* vfn_inflight.c: crash recovery. dev->lock held, but for open and close. */
 int vfn_inflight_open(struct vfn_dev *dev, const char *dir);
 void vfn_inflight_close(struct vfn_dev *dev);
-void vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed);
+int vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed);
 bool vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
 void vfn_inflight_release(struct vfn_dev *dev);
 

@@ -188,6 +188,15 @@ region_detach(struct vfn_dev *dev, uint16_t queue)
 	region_unmap(region);
 }
 
+static uint64_t
+region_size(bool packed, uint32_t entries)
+{
+	return packed ? sizeof(struct rte_vhost_inflight_info_packed) +
+			entries * sizeof(struct rte_vhost_inflight_desc_packed) :
+			sizeof(struct rte_vhost_inflight_info_split) +
+			entries * sizeof(struct rte_vhost_inflight_desc_split);
+}
+
 /*
  * The front-end's, mapped a second time: librte_vhost unmaps its own when it is given another.
  * -ENOENT if there is none.
@@ -204,10 +213,8 @@ region_of_frontend(
 		ring.inflight_split == NULL)
 		return -ENOENT;
 	/* The entries that the front-end has said are in a place that it can write. */
-	region->len = packed ? sizeof(*ring.inflight_packed) +
-			ring.inflight_packed->desc_num * sizeof(ring.inflight_packed->desc[0]) :
-			       sizeof(*ring.inflight_split) +
-			ring.inflight_split->desc_num * sizeof(ring.inflight_split->desc[0]);
+	region->len = region_size(
+		packed, packed ? ring.inflight_packed->desc_num : ring.inflight_split->desc_num);
 	base = (uintptr_t)ring.inflight_split;
 	region->offset = base % page;
 	region->map_len = RTE_ALIGN_CEIL(region->offset + region->len, page);
@@ -221,24 +228,26 @@ region_of_frontend(
 	/* Fails where its file ends before, and touching it would be a bus error. */
 	if (madvise(region->map, region->map_len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
 		region_unmap(region);
-		return -EINVAL;
+		return -ENODATA;
 	}
 	return 0;
 }
 
 static int
-region_of_file(struct vfn_dev *dev, uint16_t queue, struct vfn_inflight_region *region)
+region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, bool packed,
+	struct vfn_inflight_region *region)
 {
 	off_t at = FILE_REGIONS + (off_t)queue * REGION_SIZE;
 
+	region->own = true;
+	region->len = region_size(packed, ring->size);
+	region->map_len = RTE_ALIGN_CEIL(region->len, (size_t)sysconf(_SC_PAGESIZE));
 	/* A file that has no room is a bus error later. */
-	errno = posix_fallocate(dev->inflight.fd, at, REGION_SIZE);
+	errno = posix_fallocate(dev->inflight.fd, at, region->map_len);
 	if (errno != 0)
 		return -errno;
-	*region = (struct vfn_inflight_region){
-		.len = REGION_SIZE, .map_len = REGION_SIZE, .own = true};
-	region->map =
-		mmap(NULL, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, dev->inflight.fd, at);
+	region->map = mmap(
+		NULL, region->map_len, PROT_READ | PROT_WRITE, MAP_SHARED, dev->inflight.fd, at);
 	if (region->map == MAP_FAILED) {
 		region->map = NULL;
 		return -errno;
@@ -315,10 +324,10 @@ file_claim(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, boo
 }
 
 /*
- * Give the function a region for a ring that is about to start. Without one the queue runs all
- * the same, and nothing is tracked.
+ * Give the function a region for a ring that is about to start. A front-end's region that cannot be
+ * used is an error; without one of our own the queue runs all the same, and nothing is tracked.
  */
-void
+int
 vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed)
 {
 	struct vfn_inflight_region *region = &dev->inflight.region[queue];
@@ -333,9 +342,9 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 	region_detach(dev, queue);
 	ret = region_of_frontend(dev, queue, packed, region);
 	if (ret == -ENOENT && dev->inflight.fd < 0)
-		return;
+		return 0;
 	if (ret == -ENOENT) {
-		ret = region_of_file(dev, queue, region);
+		ret = region_of_file(dev, queue, ring, packed, region);
 		if (ret == 0)
 			ret = file_claim(dev, queue, ring, packed, region);
 	} else if (dev->inflight.fd >= 0) {
@@ -353,9 +362,13 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 		ret = dev->link->ops->dma_map(dev->link, &map);
 	}
 	if (ret < 0) {
-		DEV_LOG(ERR, dev, "queue %u: in-flight tracking is off: %s", queue, strerror(-ret));
+		bool own = region->own;
+
+		DEV_LOG(ERR, dev, "queue %u: in-flight region %s%s", queue,
+			ret == -ENODATA ? "is shorter than its queue" : strerror(-ret),
+			own ? ", nothing is tracked" : "");
 		region_unmap(region);
-		return;
+		return own ? 0 : ret;
 	}
 	if (!packed && region_used(region))
 		ring->avail = ring->used = ring->used_idx;
@@ -364,6 +377,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 	DEV_LOG(DEBUG, dev, "queue %u: in-flight region of %s, %s", queue,
 		region->own ? "our own" : "the front-end",
 		region_used(region) ? "tells where the ring stands" : "new");
+	return 0;
 }
 
 /*
