@@ -17,10 +17,11 @@ import time
 
 import pytest
 
-from guest import Guest, Nic, missing
-from harness import NIGHTLY, RING_PACKED, SLOW, Backend, Echo, PmdError, wait_until
-from harness import random_packets
+from guest import missing
+from harness import NIGHTLY, SLOW, Backend, Echo, Loop, PmdError, parse_stats
+from harness import random_packets, wait_until
 from net_device import FEATURES, HEADER, PROTOCOL, FrontEnd, open_frontend
+from test_qemu import MIXED, Flow, configure, ipv4, ping, random_data, wired_by
 from vhost_user import (DRIVER_OK, F_INFLIGHT, Closed, Listener, Refused, Request, get_inflight_fd,
                         set_features, set_inflight_fd, set_mem_table, set_status, set_vring_base,
                         set_vring_num)
@@ -422,3 +423,110 @@ def test_region_that_is_too_small(workdir, packed, fault):
 
 
 # --- testpmd -------------------------------------------------------------------------------------
+
+@FORMATS
+def test_testpmd_goes_on(workdir, packed, rng):
+    """virtio-user resumes split rings by itself. Packed ones it clears, which needs a new start of
+    the port; the file must not be believed then."""
+    with victim(workdir, f",inflight={workdir}") as backend:
+        pmd = Loop(backend.sockets[0], packed=packed, options=",server=1", start=False)
+        with pmd:
+            backend.start()
+            pmd.ready()
+            pmd.start_traffic()
+            assert pmd.layout() == ("packed" if packed else "split")
+            moves(pmd)
+            for _ in range(20 if NIGHTLY else 3):
+                time.sleep(rng.uniform(0, 0.1))
+                backend.kill()
+                assert wait_until(lambda: not pmd.link_up(0)), "virtio-user missed the disconnect"
+                backend.start()
+                assert wait_until(lambda: pmd.link_up(0)), "virtio-user did not reconnect"
+                if packed:
+                    for command in "stop", "port stop 0", "port start 0":
+                        pmd.cmd(command)
+                    pmd.start_traffic()
+                moves(pmd)
+
+
+def moves(pmd):
+    """What circulates does so still."""
+    for way in "RX-packets", "TX-packets":
+        before = pmd.port_stats(0)[way]
+        assert wait_until(lambda: pmd.port_stats(0)[way] > before + 4 * pmd.in_flight), way
+
+
+# --- a Linux guest -------------------------------------------------------------------------------
+
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {' '.join(missing())}")
+def test_guests_see_no_more_than_a_pause(workdir, rng):
+    """QEMU hands out no region, and a stale position of the packed ring: the file tells. TCP
+    connections live on, and every byte arrives."""
+    with wired_by(Backend, MIXED, client=True, devargs=f",inflight={workdir}") as pair:
+        for guest in pair.guests:
+            random_data(guest, 1 / 4)
+        boots = [guest.read("/proc/sys/kernel/random/boot_id") for guest in pair.guests]
+        flows = [Flow(pair.guests[way], pair.guests[1 - way], ipv4(1 - way), 5200 + way,
+                      endless=True) for way in (0, 1)]
+        for _ in range(20 if NIGHTLY else 2):
+            time.sleep(rng.uniform(0.2, 1))
+            pair.backend.kill()
+            pair.backend.start()
+            ping(pair.guests[0], ipv4(1), [56, 1472])
+            assert all(flow.running() for flow in flows)
+        for flow in flows:
+            flow.finish()
+        assert boots == [guest.read("/proc/sys/kernel/random/boot_id") for guest in pair.guests]
+        if NIGHTLY:     # set up anew, maybe where they were
+            pair.guests[0].reset()
+            configure(pair.guests[0].boot(), 0)
+            ping(pair.guests[0], ipv4(1), [56, 1472])
+            pair.backend.kill()
+            pair.backend.start()
+            ping(pair.guests[0], ipv4(1), [56, 1472])
+
+
+# --- the front-end dies --------------------------------------------------------------------------
+
+def doomed(path, packed, track):
+    with Survivor(path, None, packed, track=track) as fe:
+        fe.meet().run(60)
+
+
+@FORMATS
+@pytest.mark.parametrize("track", [False, True], ids=["file", "region"])
+def test_next_front_end_starts_clean(workdir, packed, track, rng):
+    fork = multiprocessing.get_context("fork")
+    with victim(workdir, f",inflight={workdir}", connects=False) as backend:
+        backend.start()
+
+        def sent():
+            return parse_stats(backend.cmd("stats vdpa_vfn0 1"))[1]["packets"]
+
+        for _ in range(50 if NIGHTLY else 4):
+            before = sent()
+            child = fork.Process(target=doomed, args=(backend.sockets[0], packed, track))
+            child.start()
+            try:
+                assert wait_until(lambda: sent() > before)
+                time.sleep(rng.uniform(0, 0.1))
+            finally:
+                child.kill()
+                child.join()
+            for next_packed in packed, not packed:
+                with Survivor(backend.sockets[0], None, next_packed, track=track) as fe:
+                    fe.meet().settled()
+                    assert fe.repeated == 0
+        backend.stop()
+
+
+@FORMATS
+def test_next_testpmd_starts_clean(workdir, packed):
+    with victim(workdir, f",inflight={workdir}", connects=False) as backend:
+        backend.start()
+        for number in range(2):
+            with Echo(workdir, backend.sockets[0], packed=packed) as pmd:
+                pmd.rounds(f"{packed} {number}", rounds=1)
+                pmd.play([random_packets(number, 400)])
+                pmd.kill()
+        backend.stop()
