@@ -229,21 +229,27 @@ packed_start(struct vringh *vr, struct region_packed *r)
 }
 
 /*
- * Are all slots either available in the first lap or empty? Used in the second lap is what an
- * empty slot is, but for the address. Such a ring stands at its start.
+ * Are all slots either available in the first lap, or empty? Such a ring stands at its start. The
+ * AVAIL and USED bits of an empty slot are those of one used in the second lap; that one has an
+ * address, and what was written to it if anything was. The driver may just be filling empty ones.
+ * In an IO window what was used is not read back, and no ring counts as cleared.
  */
 static bool
 ring_is_clear(const struct vringh *vr)
 {
 	uint32_t i;
 
+	if (vr->area_mem[AREA_DESC]->kind == VRINGH_MEM_IOMEM)
+		return false;
 	for (i = 0; i < vr->size; i++) {
 		const struct vring_packed_desc *d = &vr->packed_ring.desc[i];
-		uint16_t flags;
+		uint16_t flags = mem_load16(&d->flags);
 
-		io_invalidate(vr->area_mem[AREA_DESC], d, sizeof(*d));
-		flags = mem_load16(&d->flags);
-		if ((flags & PACKED_USED) || (!(flags & PACKED_AVAIL) && mem_load64(&d->addr) != 0))
+		if (flags & PACKED_USED)
+			return false;
+		if (!(flags & PACKED_AVAIL) &&
+			((flags & VRING_DESC_F_WRITE) ||
+				(mem_load32(&d->len) == 0 && mem_load64(&d->addr) != 0)))
 			return false;
 	}
 	return true;

@@ -195,6 +195,7 @@ class Survivor(FrontEnd):
 def victim(workdir, options="", connects=True):
     """vfn-vhost that connects to a socket, to be killed; a listener for it."""
     backend = Backend([f"vdpa_vfn0,queues=1{options}"], client=connects, directory=workdir,
+                      eal=["--log-level=pmd.vdpa.vfn.*:debug"],
                       start=False)
     try:
         yield backend
