@@ -203,7 +203,7 @@ def victim(workdir, options="", connects=True):
         backend.close()
 
 
-def kill_at_random(fe, backend, rng, kills):
+def kill_at_random(fe, backend, rng, kills, patience=10):
     """Traffic, and another vfn-vhost after each SIGKILL; some die while they start."""
     backend.start()
     fe.meet()
@@ -231,7 +231,7 @@ def kill_at_random(fe, backend, rng, kills):
             fe.disconnect()
             backend.start()
         fe.meet()
-        fe.settled()
+        fe.settled(patience)
     assert fe.completed > kills * SIZE
 
 
@@ -271,7 +271,7 @@ def test_control_without_a_region(workdir, rng):
         with contextlib.closing(listener), \
                 Survivor(listener.path, listener, packed=True, track=False) as fe:
             with pytest.raises(Lost):
-                kill_at_random(fe, backend, rng, 3)
+                kill_at_random(fe, backend, rng, 3, patience=2)
 
 
 @pytest.mark.parametrize("off,what", [(-3, "came back twice|came again"),
