@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import random
+import re
 import signal
 import struct
 import time
@@ -58,6 +59,7 @@ class Survivor(FrontEnd):
         self.next_out = self.next_in = 0
         self.out = [set(), set()]       # chains that the device has, per ring
         self.completed = self.repeated = self.deaths = 0
+        self.caught = []                # how many chains were in flight when a device died
 
     def close(self):
         super().close()
@@ -135,12 +137,9 @@ class Survivor(FrontEnd):
 
     def turn(self):
         """Send what fits, take what has come; True if something has."""
-        tx, rx = self.tx(), self.rx()
-        sent = self.reap(tx, 1)
-        while tx.fits(2):
-            frame = struct.pack("=Q", self.next_out).ljust(60 + self.next_out * 7 % 900, b"\xa5")
-            self.out[1].add(self.send(frame, cuts=(HEADER,) if self.next_out % 3 else ()))
-            self.next_out += 1
+        rx = self.rx()
+        sent = self.reap(self.tx(), 1)
+        self.offer()
         self.post()
         got = self.reap(rx, 0)
         for number, length in got:
@@ -151,6 +150,25 @@ class Survivor(FrontEnd):
             self.arrived(frame)
         self.fill()
         return bool(got or sent)
+
+    def offer(self):
+        """Add frames as far as they fit."""
+        while self.tx().fits(2):
+            frame = struct.pack("=Q", self.next_out).ljust(60 + self.next_out * 7 % 900, b"\xa5")
+            self.out[1].add(self.send(frame, cuts=(HEADER,) if self.next_out % 3 else ()))
+            self.next_out += 1
+
+    def strike(self, pid, seconds):
+        """SIGKILL while the device has no room for what it is sent: it takes chains and hands them
+        back, over and over."""
+        quiet = 0
+        while quiet < 5:    # receive buffers are not posted again
+            quiet = 0 if self.reap(self.tx(), 1) else quiet + 1
+            self.offer()
+            self.post()
+            time.sleep(0.001)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
 
     def arrived(self, frame):
         """In order; what was under way when a back-end died may be delivered by the next one."""
@@ -211,6 +229,8 @@ def kill_at_random(fe, backend, rng, kills, patience=10):
     for _ in range(kills):
         early = rng.random() < 0.25
         fe.run(rng.uniform(0, 0.15))
+        if rng.random() < 0.5:
+            fe.strike(backend.pid, rng.uniform(0, 0.0005))
         backend.kill()
         fe.disconnect()
         fe.deaths += 1
@@ -232,6 +252,8 @@ def kill_at_random(fe, backend, rng, kills, patience=10):
             backend.start()
         fe.meet()
         fe.settled(patience)
+        fe.caught += [int(n) for n in re.findall(r"queue \d: (\d+) chains were in flight",
+                                                 backend.log()) if n != "0"]
     assert fe.completed > kills * SIZE
 
 
@@ -246,11 +268,13 @@ KILLS = 200 if NIGHTLY else 10
 @FORMATS
 def test_no_chain_lost_and_none_twice(workdir, packed, rng):
     """The front-end hands out an in-flight region."""
-    with victim(workdir) as backend:
+    with victim(workdir, ",idle=busy") as backend:
         listener = Listener(backend.sockets[0])
         with contextlib.closing(listener), Survivor(listener.path, listener, packed) as fe:
             kill_at_random(fe, backend, rng, KILLS)
-            print(f"{fe.deaths} kills, {fe.completed} chains, {fe.repeated} frames came again")
+            print(f"{fe.deaths} kills, {fe.completed} chains, {fe.repeated} frames came again; "
+                  f"in flight were {fe.caught}")
+            assert fe.caught or not NIGHTLY
 
 
 @FORMATS
