@@ -45,6 +45,7 @@
 #define vringh_pull_pieces	VARIANT_NAME(vringh_pull_pieces)
 #define vringh_push_pieces	VARIANT_NAME(vringh_push_pieces)
 #define vringh_refuse_miss	VARIANT_NAME(vringh_refuse_miss)
+#define vringh_rewind		VARIANT_NAME(vringh_rewind)
 #define vringh_set_inflight	VARIANT_NAME(vringh_set_inflight)
 #define vringh_set_log		VARIANT_NAME(vringh_set_log)
 #define vringh_set_mem		VARIANT_NAME(vringh_set_mem)

@@ -45,6 +45,8 @@ dma_replace(
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_queue *q = &fn->queue[i];
 
+		if (q->enabled)
+			vfn_inflight_unmapped(q);
 		if (q->enabled && vringh_set_mem(&q->vr, NULL) != VRINGH_OK)
 			vfn_queue_broken(q);
 	}

@@ -7,6 +7,7 @@
  */
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -87,6 +88,8 @@ vfn_function_destroy(struct vfn_function *fn)
 	for (i = 0; i < fn->nb_queues; i++)
 		if (fn->queue[i].doorbell_fd >= 0)
 			close(fn->queue[i].doorbell_fd);
+	for (i = 0; i < fn->nb_queues; i++)
+		free(fn->queue[i].resubmit);
 	vfn_dma_free(fn);
 	rte_free(fn->queue);
 	rte_free(fn);

@@ -44,6 +44,7 @@ struct vfn_poller;
 struct vfn_queue {
 	/* Poller, or control while stopped. */
 	struct vringh vr;
+	struct vringh_inflight inflight;
 	uint64_t stats[VFN_STAT_MAX];
 	int call_fd; /* eventfd of the queue's vector, -1: none */
 	bool broken_told;
@@ -58,6 +59,9 @@ struct vfn_queue {
 	uint8_t error; /* enum vringh_error of the last enable */
 	uint64_t area[3];
 	uint64_t log;		   /* what the dirty log calls the device area */
+	uint64_t inflight_addr;	   /* of the in-flight region in VFN_DMA_OWN */
+	uint32_t inflight_len;	   /* 0: none */
+	uint16_t *resubmit;	   /* room for what was in flight */
 	struct vringh_state state; /* where to start, until enabled */
 	int doorbell_fd;
 };
@@ -243,6 +247,10 @@ bool vfn_log_queue(struct vfn_queue *q);
 
 /* state.c: the window's content, got, checked or set. */
 void vfn_state_control(struct vfn_function *fn, uint32_t command);
+
+/* inflight.c: the in-flight region. */
+bool vfn_inflight_begin(struct vfn_queue *q);
+void vfn_inflight_unmapped(struct vfn_queue *q);
 
 /* queue.c: control of one queue. */
 void vfn_queue_init(struct vfn_queue *q);

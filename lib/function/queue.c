@@ -29,6 +29,7 @@ vfn_queue_init(struct vfn_queue *q)
 	q->error = VRINGH_OK;
 	q->area[0] = q->area[1] = q->area[2] = 0;
 	q->log = 0;
+	q->inflight_addr = q->inflight_len = 0;
 	q->state = (struct vringh_state){0};
 }
 
@@ -97,6 +98,10 @@ vfn_queue_enable(struct vfn_queue *q)
 		q->error = VRINGH_E_AREA;
 		FN_LOG(ERR, fn, "queue %u refused: its rings are not within the dirty log",
 			q->index);
+		return;
+	}
+	if (!vfn_inflight_begin(q)) {
+		q->error = VRINGH_E_STATE;
 		return;
 	}
 	vfn_port_stop(fn);

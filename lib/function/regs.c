@@ -250,6 +250,16 @@ write_queue_reg(struct vfn_function *fn, struct vfn_queue *q, uint64_t reg, uint
 		if (settable)
 			set_half(&q->log, reg == VENDOR_REG(queue_log_hi, uint32_t), v);
 		return 0;
+	case VENDOR_REG(queue_inflight_lo, uint32_t):
+	case VENDOR_REG(queue_inflight_hi, uint32_t):
+		if (settable)
+			set_half(&q->inflight_addr, reg == VENDOR_REG(queue_inflight_hi, uint32_t),
+				v);
+		return 0;
+	case VENDOR_REG(queue_inflight_len, uint32_t):
+		if (settable)
+			q->inflight_len = v;
+		return 0;
 	case COMMON_REG(queue_desc_lo, uint32_t):
 	case COMMON_REG(queue_desc_hi, uint32_t):
 	case COMMON_REG(queue_driver_lo, uint32_t):
@@ -425,6 +435,9 @@ vendor_cfg(struct vfn_function *fn)
 		cfg.queue_used = state.used;
 		cfg.queue_log_lo = q->log;
 		cfg.queue_log_hi = q->log >> 32;
+		cfg.queue_inflight_lo = q->inflight_addr;
+		cfg.queue_inflight_hi = q->inflight_addr >> 32;
+		cfg.queue_inflight_len = q->inflight_len;
 	}
 	return cfg;
 }

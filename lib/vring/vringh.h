@@ -454,24 +454,43 @@ size_t vringh_inflight_size(bool packed, uint32_t size);
  * - packed: where the ring stands if the region is new. Else any, such as VRINGH_PACKED_START or
  *   what the other side remembers: the region tells the position.
  *
+ * A region is new unless a vringh of the same format and size has used it; then its first 8 bytes
+ * are not 0, and become it if somebody wants it to be new again. One of a packed ring that was
+ * cleared since, and on which nothing was used yet, is new too, at the state given.
+ *
  * What the region holds is not trusted. If what a packed ring needs of it is altered while it is
- * in use, the queue is broken (VRINGH_E_STATE).
+ * in use, the queue is broken (VRINGH_E_STATE). What librte_vhost does to a region before it tells
+ * a device of it does no harm.
  *
  * @param inflight
- *   Has to stay; NULL: no more tracking.
+ *   Has to stay; NULL: no more tracking, the region stays as it is.
  * @param region
- *   As the other side handed it out, aligned to 8; all zeros for a ring that starts.
+ *   As the other side handed it out, aligned to 8.
  * @param len
  *   Bytes of region, at least vringh_inflight_size().
  * @param resubmit
  *   Room for as many entries as the queue has; has to stay.
  * @return
  *   Number of chains to be fetched again; -EINVAL if the queue is broken, or if the region is
- *   too small, of another version, made for a smaller queue, or contradicts itself: then the
- *   queue is as it was, without tracking.
+ *   too small or contradicts the ring or itself: then the queue is as it was, without tracking.
  */
 int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region,
 	size_t len, uint16_t *resubmit);
+
+/**
+ * Put what is to come again back into the ring, where it is fetched like all the rest. That is for
+ * a device that completes in the order of fetching, in groups that it completes at once or not at
+ * all: then all of it still lies in the ring in its old order, or did so before used entries were
+ * written over it that the driver has not seen.
+ *
+ * Call it between vringh_set_inflight() and the first fetch.
+ *
+ * @return
+ *   0, and avail equals used; -EINVAL, and nothing has changed, if the driver does not offer these
+ *   chains there: the region is that of another ring; or if the ring is a packed one in an IO
+ * window.
+ */
+int vringh_rewind(struct vringh *vr);
 
 /** Why the queue is broken, or VRINGH_OK. */
 static inline enum vringh_error

@@ -3,377 +3,17 @@
  */
 
 /*
- * Chains in flight, in memory that outlives the process (vhost-user, "Inflight I/O tracking").
- * Runs on the thread that owns the queue.
- *
- * The process may end between any two stores: they are made in the protocol's order. The other
- * side can write the region too: numbers found in it are checked before they are used, and what
- * counts is kept in private.
+ * Chains in flight, in memory that outlives the process: what is marked and unmarked while the
+ * queue runs. Runs on the thread that owns the queue.
  */
 
-#include <errno.h>
-#include <string.h>
-
-#include "vringh_core.h"
-
-#define VERSION 1
-
-/* Chain and descriptor states, as the protocol lays them out. */
-struct state_split {
-	uint8_t inflight;
-	uint8_t padding[5];
-	uint16_t next;
-	uint64_t counter;
-};
-
-struct region_split {
-	uint64_t features;
-	uint16_t version;
-	uint16_t desc_num;
-	uint16_t last_batch_head;
-	uint16_t used_idx;
-	struct state_split desc[];
-};
-
-struct state_packed {
-	uint8_t inflight;
-	uint8_t padding;
-	uint16_t next; /* of the free list, and of the chain */
-	uint16_t last;
-	uint16_t num;
-	uint64_t counter;
-	uint16_t id;
-	uint16_t flags;
-	uint32_t len;
-	uint64_t addr;
-};
-
-/* What changes together is in words, and stored in one piece. */
-struct region_packed {
-	uint64_t features;
-	uint64_t lists; /* version, desc_num, free_head, old_free_head */
-	uint64_t used;	/* used_idx, old_used_idx, and a byte each for their wrap counters */
-	uint64_t padding;
-	struct state_packed desc[];
-};
-
-_Static_assert(sizeof(struct region_split) == 16 && sizeof(struct state_split) == 16, "protocol");
-_Static_assert(sizeof(struct region_packed) == 32 && sizeof(struct state_packed) == 32, "protocol");
-
-/*
- * A successor sees one thread's stores as far as it got: the compiler must not change their
- * order, and nothing else does.
- */
-static vringh_inline void
-word_put(void *p, uint64_t v, size_t len)
-{
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (len == sizeof(uint8_t))
-		mem_store8(p, v);
-	else if (len == sizeof(uint16_t))
-		mem_store16(p, v);
-	else if (len == sizeof(uint32_t))
-		mem_store32(p, v);
-	else
-		mem_store64(p, v);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
-static vringh_inline uint64_t
-word_get(const void *p, size_t len)
-{
-	if (len == sizeof(uint8_t))
-		return mem_load8(p);
-	if (len == sizeof(uint16_t))
-		return mem_load16(p);
-	return len == sizeof(uint32_t) ? mem_load32(p) : mem_load64(p);
-}
-
-#define get(field)	  word_get(&(field), sizeof(field))
-#define put(field, value) word_put(&(field), value, sizeof(field))
+#include "vringh_region.h"
 
 size_t
 vringh_inflight_size(bool packed, uint32_t size)
 {
 	return packed ? sizeof(struct region_packed) + size * sizeof(struct state_packed) :
 			sizeof(struct region_split) + size * sizeof(struct state_split);
-}
-
-static uint64_t
-counter_of(const struct vringh *vr, uint16_t i)
-{
-	const struct region_packed *packed = vr->inflight->region;
-	const struct region_split *split = vr->inflight->region;
-
-	return vr->packed ? get(packed->desc[i].counter) : get(split->desc[i].counter);
-}
-
-/* Move an entry down to where it belongs in a heap of n. */
-static void
-sift(struct vringh *vr, uint32_t i, uint32_t n)
-{
-	uint16_t *a = vr->inflight->resubmit, head = a[i];
-	uint64_t counter = counter_of(vr, head);
-	uint32_t child;
-
-	for (; (child = 2 * i + 1) < n; i = child) {
-		if (child + 1 < n && counter_of(vr, a[child + 1]) > counter_of(vr, a[child]))
-			child++;
-		if (counter_of(vr, a[child]) <= counter)
-			break;
-		a[i] = a[child];
-	}
-	a[i] = head;
-}
-
-/* Heapsort: in place, and bounded whatever happens to the counters meanwhile. */
-static void
-sort_resubmit(struct vringh *vr)
-{
-	uint16_t *a = vr->inflight->resubmit;
-	uint32_t n = vr->inflight->nb_resubmit, i;
-
-	for (i = n / 2; i-- > 0;)
-		sift(vr, i, n);
-	if (n > 0)
-		vr->inflight->counter = counter_of(vr, a[0]) + 1;
-	for (i = n; i-- > 1;) {
-		uint16_t last = a[0];
-
-		a[0] = a[i];
-		a[i] = last;
-		sift(vr, 0, i);
-	}
-}
-
-/* Split: what was in flight, after the last batch was finished. */
-static int
-resume_split(struct vringh *vr)
-{
-	struct vringh_inflight *in = vr->inflight;
-	struct region_split *r = in->region;
-	uint16_t batch, i;
-	uint32_t head;
-
-	if (get(r->version) == 0) {
-		for (head = 0; head < vr->size; head++)
-			put(r->desc[head].inflight, 0);
-		put(r->desc_num, vr->size);
-		put(r->used_idx, vr->used);
-		put(r->version, VERSION);
-		return 0;
-	}
-	if (get(r->version) != VERSION || get(r->desc_num) < vr->size)
-		return -EINVAL;
-	/* The driver has seen these, though their marks may still be there. */
-	batch = vr->used - get(r->used_idx);
-	for (i = 0, head = get(r->last_batch_head); i < batch && batch <= vr->size; i++) {
-		if (head >= vr->size)
-			return -EINVAL;
-		put(r->desc[head].inflight, 0);
-		head = get(r->desc[head].next);
-	}
-	for (head = 0; head < vr->size; head++)
-		if (get(r->desc[head].inflight) != 0)
-			in->resubmit[in->nb_resubmit++] = head;
-	/* A region that was never used on this ring is behind by any number. */
-	if (batch > vr->size && in->nb_resubmit > 0)
-		return -EINVAL;
-	put(r->used_idx, vr->used);
-	vr->avail = vr->avail_seen = vr->used + in->nb_resubmit;
-	return 0;
-}
-
-/* Packed: the head of the free list, and what it was before an update that is in progress. */
-static void
-put_lists(struct vringh *vr, uint16_t head, uint16_t old)
-{
-	struct region_packed *r = vr->inflight->region;
-
-	put(r->lists,
-		VERSION | (uint64_t)vr->size << 16 | (uint64_t)head << 32 | (uint64_t)old << 48);
-}
-
-/* The same of the used position, with the wrap counter as in struct vringh_state. */
-static void
-put_used(struct vringh *vr, uint16_t used, uint16_t old)
-{
-	struct region_packed *r = vr->inflight->region;
-	uint64_t wrap = !!(used & PACKED_WRAP), old_wrap = !!(old & PACKED_WRAP);
-
-	put(r->used,
-		(used & (PACKED_WRAP - 1)) | (uint64_t)(old & (PACKED_WRAP - 1)) << 16 |
-			wrap << 32 | old_wrap << 40);
-}
-
-static void
-packed_start(struct vringh *vr, struct region_packed *r)
-{
-	uint16_t used = vringh_get_state(vr).used;
-	uint32_t i;
-
-	for (i = 0; i < vr->size; i++) {
-		put(r->desc[i].inflight, 0);
-		put(r->desc[i].next, i + 1);
-	}
-	put_used(vr, used, used);
-	put_lists(vr, 0, 0);
-}
-
-/*
- * Did the driver not see the last batch? Then the first of its slots still is as the driver made
- * it available; else it may be used, and even available again.
- */
-static bool
-slot_is_available(const struct vringh *vr, uint16_t at)
-{
-	const uint16_t *flags = &vr->packed_ring.desc[at & (PACKED_WRAP - 1)].flags;
-
-	io_invalidate(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
-	return (mem_load16_acquire(flags) & PACKED_BOTH) ==
-		(at & PACKED_WRAP ? PACKED_AVAIL : PACKED_USED);
-}
-
-/*
- * A batch that the driver has not seen is written but for its first slot: the others must not
- * come into sight when that one is used by another batch.
- */
-static void
-take_back(struct vringh *vr, uint16_t from, uint16_t end)
-{
-	uint16_t slot = from & (PACKED_WRAP - 1);
-	bool wrap = from & PACKED_WRAP;
-
-	for (;;) {
-		uint16_t *flags;
-
-		if (++slot == vr->size) {
-			slot = 0;
-			wrap = !wrap;
-		}
-		if (slot == (end & (PACKED_WRAP - 1)))
-			return;
-		flags = &vr->packed_ring.desc[slot].flags;
-		mem_store16(flags, wrap ? PACKED_AVAIL : PACKED_USED);
-		io_flush(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
-		if (vr->logs)
-			vringh_log_area(vr, AREA_DESC, flags, sizeof(*flags));
-	}
-}
-
-/*
- * Every entry is either free or belongs to one chain in flight, which is in resubmit[] then.
- * Returns the number of those, or -EINVAL.
- */
-static int
-packed_partition(struct vringh *vr, struct region_packed *r)
-{
-	enum { UNSEEN, SEEN, HEAD };
-	uint16_t *seen = vr->inflight->resubmit;
-	uint32_t nb_free = 0, in_flight = 0, i, at, next;
-
-	memset(seen, 0, vr->size * sizeof(*seen));
-	for (i = vr->inflight->free_head; i < vr->size; i = get(r->desc[i].next)) {
-		if (seen[i] != UNSEEN)
-			return -EINVAL;
-		seen[i] = SEEN;
-		put(r->desc[i].inflight, 0);
-		nb_free++;
-	}
-	for (i = 0; i < vr->size; i++) {
-		if (get(r->desc[i].inflight) == 0)
-			continue;
-		for (at = i;; at = next) {
-			if (at >= vr->size || seen[at] != UNSEEN)
-				return -EINVAL;
-			seen[at] = at == i ? HEAD : SEEN;
-			in_flight++;
-			next = get(r->desc[at].next);
-			if (!(get(r->desc[at].flags) & VRING_DESC_F_NEXT))
-				break;
-		}
-	}
-	if (nb_free + in_flight != vr->size)
-		return -EINVAL;
-	for (i = 0; i < vr->size; i++)
-		if (seen[i] == HEAD)
-			vr->inflight->resubmit[vr->inflight->nb_resubmit++] = i;
-	return in_flight;
-}
-
-/* Where the ring stands when all that is in flight was fetched. */
-static void
-packed_position(struct vringh *vr, uint16_t used, uint32_t in_flight)
-{
-	uint32_t avail = (used & (PACKED_WRAP - 1)) + in_flight;
-	bool wrap = used & PACKED_WRAP;
-
-	vr->used = used & (PACKED_WRAP - 1);
-	vr->used_flags = wrap ? PACKED_BOTH : 0;
-	vr->in_flight = vr->inflight->slots = in_flight;
-	if (avail >= vr->size) {
-		avail -= vr->size;
-		wrap = !wrap;
-	}
-	vr->avail = avail;
-	vr->avail_flags = wrap ? PACKED_AVAIL : PACKED_USED;
-}
-
-/* Packed: the last batch is finished or taken back, what is free is not in flight. */
-static int
-resume_packed(struct vringh *vr)
-{
-	struct vringh_inflight *in = vr->inflight;
-	struct region_packed *r = in->region;
-	uint64_t lists = get(r->lists), word = get(r->used);
-	uint16_t version = lists, desc_num = lists >> 16;
-	uint16_t used = word, old = word >> 16;
-	int in_flight;
-
-	if (version == 0) {
-		packed_start(vr, r);
-		return 0;
-	}
-	if (version != VERSION || desc_num < vr->size || used >= vr->size || old >= vr->size)
-		return -EINVAL;
-	used |= word >> 32 & 0xff ? PACKED_WRAP : 0;
-	old |= word >> 40 & 0xff ? PACKED_WRAP : 0;
-	in->free_head = lists >> 48;
-	if (used != old && slot_is_available(vr, old)) {
-		take_back(vr, old, used);
-	} else if (used != old) {
-		in->free_head = lists >> 32 & 0xffff;
-		old = used;
-	}
-	put_lists(vr, in->free_head, in->free_head);
-	put_used(vr, old, old);
-	in_flight = packed_partition(vr, r);
-	if (in_flight < 0)
-		return in_flight;
-	packed_position(vr, old, in_flight);
-	return 0;
-}
-
-int
-vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region, size_t len,
-	uint16_t *resubmit)
-{
-	int ret;
-
-	vr->tracked = false;
-	if (inflight == NULL)
-		return 0;
-	if (vr->broken != VRINGH_OK || (uintptr_t)region % sizeof(uint64_t) != 0 ||
-		len < vringh_inflight_size(vr->packed, vr->size))
-		return -EINVAL;
-	*inflight = (struct vringh_inflight){.region = region, .resubmit = resubmit};
-	vr->inflight = inflight;
-	ret = vr->packed ? resume_packed(vr) : resume_split(vr);
-	if (ret < 0)
-		return ret;
-	sort_resubmit(vr);
-	vr->tracked = true;
-	return inflight->nb_resubmit;
 }
 
 int
@@ -386,6 +26,15 @@ vringh_inflight_desc(struct vringh *vr, uint16_t number, struct vringh_words *wo
 	words->addr = get(d->addr);
 	words->rest = get(d->len) | (uint64_t)get(d->id) << 32 | (uint64_t)flags << 48;
 	return (flags & VRING_DESC_F_NEXT) && next < vr->size ? next : -1;
+}
+
+/* Packed: nothing is in progress. */
+static void
+place_is(struct vringh *vr)
+{
+	uint16_t used = vringh_get_state(vr).used, head = vr->inflight->free_head;
+
+	put_place(vr->inflight->region, head, head, used, used);
 }
 
 /* A chain that was fetched, marked before anybody works on it. */
@@ -406,7 +55,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 		if (i == 0) {
 			put(d->num, chain->slots);
 			put(d->counter, in->counter++);
-			put(d->inflight, 1);
+			put(d->mark, 1);
 		}
 		put(d->addr, words.addr);
 		put(d->len, (uint32_t)words.rest);
@@ -419,7 +68,7 @@ track_packed(struct vringh *vr, struct vringh_chain *chain, uint16_t slot)
 			slot = 0;
 	}
 	in->free_head = at;
-	put_lists(vr, at, at);
+	place_is(vr);
 	chain->mark = head;
 	return true;
 }
@@ -431,7 +80,7 @@ track_split(struct vringh *vr, const struct vringh_chain *chain)
 	struct region_split *r = in->region;
 
 	put(r->desc[chain->id].counter, in->counter++);
-	put(r->desc[chain->id].inflight, 1);
+	put(r->desc[chain->id].mark, 1);
 }
 
 /* The region is not what it was: the queue is broken, and ends before this chain. */
@@ -491,7 +140,7 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 	return n > 0 || done == 0 ? done + n : done;
 }
 
-/* Put a chain's entries in front of the free list, which nobody believes before put_lists(). */
+/* Put a chain's entries in front of the free list, which nobody believes before put_place(). */
 static void
 free_packed(struct vringh *vr, const struct vringh_chain *chain)
 {
@@ -519,12 +168,12 @@ vringh_inflight_discard(struct vringh *vr, const struct vringh_chain *chain, uns
 			struct region_packed *r = in->region;
 
 			free_packed(vr, &chain[i - 1]);
-			put_lists(vr, in->free_head, in->free_head);
-			put(r->desc[chain[i - 1].mark].inflight, 0);
+			place_is(vr);
+			put(r->desc[chain[i - 1].mark].mark, 0);
 		} else {
 			struct region_split *r = in->region;
 
-			put(r->desc[chain[i - 1].id].inflight, 0);
+			put(r->desc[chain[i - 1].id].mark, 0);
 		}
 	}
 	return again;
@@ -549,8 +198,8 @@ vringh_inflight_before(struct vringh *vr, const struct vringh_chain *chain, unsi
 			used -= vr->size;
 			wrap ^= PACKED_WRAP;
 		}
-		put_lists(vr, vr->inflight->free_head, old_head);
-		put_used(vr, used | wrap, old);
+		put_place(
+			vr->inflight->region, vr->inflight->free_head, old_head, used | wrap, old);
 		return;
 	}
 	for (i = 0; i < n; i++) {
@@ -567,15 +216,12 @@ vringh_inflight_after(struct vringh *vr, const struct vringh_chain *chain, unsig
 	unsigned int i;
 
 	if (vr->packed) {
-		uint16_t used = vringh_get_state(vr).used;
-
 		for (i = 0; i < n; i++)
-			put(packed->desc[chain[i].mark].inflight, 0);
-		put_lists(vr, vr->inflight->free_head, vr->inflight->free_head);
-		put_used(vr, used, used);
+			put(packed->desc[chain[i].mark].mark, 0);
+		place_is(vr);
 		return;
 	}
 	for (i = 0; i < n; i++)
-		put(split->desc[chain[i].id].inflight, 0);
-	put(split->used_idx, vr->used);
+		put(split->desc[chain[i].id].mark, 0);
+	put(split->word, region_word(vr, vr->used));
 }

@@ -199,6 +199,8 @@ messages_tell_what_is_expected(void **state)
 	refused("port=x", "loopback or wire");
 	refused("idle=x", "busy or sleep");
 	refused("doorbell=x", "on or off");
+	refused("inflight=", "directory");
+	refused("inflight=/nonexistent", "/nonexistent/vdpa_vfn0.inflight cannot be opened");
 	refused("poll-cpu=x", "CPU");
 	/* with the device's name */
 	refused("queues=65", "vdpa_vfn0");
@@ -215,6 +217,7 @@ key_without_value_is_refused_by_name(void **state)
 	refused("peer,port=wire", "peer");
 	refused("poll-cpu", "poll-cpu");
 	refused("idle", "idle");
+	refused("inflight", "inflight");
 	refused("doorbell", "doorbell");
 }
 

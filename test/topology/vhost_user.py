@@ -21,6 +21,7 @@ NO_FD = 0x100                                   # in the ring number of kick, ca
 
 # protocol features
 F_MQ, F_LOG_SHMFD, F_RARP, F_REPLY_ACK, F_CONFIG, F_STATUS = 0, 1, 2, 3, 9, 16
+F_INFLIGHT = 12
 EVENT_IDX, INDIRECT = 29, 28                            # virtio features, more in harness.py
 LOG_ALL = 26                                            # vhost's feature: log what is written
 LOG_RING = 1                                            # flag of a ring: its log address counts
@@ -166,6 +167,19 @@ def get_config(size, offset=0, room=256):
                    replies=True)
 
 
+def _inflight(request, size, rings, entries, fds=(), replies=False):
+    return Message(request, struct.pack("=QQHHxxxx", size, 0, rings, entries), tuple(fds), replies)
+
+
+def get_inflight_fd(rings, entries):
+    """Answered with the region's size, and a descriptor: Connection.ask_fd()."""
+    return _inflight(Request.GET_INFLIGHT_FD, 0, rings, entries, replies=True)
+
+
+def set_inflight_fd(size, rings, entries, fd):
+    return _inflight(Request.SET_INFLIGHT_FD, size, rings, entries, (fd,))
+
+
 def set_status(status):
     return _u64(Request.SET_STATUS, status)
 
@@ -250,6 +264,14 @@ class Connection:
 
     def ask_u64(self, message):
         return struct.unpack("=Q", self.ask(message))[0]
+
+    def ask_fd(self, message):
+        """The same for an answer that comes with a descriptor: (payload, descriptor)."""
+        self.send(message)
+        head, fds, _, _ = socket.recv_fds(self.sock, 12, 1)
+        if len(head) < 12 or len(fds) != 1:
+            raise ValueError(f"{message} was answered with {len(head)} bytes, {len(fds)} fds")
+        return self._read(struct.unpack("=III", head)[2]), fds[0]
 
     def tell(self, message):
         """Send a request and, if that was negotiated, wait until it is acknowledged."""

@@ -12,23 +12,24 @@
 
 #include "harness.h"
 
-/* Offsets of the protocol's structures, in bytes. */
+/* Offsets in bytes. */
 enum {
+	WORD = 0, /* what says that it is ours, for which queue size; split: where the ring stands
+		   */
+	WORD_SIZE = 4,
 	VERSION = 8,
 	DESC_NUM = 10,
 	/* split */
+	SPLIT_USED_IDX = 6,
 	LAST_BATCH_HEAD = 12,
-	SPLIT_USED_IDX = 14,
 	SPLIT_DESC = 16,
 	SPLIT_STEP = 16,
 	SPLIT_NEXT = 6,
-	/* packed */
-	FREE_HEAD = 12,
-	OLD_FREE_HEAD = 14,
-	USED_IDX = 16,
-	OLD_USED_IDX = 18,
-	USED_WRAP = 20,
-	OLD_USED_WRAP = 21,
+	/* packed; positions with the wrap counter in bit 15 */
+	FREE_HEAD = 24,
+	OLD_FREE_HEAD = 26,
+	USED = 28,
+	OLD_USED = 30,
 	PACKED_DESC = 32,
 	PACKED_STEP = 32,
 	NEXT = 2,
@@ -39,7 +40,7 @@ enum {
 	LEN = 20,
 	ADDR = 24,
 	/* both */
-	INFLIGHT = 0,
+	MARK = 1,
 	COUNTER = 8,
 };
 

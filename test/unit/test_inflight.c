@@ -7,6 +7,8 @@
  * are in test_inflight_crash.c. Runs on the test's only thread.
  */
 
+#include <errno.h>
+
 #include "inflight.h"
 
 #define A_AT (FREE_AT)
@@ -34,17 +36,17 @@ bytes_split(struct queue *q)
 	for (i = 0; i < 3; i++)
 		id[i] = post(q, r, 1, 0, i);
 	assert_int_equal(fetch(q, 2), 2);
-	assert_int_equal(peek(t, 0, 8), 0);
-	assert_int_equal(peek(t, VERSION, 2), 1);
-	assert_int_equal(peek(t, DESC_NUM, 2), q->v.size);
+	assert_int_equal(peek(t, WORD, 4), 0x316e6676);
+	assert_int_equal(peek(t, WORD_SIZE, 2), q->v.size);
+	assert_int_equal(peek(t, VERSION, 4), 0);
 	assert_int_equal(peek(t, SPLIT_USED_IDX, 2), used);
 	for (i = 0; i < 3; i++) {
-		assert_int_equal(peek(t, entry(q, id[i]) + INFLIGHT, 1), i < 2);
+		assert_int_equal(peek(t, entry(q, id[i]) + MARK, 1), i < 2);
 		assert_int_equal(peek(t, entry(q, id[i]) + COUNTER, 8), i == 1);
 	}
 	complete(q, 0, 2);
 	for (i = 0; i < 3; i++)
-		assert_int_equal(peek(t, entry(q, id[i]) + INFLIGHT, 1), 0);
+		assert_int_equal(peek(t, entry(q, id[i]) + MARK, 1), 0);
 	assert_int_equal(peek(t, LAST_BATCH_HEAD, 2), id[1]);
 	assert_int_equal(peek(t, entry(q, id[1]) + SPLIT_NEXT, 2), id[0]);
 	assert_int_equal(peek(t, SPLIT_USED_IDX, 2), (uint16_t)(used + 2));
@@ -61,19 +63,18 @@ bytes_packed(struct queue *q)
 	id[0] = post(q, rrw, 3, 0, 0);
 	id[1] = post(q, rrw, 3, 0, 1);
 	assert_int_equal(fetch(q, 2), 2);
-	assert_int_equal(peek(t, 0, 8), 0);
-	assert_int_equal(peek(t, VERSION, 2), 1);
-	assert_int_equal(peek(t, DESC_NUM, 2), q->v.size);
+	assert_int_equal(peek(t, WORD, 4), 0x316e6677);
+	assert_int_equal(peek(t, WORD_SIZE, 2), q->v.size);
+	assert_int_equal(peek(t, VERSION, 8), 0);
+	assert_int_equal(peek(t, VERSION + 8, 8), 0);
 	assert_int_equal(peek(t, FREE_HEAD, 2), 6);
 	assert_int_equal(peek(t, OLD_FREE_HEAD, 2), 6);
-	assert_int_equal(peek(t, USED_IDX, 2), used);
-	assert_int_equal(peek(t, OLD_USED_IDX, 2), used);
-	assert_int_equal(peek(t, USED_WRAP, 1), 1);
-	assert_int_equal(peek(t, OLD_USED_WRAP, 1), 1);
+	assert_int_equal(peek(t, USED, 2), used | 0x8000);
+	assert_int_equal(peek(t, OLD_USED, 2), used | 0x8000);
 	for (i = 0; i < 6; i++) {
 		struct mock_desc m = mock_get_desc(&q->drv, id[i / 3], i % 3);
 
-		assert_int_equal(peek(t, entry(q, i) + INFLIGHT, 1), i % 3 == 0);
+		assert_int_equal(peek(t, entry(q, i) + MARK, 1), i % 3 == 0);
 		assert_int_equal(peek(t, entry(q, i) + NEXT, 2), i + 1);
 		assert_int_equal(peek(t, entry(q, i) + ID, 2), id[i / 3]);
 		assert_int_equal(peek(t, entry(q, i) + FLAGS, 2) & 7, m.flags);
@@ -88,12 +89,10 @@ bytes_packed(struct queue *q)
 	assert_int_equal(peek(t, OLD_FREE_HEAD, 2), 3);
 	assert_int_equal(peek(t, entry(q, 5) + NEXT, 2), 0);
 	assert_int_equal(peek(t, entry(q, 2) + NEXT, 2), 6);
-	assert_int_equal(peek(t, entry(q, 0) + INFLIGHT, 1), 0);
-	assert_int_equal(peek(t, entry(q, 3) + INFLIGHT, 1), 0);
-	assert_int_equal(peek(t, USED_IDX, 2), 1);
-	assert_int_equal(peek(t, OLD_USED_IDX, 2), 1);
-	assert_int_equal(peek(t, USED_WRAP, 1), 0);
-	assert_int_equal(peek(t, OLD_USED_WRAP, 1), 0);
+	assert_int_equal(peek(t, entry(q, 0) + MARK, 1), 0);
+	assert_int_equal(peek(t, entry(q, 3) + MARK, 1), 0);
+	assert_int_equal(peek(t, USED, 2), 1);
+	assert_int_equal(peek(t, OLD_USED, 2), 1);
 	untrack(t);
 }
 
@@ -140,28 +139,78 @@ full_ring(struct queue *q)
 	untrack(t);
 }
 
-/* Version 0 is a region nobody has written to, whatever it holds. */
+/* Nobody has used it for such a queue, whatever it holds. */
 static void
 new_region(struct queue *q)
 {
-	struct track *t = anew(q, 2);
+	static const struct {
+		size_t at, len;
+		uint64_t v;
+	} word[] = {{WORD, 8, 0}, {WORD, 4, 0}, {WORD + 3, 1, 0x30}, {WORD_SIZE, 2, 1},
+		{WORD_SIZE, 2, 32768}};
+	unsigned int i, other;
 
-	memset(t->region, 0xff, t->len);
-	poke(t, VERSION, 2, 0);
-	assert_int_equal(set(q, t), 0);
-	post(q, r, 1, 0, 0);
-	post(q, r, 1, 0, 1);
-	assert_int_equal(fetch(q, 2), 2);
-	assert_int_equal(successor(q, t), 2);
-	assert_int_equal(fetch(q, 2), 2);
-	complete(q, 0, 2);
-	expect_used(q, 0, 0);
-	expect_used(q, 1, 0);
-	expect_none(q);
+	for (i = 0; i <= DIM(word); i++) {
+		struct track *t = anew(q, 2);
+
+		other = peek(t, WORD, 4) ^ 1; /* format */
+		memset(t->region + 8, 0xff, t->len - 8);
+		if (i < DIM(word))
+			poke(t, word[i].at, word[i].len, word[i].v);
+		else
+			poke(t, WORD, 4, other);
+		assert_int_equal(set(q, t), 0);
+		post(q, r, 1, 0, 0);
+		post(q, r, 1, 0, 1);
+		assert_int_equal(fetch(q, 2), 2);
+		assert_int_equal(successor(q, t), 2);
+		assert_int_equal(fetch(q, 2), 2);
+		complete(q, 0, 2);
+		expect_used(q, 0, 0);
+		expect_used(q, 1, 0);
+		expect_none(q);
+		untrack(t);
+	}
+}
+
+/* Used descriptors of such rings are neither read nor restored. */
+static bool
+in_window(const struct queue *q)
+{
+	return q->v.packed && q->vr.area_mem[0]->kind == VRINGH_MEM_IOMEM;
+}
+
+/* A ring that was cleared, while the region says that it was half-way round. */
+static void
+cleared_ring(struct queue *q)
+{
+	struct track *t = anew(q, 1);
+	uint32_t n, i;
+
+	for (n = 1; n < 2 * q->v.size && !in_window(q); n++) {
+		queue_rewind(q, VRINGH_PACKED_START);
+		q->batch.nb_chains = q->batch.nb_segs = 0;
+		memset(t->region, 0, t->len);
+		assert_int_equal(set(q, t), 0);
+		turn(q, n);
+		post(q, r, 1, 0, 0);
+		assert_int_equal(fetch(q, 1), 1);
+		/* The same place, and all of it available. */
+		memset(q->drv.packed, 0, q->v.size * sizeof(q->drv.packed[0]));
+		queue_rewind(q, VRINGH_PACKED_START);
+		q->batch.nb_chains = q->batch.nb_segs = 0;
+		for (i = 0; i < q->v.size; i++)
+			post(q, r, 1, 0, 7);
+		/* The driver is about to make the last one available. */
+		q->drv.packed[i - 1].flags = 0;
+		assert_int_equal(set(q, t), 0);
+		assert_int_equal(vringh_get_state(&q->vr).used, 0x8000);
+		assert_int_equal(fetch(q, q->v.size), q->v.size - 1);
+	}
 	untrack(t);
 }
 
-/* One made for a larger queue, and one that was empty while the ring went on. */
+/* The library says its own queue size, and the region was empty while the ring went on. */
 static void
 other_region(struct queue *q)
 {
@@ -174,6 +223,114 @@ other_region(struct queue *q)
 	post(q, r, 1, 0, 0);
 	assert_int_equal(fetch(q, 2), 1);
 	assert_int_equal(successor(q, t), 1);
+	untrack(t);
+}
+
+/* Beyond every address that the memories have in the log. */
+#define LOG_LEN ((WINDOW_END + 0x10000000) / 4096 / 8)
+
+static struct vringh_log
+log_new(void)
+{
+	struct vringh_log log = {
+		.bitmap = calloc(1, LOG_LEN), .len = LOG_LEN, .desc = DESC_AT, .device = DEVICE_AT};
+
+	assert_non_null(log.bitmap);
+	return log;
+}
+
+static bool
+logged(const struct vringh_log *log, uint64_t addr)
+{
+	return log->bitmap[addr / 4096 / 8] & 1 << addr / 4096 % 8;
+}
+
+/* What the driver offers is not what was in flight: nothing is put back, nothing is changed. */
+static void
+not_in_ring(struct queue *q)
+{
+	struct track *t = anew(q, 1);
+	struct mock_desc m;
+	uint16_t at;
+
+	assert_int_equal(vringh_rewind(&q->vr), 0);
+	if (in_window(q)) {
+		untrack(t);
+		return;
+	}
+	post(q, r, 1, 0, 0);
+	post(q, r, 1, 0, 1);
+	assert_int_equal(fetch(q, 2), 2);
+	assert_int_equal(successor(q, t), 2);
+	if (q->v.packed) {
+		at = (q->drv.used + 1) % q->v.size;
+		m = mock_get_slot(&q->drv, at);
+		m.addr ^= 1;
+		mock_set_slot(&q->drv, at, &m);
+		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		m.addr ^= 1;
+		mock_set_slot(&q->drv, at, &m);
+	} else {
+		at = (uint16_t)(q->drv.used + 1) % q->v.size;
+		q->drv.avail_ring->ring[at] ^= 1;
+		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		q->drv.avail_ring->ring[at] ^= 1;
+		q->drv.avail_ring->idx--;
+		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		q->drv.avail_ring->idx++;
+	}
+	assert_int_equal(fetch(q, 3), 2);
+	assert_true(q->batch.chain[0].again && q->batch.chain[1].again);
+	assert_int_equal(successor(q, t), 2);
+	assert_int_equal(vringh_rewind(&q->vr), 0);
+	assert_false(q->vr.avail != q->vr.used);
+	assert_int_equal(successor(q, t), 0);
+	assert_int_equal(fetch(q, 3), 2);
+	assert_false(q->batch.chain[0].again || q->batch.chain[1].again);
+	complete(q, 0, 2);
+	expect_used(q, 0, 0);
+	expect_used(q, 1, 0);
+	expect_none(q);
+	untrack(t);
+}
+
+/* What used entries that nobody saw were written over is restored, and that is in the log. */
+static void
+restored(struct queue *q)
+{
+	struct vringh_log log = log_new();
+	struct mock_desc before[3], first;
+	struct track *t = anew(q, 1);
+	uint8_t *region = malloc(t->len);
+	uint16_t slot = q->drv.used;
+	int i;
+
+	assert_non_null(region);
+	for (i = 0; i < 3; i++)
+		post_one(q, 8, true, i);
+	assert_int_equal(fetch(q, 3), 3);
+	memcpy(region, t->region, t->len);
+	for (i = 0; i < 3; i++)
+		before[i] = mock_get_slot(&q->drv, (slot + i) % q->v.size);
+	complete(q, 0, 3);
+	first = mock_get_slot(&q->drv, slot);
+	first.flags = before[0].flags;
+	first.len = 0;
+	mock_set_slot(&q->drv, slot, &first);
+	memcpy(t->region, region, t->len);
+	poke(t, USED, 2, (slot + 3) % q->v.size);
+	restart(q);
+	assert_int_equal(set(q, t), 3);
+	assert_int_equal(vringh_set_log(&q->vr, &log), 0);
+	assert_int_equal(vringh_rewind(&q->vr), in_window(q) ? -EINVAL : 0);
+	assert_int_equal(logged(&log, DESC_AT), !in_window(q));
+	for (i = 0; i < 3 && !in_window(q); i++) {
+		struct mock_desc m = mock_get_slot(&q->drv, (slot + i) % q->v.size);
+
+		assert_memory_equal(&m, &before[i], sizeof(m));
+	}
+	free(log.bitmap);
+	free(region);
 	untrack(t);
 }
 
@@ -258,25 +415,6 @@ missed(struct queue *q)
 	untrack(t);
 }
 
-/* Beyond every address that the memories have in the log. */
-#define LOG_LEN ((WINDOW_END + 0x10000000) / 4096 / 8)
-
-static struct vringh_log
-log_new(void)
-{
-	struct vringh_log log = {
-		.bitmap = calloc(1, LOG_LEN), .len = LOG_LEN, .desc = DESC_AT, .device = DEVICE_AT};
-
-	assert_non_null(log.bitmap);
-	return log;
-}
-
-static bool
-logged(const struct vringh_log *log, uint64_t addr)
-{
-	return log->bitmap[addr / 4096 / 8] & 1 << addr / 4096 % 8;
-}
-
 /* What is written to a chain that comes again is logged as any other. */
 static void
 logged_again(struct queue *q)
@@ -327,8 +465,7 @@ taken_back(struct queue *q)
 	complete(q, 0, 3);
 	mock_set_slot(&q->drv, slot, &first);
 	memcpy(t->region, before, t->len);
-	poke(t, USED_IDX, 2, (slot + 3) % q->v.size);
-	poke(t, USED_WRAP, 1, 0);
+	poke(t, USED, 2, (slot + 3) % q->v.size);
 	restart(q);
 	assert_int_equal(vringh_set_log(&q->vr, &log), 0);
 	assert_int_equal(set(q, t), 3);
@@ -356,8 +493,11 @@ main(void)
 		{"bytes of the region", bytes_split, T_SPLIT, 8, 256},
 		{"bytes of the region", bytes_packed, T_PACKED, 8, 256},
 		{"chains in flight are lost, or not in order", full_ring, 0, 0, 0},
+		{"another ring's chains are put back", not_in_ring, 0, 4, 256},
+		{"a slot stays overwritten", restored, T_IN_PLACE | T_PACKED, 5, 8},
 		{"a sleeper is not told of chains that come again", sleeper_is_told, 0, 1, 256},
 		{"a new region is believed", new_region, 0, 2, 256},
+		{"a cleared ring is not begun anew", cleared_ring, T_PACKED, 3, 8},
 		{"a larger or an unused region is refused", other_region, 0, 2, 256},
 		{"tracking goes on after it ended", no_more, 0, 0, 256},
 		{"what comes again is missed", missed, T_IOTLB, 8, 256},

@@ -9,6 +9,7 @@
  * only thread.
  */
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "harness.h"
@@ -27,7 +28,9 @@ struct rig {
 	uint16_t *resubmit;
 	struct vringh_inflight in;
 	bool tracked;
-	bool busy; /* the driver goes on while there is no device */
+	bool busy;	/* the driver goes on while there is no device */
+	uint32_t looks; /* of librte_vhost, before each device begins */
+	bool rewinds;	/* puts what comes again back into the ring */
 	enum late late;
 	const char *ops;
 	char *fault;
@@ -279,12 +282,70 @@ step(struct rig *r, char op, uint32_t n)
 		complete_some(r, 0, most);
 }
 
+/* Offsets in the region as librte_vhost has it, in bytes. */
+enum {
+	LIB_VERSION = 8,
+	LIB_FREE_HEAD = 12,
+	LIB_OLD_FREE_HEAD = 14,
+	LIB_USED = 16,
+	LIB_OLD_USED = 18,
+	LIB_USED_WRAP = 20,
+	LIB_OLD_USED_WRAP = 21,
+	LIB_LAST = 12,
+	LIB_SPLIT_USED = 14,
+};
+
+static uint16_t *
+half(struct rig *r, size_t at)
+{
+	return (uint16_t *)(r->region + at);
+}
+
+/*
+ * What librte_vhost does to a region on SET_VRING_KICK, before a device is told of it: a region
+ * of version 0 becomes one of version 1; in any other the last batch is resolved, taken for one
+ * chain.
+ */
+static void
+library_looks(struct rig *r)
+{
+	size_t entry = r->q->v.packed ? 32 : 16, head = entry;
+	uint16_t old, used;
+
+	if (*half(r, LIB_VERSION) == 0) {
+		*half(r, LIB_VERSION) = 1;
+		return;
+	}
+	if (!r->q->v.packed) {
+		used = r->q->drv.used_ring->idx;
+		if (*half(r, LIB_SPLIT_USED) == used)
+			return;
+		r->region[head + *half(r, LIB_LAST) % r->q->v.size * entry] = 0;
+		*half(r, LIB_SPLIT_USED) = used;
+		return;
+	}
+	used = *half(r, LIB_USED);
+	old = *half(r, LIB_OLD_USED);
+	if (used == old)
+		return;
+	if (r->region[head + old % r->q->v.size * entry] == 0) {
+		*half(r, LIB_OLD_USED) = used;
+		r->region[LIB_OLD_USED_WRAP] = r->region[LIB_USED_WRAP];
+		*half(r, LIB_OLD_FREE_HEAD) = *half(r, LIB_FREE_HEAD);
+	} else {
+		*half(r, LIB_USED) = old;
+		r->region[LIB_USED_WRAP] = r->region[LIB_OLD_USED_WRAP];
+		*half(r, LIB_FREE_HEAD) = *half(r, LIB_OLD_FREE_HEAD);
+	}
+}
+
 /* A device begins, with what a front-end knows: of a packed ring where it once began. */
 static void
 begin(struct rig *r)
 {
 	struct queue *q = r->q;
 	uint16_t start = q->drv.cfg.start.used;
+	uint32_t i;
 	int n;
 
 	if (!q->v.packed)
@@ -301,6 +362,8 @@ begin(struct rig *r)
 	hook.late = LATE_NONE;
 	if (!r->tracked)
 		return;
+	for (i = 0; i < r->looks; i++)
+		library_looks(r);
 	memset(r->resubmit, 0xa5, q->v.size * sizeof(*r->resubmit));
 	memset(&r->in, 0xa5, sizeof(r->in));
 	n = vringh_set_inflight(&q->vr, &r->in, r->region, r->len, r->resubmit);
@@ -309,6 +372,19 @@ begin(struct rig *r)
 		FAULT(r, "the region is refused");
 	r->nb_again = n;
 	r->resumed += n > 0;
+	if (n < 0 || !r->rewinds)
+		return;
+	if (q->v.packed && q->vr.area_mem[0]->kind == VRINGH_MEM_IOMEM) {
+		if (n > 0 && vringh_rewind(&q->vr) != -EINVAL)
+			FAULT(r, "a ring in a window is restored");
+		return;
+	}
+	if (vringh_rewind(&q->vr) != 0)
+		FAULT(r, "what was in flight is not in the ring");
+	settle();
+	r->nb_again = r->before = 0;
+	if (vringh_get_state(&q->vr).avail != vringh_get_state(&q->vr).used)
+		FAULT(r, "something is still in flight");
 }
 
 /* All the rest of what is to be done, and nothing is left over. */
@@ -493,6 +569,60 @@ dies_anywhere(void **state)
 		}
 }
 
+/* Nor does it matter that librte_vhost has been at the region, once or more often. */
+static void
+library_looked(void **state)
+{
+	unsigned int i, s;
+
+	(void)state;
+	for (i = 0; i < NB_VARIANTS; i++) {
+		struct variant v = variant_at(i, sizes[i & 1][2 + i / NB_FORMATS % 2]);
+		struct rig *r = rig_open(&v);
+
+		for (s = 0; s < DIM(scenarios); s++) {
+			r->looks = 1 + (i + s) % 2;
+			r->busy = s & 1;
+			every_store(r, scenarios[s]);
+		}
+		rig_close(r);
+	}
+}
+
+/* Devices that complete in order, and put back what was in flight; they die there, too. */
+static void
+in_order_rewinds(void **state)
+{
+	static const char *const ordered[] = {"p4f4c4g4p6f6c6g4p3f9c9g4",
+		"p5f3c2p3f9c3g4c1p2c2f3g1c3c9", "p4f3d2f1d2f4c2d1f3c2d9f9g4p4f2c1d1f9c9"};
+	unsigned int i, k, s, busy;
+
+	(void)state;
+	for (i = 0; i < NB_VARIANTS; i++)
+		for (k = 0; k < DIM(sizes[0]); k++) {
+			struct variant v = variant_at(i + k, sizes[(i + k) & 1][k]);
+			struct rig *r = rig_open(&v);
+			uint32_t death[2], resumed = 0;
+
+			r->rewinds = true;
+			for (s = 0; s < DIM(ordered); s++)
+				for (busy = 0; busy < 2; busy++) {
+					r->busy = busy;
+					every_store(r, ordered[s]);
+				}
+			/* A few stores after the first death the successor is rewinding. */
+			for (death[0] = 0; death[0] == 0 || r->deaths > 0; death[0] += 3)
+				for (death[1] = 0; death[1] < 40; death[1]++) {
+					run_right(r, ordered[0], death, 2);
+					resumed += r->resumed;
+					if (r->deaths < 2)
+						break;
+				}
+			assert_true(resumed > 0);
+			rig_close(r);
+		}
+}
+
 /* The successor dies, too, wherever it is: also while it takes up what was left. */
 static void
 dies_twice(void **state)
@@ -588,6 +718,8 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(dies_anywhere),
+		cmocka_unit_test(library_looked),
+		cmocka_unit_test(in_order_rewinds),
 		cmocka_unit_test(dies_twice),
 		cmocka_unit_test(dies_at_random),
 		cmocka_unit_test(order_matters),

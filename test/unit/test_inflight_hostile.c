@@ -25,14 +25,12 @@ refused(struct queue *q)
 		uint64_t v;
 		size_t at2;
 		uint64_t v2;
-	} split[] = {{VERSION, 2, 0, 0}, {DESC_NUM, n - 1, 0, 0},
-		{SPLIT_USED_IDX, 0x1000, 0, 0}, /* further behind than a batch can be */
+	} split[] = {{SPLIT_USED_IDX, 0x1000, 0, 0}, /* further behind than a batch can be */
 		{SPLIT_USED_IDX, 0xfffb, LAST_BATCH_HEAD, n},
 		{SPLIT_USED_IDX, 0xfffb, LAST_BATCH_HEAD, UINT16_MAX}},
-	  packed[] = {{VERSION, 2, 0, 0}, {DESC_NUM, n - 1, 0, 0}, {USED_IDX, n, 0, 0},
-		  {OLD_USED_IDX, n, 0, 0}, {USED_IDX, UINT16_MAX, OLD_USED_IDX, UINT16_MAX},
-		  {OLD_FREE_HEAD, 1, 0, 0}, {OLD_FREE_HEAD, n, 0, 0},
-		  {OLD_FREE_HEAD, 7, 0, 0},		  /* lost one */
+	  packed[] = {{USED, n, 0, 0}, {OLD_USED, n, 0, 0}, {USED, UINT16_MAX, 0, 0},
+		  {OLD_USED, UINT16_MAX, 0, 0}, {USED, UINT16_MAX, OLD_USED, UINT16_MAX},
+		  {FREE_HEAD, 1, 0, 0}, {FREE_HEAD, n, 0, 0}, {FREE_HEAD, 7, 0, 0}, /* lost one */
 		  {entry(q, 7) + NEXT, 7, 0, 0},	  /* free loop of one */
 		  {entry(q, 7) + NEXT, 6, 0, 0},	  /* of two */
 		  {entry(q, 7) + NEXT, 0, 0, 0},	  /* into what is in flight */
@@ -42,7 +40,7 @@ refused(struct queue *q)
 		  {entry(q, 4) + NEXT, UINT16_MAX, 0, 0}, /* far out */
 		  {entry(q, 5) + FLAGS, 1, 0, 0},	  /* longer than it is */
 		  {entry(q, 4) + FLAGS, 0, 0, 0},	  /* shorter */
-		  {entry(q, 1) + INFLIGHT, 1, 0, 0}};	  /* head in a chain */
+		  {entry(q, 1), 0x0100, 0, 0}};		  /* head in a chain */
 	unsigned int i, nb = q->v.packed ? DIM(packed) : DIM(split);
 	struct vringh_state at;
 	struct track *t = anew(q, 4);
@@ -198,8 +196,8 @@ vandalize(struct vandal *v)
 		return;
 	if (what & 1 << 16)
 		at %= 48;
-	/* Version 1, most of the time. */
-	if (at == VERSION && what & 0xff << 20)
+	/* Ours, most of the time. */
+	if (at < SPLIT_USED_IDX && what & 0xff << 20)
 		return;
 	v->t->region[at] = what >> 32 & (what & 1 << 17 ? 0xf : 0xff);
 	if (what & 3 << 18)

@@ -160,6 +160,15 @@ parse_doorbell(const char *value, struct vfn_args *args)
 }
 
 static bool
+parse_inflight(const char *value, struct vfn_args *args)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(args->inflight))
+		return false;
+	strcpy(args->inflight, value);
+	return true;
+}
+
+static bool
 parse_fault(const char *value, struct vfn_args *args)
 {
 	static const struct {
@@ -192,6 +201,7 @@ static const struct arg args_known[] = {
 	{"lm", "hw or off", parse_lm},
 	{"drain-ms", "1 to 60000", parse_drain_ms},
 	{"doorbell", "on or off", parse_doorbell},
+	{"inflight", "a directory for what crash recovery needs", parse_inflight},
 	{"fault", "no-log, no-used-log or no-suspend", parse_fault},
 };
 

@@ -109,6 +109,9 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	/* 0 if the front-end did not say: then it is the address of the ring. */
 	ring->log = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
 	ring->size = vring.size;
+	ring->base = ring->avail;
+	ring->used_idx = vring.used->idx;
+	ring->inflight = ring->inflight_len = 0;
 	/* A poller that sleeps would not see a store, so it gets nothing that lets it sleep. */
 	ring->kickfd = dev->doorbells.fd >= 0 ? -1 : vring.kickfd;
 	ring->callfd = vring.callfd;
@@ -119,14 +122,23 @@ static int
 queue_start(struct vfn_dev *dev, uint16_t queue)
 {
 	struct vfn_ring ring;
+	uint64_t features = 0;
+	bool packed;
 	int ret;
 
 	if (dev->started[queue])
 		return 0;
+	rte_vhost_get_negotiated_features(dev->guest->vid, &features);
+	packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
 	ret = ring_get(dev, queue, &ring);
 	if (ret == 0) {
 		vfn_state_take_position(dev, queue, &ring);
+		ret = vfn_inflight_attach(dev, queue, &ring, packed);
+	}
+	if (ret == 0) {
 		ret = vfn_pci_queue_start(dev, queue, &ring);
+		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring))
+			ret = vfn_pci_queue_start(dev, queue, &ring);
 	}
 	dev->started[queue] = ret == 0;
 	if (ret == 0) {
@@ -148,6 +160,8 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
 	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);
+	dev->guest->stopped[queue] = true;
+	dev->guest->stopped_at[queue] = ring.avail;
 	vfn_trace_queue(dev->name, queue, false, ring.avail, ring.used);
 	dev->started[queue] = false;
 }
@@ -243,6 +257,7 @@ release(struct vfn_dev *dev)
 	if (dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0) < 0 ||
 		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, 0, 0) < 0)
 		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
+	vfn_inflight_release(dev);
 }
 
 struct vfn_guest *

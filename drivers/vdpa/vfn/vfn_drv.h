@@ -51,8 +51,9 @@ enum vfn_lm {
 struct vfn_args {
 	struct vfn_function_params function;
 	enum vfn_lm lm;
-	uint32_t drain_ms; /* a function that takes longer to stop is reset */
-	bool doorbell;	   /* offer guests to ring by a plain store */
+	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
+	bool doorbell;	    /* offer guests to ring by a plain store */
+	char inflight[256]; /* directory, or "" */
 };
 
 /* Where the structures of a function were found. */
@@ -66,7 +67,11 @@ struct vfn_ring {
 	uint64_t desc, driver, device; /* bus addresses */
 	uint64_t log;		       /* what the dirty log calls the device area */
 	uint16_t size;
-	uint16_t avail, used; /* position, packed with wrap counters in bit 15 */
+	uint16_t avail, used;  /* position, packed with wrap counters in bit 15 */
+	uint16_t base;	       /* the front-end's idea of it */
+	uint16_t used_idx;     /* split: in the used ring */
+	uint64_t inflight;     /* bus address of the in-flight region */
+	uint32_t inflight_len; /* 0: none */
 	int kickfd, callfd;
 };
 
@@ -74,14 +79,16 @@ struct vfn_ring {
 struct vfn_guest {
 	TAILQ_ENTRY(vfn_guest) next;
 	int vid;
-	bool waits;		     /* for the device, which another one uses */
-	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
-	unsigned int unanswered;     /* doorbells whose answer was not waited for */
-	bool memory;		     /* librte_vhost took the last memory table, see vfn_watch.c */
-	bool lost;		     /* librte_vhost found some of it cut off */
-	uint16_t inflight;	     /* rings that point into an in-flight region */
-	bool inflight_lost;	     /* which is no longer mapped */
-	bool told;		     /* the log says why the guest has no device */
+	bool waits;		      /* for the device, which another one uses */
+	bool wanted[VFN_MAX_QUEUES];  /* librte_vhost says the ring is ready */
+	unsigned int unanswered;      /* doorbells whose answer was not waited for */
+	bool memory;		      /* librte_vhost took the last memory table, see vfn_watch.c */
+	bool lost;		      /* librte_vhost found some of it cut off */
+	uint16_t inflight;	      /* rings that point into an in-flight region */
+	bool inflight_lost;	      /* which is no longer mapped */
+	bool told;		      /* the log says why the guest has no device */
+	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
+	uint16_t stopped_at[VFN_MAX_QUEUES];
 };
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
@@ -125,6 +132,21 @@ struct vfn_kept {
 	uint32_t len;
 };
 
+/* An in-flight region as it is mapped here, see vfn_inflight.c. */
+struct vfn_inflight_region {
+	uint8_t *map; /* NULL: none */
+	size_t map_len;
+	size_t offset; /* of the region in map */
+	uint64_t len;
+	bool own; /* in our file, not the front-end's */
+};
+
+struct vfn_inflight {
+	int fd; /* of the file, -1: none */
+	struct vfn_inflight_file *file;
+	struct vfn_inflight_region region[VFN_MAX_QUEUES];
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	char name[VFN_NAME_SIZE];
@@ -159,6 +181,7 @@ struct vfn_dev {
 	bool config_telling; /* config_thread is to be joined */
 	pthread_t config_thread;
 	int config_vid; /* whom it tells */
+	struct vfn_inflight inflight;
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
@@ -223,6 +246,13 @@ void vfn_config_close(struct vfn_dev *dev);
 void vfn_config_start(struct vfn_dev *dev);
 void vfn_config_stop(struct vfn_dev *dev);
 int vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size);
+
+/* vfn_inflight.c: crash recovery. dev->lock held, but for open and close. */
+int vfn_inflight_open(struct vfn_dev *dev, const char *dir);
+void vfn_inflight_close(struct vfn_dev *dev);
+int vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed);
+bool vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_inflight_release(struct vfn_dev *dev);
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);

@@ -254,6 +254,9 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 	VENDOR_WRITE(dev, queue_used, ring->used);
 	VENDOR_WRITE(dev, queue_log_lo, (uint32_t)ring->log);
 	VENDOR_WRITE(dev, queue_log_hi, ring->log >> 32);
+	VENDOR_WRITE(dev, queue_inflight_lo, (uint32_t)ring->inflight);
+	VENDOR_WRITE(dev, queue_inflight_hi, ring->inflight >> 32);
+	VENDOR_WRITE(dev, queue_inflight_len, ring->inflight_len);
 	COMMON_WRITE(dev, queue_enable, 1);
 	if (COMMON_READ(dev, queue_enable) != 1) {
 		DEV_LOG(ERR, dev, "queue %u was refused by the function, reason %u; it stays off",

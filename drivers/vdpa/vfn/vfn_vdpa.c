@@ -100,6 +100,7 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_LOG_SHMFD |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_RARP |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
@@ -258,9 +259,12 @@ vfn_probe(struct rte_vdev_device *vdev)
 	}
 	ret = vfn_pci_init(dev);
 	if (ret == 0)
-		ret = vfn_config_open(dev);
+		ret = vfn_inflight_open(dev, args.inflight);
 	if (ret < 0)
 		goto close_link;
+	ret = vfn_config_open(dev);
+	if (ret < 0)
+		goto close_inflight;
 	vfn_notify_init(dev, &args);
 	/* librte_vhost asks for the features as soon as the device is registered. */
 	pthread_mutex_lock(&vfn_devs_lock);
@@ -279,6 +283,8 @@ unlist:
 	TAILQ_REMOVE(&vfn_devs, dev, next);
 	pthread_mutex_unlock(&vfn_devs_lock);
 	vfn_config_close(dev);
+close_inflight:
+	vfn_inflight_close(dev);
 close_link:
 	dev->link->ops->close(dev->link);
 free_dev:
@@ -313,6 +319,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	vfn_config_close(dev);
 	dev->link->ops->close(dev->link);
 	vfn_state_free(dev);
+	vfn_inflight_close(dev);
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
 	return 0;
@@ -335,4 +342,5 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "lm=<hw|off> "
 					    "drain-ms=<1-60000> "
 					    "doorbell=<on|off> "
+					    "inflight=<directory> "
 					    "fault=<no-log|no-used-log|no-suspend>");

@@ -132,6 +132,15 @@ struct vfn_vendor_cfg {
 	/** RW: mtu of the device configuration, 68 to 65535. Refused if none is offered. */
 	uint16_t mtu;
 	uint16_t reserved;
+	/**
+	 * RW: the selected queue's in-flight region (vhost-user, "Inflight I/O tracking"): where it
+	 * is in VFN_DMA_OWN, and its bytes, 0 for none. Written before queue_enable. A region that
+	 * a predecessor used tells the position of a packed ring; of a split one queue_avail and
+	 * queue_used are the index in the used ring then.
+	 */
+	uint32_t queue_inflight_lo;
+	uint32_t queue_inflight_hi;
+	uint32_t queue_inflight_len;
 	/** RO: a window in the same BAR for the state of the whole function, see vfn_state.h. */
 	uint32_t state_offset;
 	uint32_t state_size; /**< RO: bytes of the window. */

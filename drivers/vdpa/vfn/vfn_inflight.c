@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Crash recovery: where each queue's in-flight region is, and whether it tells of the ring that is
+ * about to start. The function keeps it. On librte_vhost's message thread, with the device's lock
+ * held; the file is opened and closed where the device comes and goes.
+ *
+ * A region is the front-end's if it hands one out. Else it is in a file of our own (inflight=DIR),
+ * which also says of which ring it tells: the guest's memory by its inode, the ring's addresses,
+ * size and format. What the region itself holds the function checks against the ring.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/virtio_config.h>
+
+#include <rte_common.h>
+#include <rte_vhost.h>
+
+#include "vfn_drv.h"
+
+/* Bus addresses of the regions, in VFN_DMA_OWN, far from the dirty log. */
+#define REGION_IOVA(queue) (UINT64_C(1) << 62 | (uint64_t)(queue) << 24)
+
+/* Room for the region of any ring, in whole pages. */
+#define REGION_SIZE 0x101000
+_Static_assert(sizeof(struct rte_vhost_inflight_info_packed) +
+			32768 * sizeof(struct rte_vhost_inflight_desc_packed) <=
+		REGION_SIZE,
+	"a ring of the largest size");
+
+/* The file: a header, and at FILE_REGIONS one region after the other. Host byte order. */
+#define FILE_MAGIC   UINT64_C(0x6c66666e696e6676)
+#define FILE_REGIONS 0x4000
+
+/* Whose ring a region tells of. */
+struct ring_id {
+	uint64_t dev, ino; /* of the memory that the descriptors are in */
+	uint64_t desc, driver, device;
+	uint32_t size;
+	uint32_t packed;
+};
+
+struct vfn_inflight_file {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t nb_queues;
+	char boot[40]; /* an inode's number means nothing after another boot */
+	struct {
+		uint32_t valid; /* is set last, and cleared first */
+		uint32_t padding;
+		struct ring_id id;
+	} queue[VFN_MAX_QUEUES];
+};
+_Static_assert(sizeof(struct vfn_inflight_file) <= FILE_REGIONS, "layout of the file");
+
+static void
+boot_id(char boot[40])
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	memset(boot, 0, 40);
+	if (fd < 0)
+		return;
+	if (read(fd, boot, 36) < 0)
+		boot[0] = '\0';
+	close(fd);
+}
+
+/* As this device would have made it; what else the file holds is checked where it is used. */
+static int
+file_check(struct vfn_dev *dev, int fd, off_t have)
+{
+	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * 2 * dev->max_pairs;
+	struct vfn_inflight_file *file = dev->inflight.file,
+				 new = {.magic = FILE_MAGIC,
+					 .version = 1,
+					 .nb_queues = 2 * dev->max_pairs};
+
+	boot_id(new.boot);
+	if (have == size && memcmp(file, &new, offsetof(struct vfn_inflight_file, queue)) == 0)
+		return 0;
+	if (have != 0)
+		DEV_LOG(NOTICE, dev, "the in-flight file is of another device or boot: begun anew");
+	if (ftruncate(fd, 0) < 0 || ftruncate(fd, size) < 0)
+		return -errno;
+	/* A file that has no room is a bus error later. */
+	errno = posix_fallocate(fd, 0, FILE_REGIONS);
+	if (errno != 0)
+		return -errno;
+	*file = new;
+	return 0;
+}
+
+int
+vfn_inflight_open(struct vfn_dev *dev, const char *dir)
+{
+	const char *what = "cannot be opened";
+	char path[PATH_MAX];
+	struct stat st;
+	int fd, err;
+
+	dev->inflight.fd = -1;
+	if (*dir == '\0')
+		return 0;
+	if (strchr(dev->name, '/') != NULL ||
+		snprintf(path, sizeof(path), "%s/%s.inflight", dir, dev->name) >=
+			(int)sizeof(path)) {
+		DEV_LOG(ERR, dev, "inflight=%s: no name for a file there", dir);
+		return -EINVAL;
+	}
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (fd < 0)
+		goto fail;
+	what = "is not a file of our own that nobody else may open";
+	errno = EPERM;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
+		st.st_nlink != 1 || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+		goto fail;
+	what = "is in use by another process, which serves a device of this name";
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		goto fail;
+	what = "cannot be used";
+	if (fstat(fd, &st) < 0)
+		goto fail;
+	dev->inflight.file = mmap(NULL, FILE_REGIONS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (dev->inflight.file == MAP_FAILED) {
+		dev->inflight.file = NULL;
+		goto fail;
+	}
+	err = file_check(dev, fd, st.st_size);
+	if (err < 0) {
+		errno = -err;
+		goto fail;
+	}
+	dev->inflight.fd = fd;
+	return 0;
+
+fail:
+	err = errno;
+	DEV_LOG(ERR, dev, "inflight=%s: %s %s: %s", dir, path, what, strerror(err));
+	if (dev->inflight.file != NULL)
+		munmap(dev->inflight.file, FILE_REGIONS);
+	dev->inflight.file = NULL;
+	if (fd >= 0)
+		close(fd);
+	return -err;
+}
+
+/* The file stays: a successor of the same name is to find it. */
+void
+vfn_inflight_close(struct vfn_dev *dev)
+{
+	if (dev->inflight.fd < 0)
+		return;
+	munmap(dev->inflight.file, FILE_REGIONS);
+	close(dev->inflight.fd);
+}
+
+/* The function has let go of it. */
+static void
+region_unmap(struct vfn_inflight_region *region)
+{
+	if (region->map != NULL)
+		munmap(region->map, region->map_len);
+	*region = (struct vfn_inflight_region){0};
+}
+
+static void
+region_detach(struct vfn_dev *dev, uint16_t queue)
+{
+	struct vfn_inflight_region *region = &dev->inflight.region[queue];
+
+	if (region->map == NULL)
+		return;
+	dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, REGION_IOVA(queue), region->len);
+	region_unmap(region);
+}
+
+static uint64_t
+region_size(bool packed, uint32_t entries)
+{
+	return packed ? sizeof(struct rte_vhost_inflight_info_packed) +
+			entries * sizeof(struct rte_vhost_inflight_desc_packed) :
+			sizeof(struct rte_vhost_inflight_info_split) +
+			entries * sizeof(struct rte_vhost_inflight_desc_split);
+}
+
+/*
+ * The front-end's, mapped a second time: librte_vhost unmaps its own when it is given another.
+ * -ENOENT if there is none.
+ */
+static int
+region_of_frontend(
+	struct vfn_dev *dev, uint16_t queue, bool packed, struct vfn_inflight_region *region)
+{
+	struct rte_vhost_ring_inflight ring = {0};
+	size_t page = sysconf(_SC_PAGESIZE);
+	uint64_t base;
+
+	if (rte_vhost_get_vhost_ring_inflight(dev->guest->vid, queue, &ring) < 0 ||
+		ring.inflight_split == NULL)
+		return -ENOENT;
+	/* The entries that the front-end has said are in a place that it can write. */
+	region->len = region_size(
+		packed, packed ? ring.inflight_packed->desc_num : ring.inflight_split->desc_num);
+	base = (uintptr_t)ring.inflight_split;
+	region->offset = base % page;
+	region->map_len = RTE_ALIGN_CEIL(region->offset + region->len, page);
+	/* An old size of 0 makes a copy of a shared mapping. */
+	region->map = mremap(
+		(void *)(uintptr_t)(base - region->offset), 0, region->map_len, MREMAP_MAYMOVE);
+	if (region->map == MAP_FAILED) {
+		region->map = NULL;
+		return -errno;
+	}
+	/* Fails where its file ends before, and touching it would be a bus error. */
+	if (madvise(region->map, region->map_len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
+		region_unmap(region);
+		return -ENODATA;
+	}
+	return 0;
+}
+
+static int
+region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, bool packed,
+	struct vfn_inflight_region *region)
+{
+	off_t at = FILE_REGIONS + (off_t)queue * REGION_SIZE;
+
+	region->own = true;
+	region->len = region_size(packed, ring->size);
+	region->map_len = RTE_ALIGN_CEIL(region->len, (size_t)sysconf(_SC_PAGESIZE));
+	/* A file that has no room is a bus error later. */
+	errno = posix_fallocate(dev->inflight.fd, at, region->map_len);
+	if (errno != 0)
+		return -errno;
+	region->map = mmap(
+		NULL, region->map_len, PROT_READ | PROT_WRITE, MAP_SHARED, dev->inflight.fd, at);
+	if (region->map == MAP_FAILED) {
+		region->map = NULL;
+		return -errno;
+	}
+	return 0;
+}
+
+static int
+identify(struct vfn_dev *dev, const struct vfn_ring *ring, bool packed, struct ring_id *id)
+{
+	struct rte_vhost_memory *mem = NULL;
+	struct stat st;
+	int ret = -ENOENT;
+	uint32_t i;
+
+	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
+		return ret;
+	for (i = 0; i < mem->nregions && ret < 0; i++) {
+		const struct rte_vhost_mem_region *r = &mem->regions[i];
+
+		if (ring->desc - r->guest_phys_addr < r->size && fstat(r->fd, &st) == 0)
+			ret = 0;
+	}
+	free(mem);
+	if (ret == 0)
+		*id = (struct ring_id){.dev = st.st_dev,
+			.ino = st.st_ino,
+			.desc = ring->desc,
+			.driver = ring->driver,
+			.device = ring->device,
+			.size = ring->size,
+			.packed = packed};
+	return ret;
+}
+
+/* The first 8 bytes tell: 0 is a region that nobody has used, see vringh_set_inflight(). */
+static uint64_t *
+region_word(const struct vfn_inflight_region *region)
+{
+	return (uint64_t *)(region->map + region->offset);
+}
+
+static bool
+region_used(const struct vfn_inflight_region *region)
+{
+	return __atomic_load_n(region_word(region), __ATOMIC_RELAXED) != 0;
+}
+
+static void
+region_renew(const struct vfn_inflight_region *region)
+{
+	__atomic_store_n(region_word(region), 0, __ATOMIC_RELEASE);
+}
+
+/* Our own region of a ring that it does not tell of becomes that ring's, and new. */
+static int
+file_claim(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, bool packed,
+	const struct vfn_inflight_region *region)
+{
+	uint32_t *valid = &dev->inflight.file->queue[queue].valid;
+	struct ring_id *known = &dev->inflight.file->queue[queue].id, id;
+	int ret = identify(dev, ring, packed, &id);
+
+	if (ret < 0)
+		return ret;
+	if (*valid == 1 && memcmp(known, &id, sizeof(id)) == 0)
+		return 0;
+	/* We may end between any two of these. */
+	__atomic_store_n(valid, 0, __ATOMIC_SEQ_CST);
+	region_renew(region);
+	*known = id;
+	__atomic_store_n(valid, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+/*
+ * Give the function a region for a ring that is about to start. A front-end's region that cannot be
+ * used is an error; without one of our own the queue runs all the same, and nothing is tracked.
+ */
+int
+vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed)
+{
+	struct vfn_inflight_region *region = &dev->inflight.region[queue];
+	const struct vfn_guest *guest = dev->guest;
+	struct vfn_dma_map map = {.space = VFN_DMA_OWN,
+		.iova = REGION_IOVA(queue),
+		.fd = -1,
+		.readable = true,
+		.writable = true};
+	int ret;
+
+	region_detach(dev, queue);
+	ret = region_of_frontend(dev, queue, packed, region);
+	if (ret == -ENOENT && dev->inflight.fd < 0)
+		return 0;
+	if (ret == -ENOENT) {
+		ret = region_of_file(dev, queue, ring, packed, region);
+		if (ret == 0)
+			ret = file_claim(dev, queue, ring, packed, region);
+	} else if (dev->inflight.fd >= 0) {
+		dev->inflight.file->queue[queue].valid = 0;
+	}
+	if (ret == 0) {
+		/*
+		 * It was stopped in an orderly way and begins elsewhere: then it was set up anew.
+		 * If it begins where it was stopped the region says so as well, at any time.
+		 */
+		if (guest->stopped[queue] && guest->stopped_at[queue] != ring->avail)
+			region_renew(region);
+		map.host = region->map + region->offset;
+		map.len = region->len;
+		ret = dev->link->ops->dma_map(dev->link, &map);
+	}
+	if (ret < 0) {
+		bool own = region->own;
+
+		DEV_LOG(ERR, dev, "queue %u: in-flight region %s%s", queue,
+			ret == -ENODATA ? "is shorter than its queue" : strerror(-ret),
+			own ? ", nothing is tracked" : "");
+		region_unmap(region);
+		return own ? 0 : ret;
+	}
+	if (!packed && region_used(region))
+		ring->avail = ring->used = ring->used_idx;
+	ring->inflight = map.iova;
+	ring->inflight_len = map.len;
+	DEV_LOG(DEBUG, dev, "queue %u: in-flight region of %s, %s", queue,
+		region->own ? "our own" : "the front-end",
+		region_used(region) ? "tells where the ring stands" : "new");
+	return 0;
+}
+
+/*
+ * The function refused a ring. If the reason may be that our own region is out of date, for a guest
+ * that set up its ring anew while nobody served it, it is begun anew.
+ */
+bool
+vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+{
+	const struct vfn_inflight_region *region = &dev->inflight.region[queue];
+
+	if (region->map == NULL || !region->own || !region_used(region))
+		return false;
+	DEV_LOG(WARNING, dev, "queue %u: the in-flight file does not fit the ring, begins anew",
+		queue);
+	region_renew(region);
+	ring->avail = ring->used = ring->base;
+	return true;
+}
+
+/* The function is reset and has no maps any more. */
+void
+vfn_inflight_release(struct vfn_dev *dev)
+{
+	uint16_t queue;
+
+	for (queue = 0; queue < dev->nb_queues; queue++)
+		region_unmap(&dev->inflight.region[queue]);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * The in-flight regions: what a function that ends without notice leaves to its successor. Control;
+ * pollers keep them up to date by what they do to the ring.
+ *
+ * All of a queue's chains are completed, or handed back, in the order of fetching and within one
+ * burst. So what was in flight goes back into the ring, and whenever control looks at a queue,
+ * nothing is in flight: an orderly stop needs no more than to leave the region alone.
+ */
+
+#include <stdlib.h>
+
+#include "function.h"
+
+/* False, and the reason in the log, if the queue cannot go on from its region. */
+bool
+vfn_inflight_begin(struct vfn_queue *q)
+{
+	void *region = vfn_dma_own(q->fn, q->inflight_addr, q->inflight_len);
+	const char *why;
+	int n;
+
+	if (q->inflight_len == 0)
+		return true;
+	free(q->resubmit);
+	q->resubmit = malloc(q->size * sizeof(*q->resubmit));
+	if (region == NULL) {
+		why = "is not mapped";
+	} else if (q->resubmit == NULL) {
+		why = "no memory to read it";
+	} else if (q->inflight_len < vringh_inflight_size(q->vr.packed, q->size)) {
+		why = "is too small";
+	} else {
+		n = vringh_set_inflight(&q->vr, &q->inflight, region, q->inflight_len, q->resubmit);
+		if (n >= 0 && vringh_rewind(&q->vr) == 0) {
+			FN_LOG(DEBUG, q->fn, "queue %u: %d chains were in flight, position 0x%x",
+				q->index, n, vringh_get_state(&q->vr).avail);
+			return true;
+		}
+		why = n < 0 ? "contradicts itself or the ring" : "is that of another ring";
+	}
+	FN_LOG(ERR, q->fn, "queue %u refused: its in-flight region (0x%" PRIx64 ", %u bytes) %s",
+		q->index, q->inflight_addr, q->inflight_len, why);
+	return false;
+}
+
+/* Of a queue that is enabled, while no poller has it. */
+void
+vfn_inflight_unmapped(struct vfn_queue *q)
+{
+	if (q->inflight_len == 0 || vfn_dma_own(q->fn, q->inflight_addr, q->inflight_len) != NULL)
+		return;
+	if (!q->suspended)
+		FN_LOG(WARNING, q->fn, "queue %u: its in-flight region is gone", q->index);
+	vringh_set_inflight(&q->vr, NULL, NULL, 0, NULL);
+	q->inflight_len = 0;
+}
