@@ -56,6 +56,7 @@ struct vfn_queue {
 	uint16_t vector;
 	bool enabled;
 	bool suspended;
+	bool moving;   /* was reset while suspended: until it is enabled, senders wait */
 	uint8_t error; /* enum vringh_error of the last enable */
 	uint64_t area[3];
 	uint64_t log;		   /* what the dirty log calls the device area */
@@ -64,6 +65,7 @@ struct vfn_queue {
 	uint16_t *resubmit;	   /* room for what was in flight */
 	struct vringh_state state; /* where to start, until enabled */
 	int doorbell_fd;
+	struct vfn_job *job; /* of the driver, NULL: none */
 };
 
 /* A driver's list of addresses to receive. */
@@ -83,9 +85,13 @@ struct vfn_filter {
 	uint8_t vlan[VFN_NB_VLANS / 8];
 };
 
-/* One thing that a poller looks after: a transmit queue and where its frames go. */
+/*
+ * One thing that a poller looks after: a transmit queue and where its frames go, or the job that
+ * the driver has given to a queue.
+ */
 struct vfn_work {
 	struct vfn_function *fn; /* whose frames (or commands) these are */
+	struct vfn_job *job;	 /* of queue tx, whichever kind that is; NULL: frames */
 	struct vfn_queue *tx;
 	struct vfn_queue *rx; /* NULL: frames are discarded */
 	bool filter;	      /* rx's function does not want all of them */
@@ -140,7 +146,7 @@ struct vfn_function {
 	struct vfn_function *peer;
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
-	struct vfn_work *work; /* one per transmit queue and one for the control queue */
+	struct vfn_work *work; /* one per transmit queue, one for the control queue, and jobs */
 	unsigned int nb_work;  /* handed to pollers now */
 
 	/* Control queue. */
@@ -261,6 +267,7 @@ void vfn_queue_suspend(struct vfn_queue *q, bool suspend);
 void vfn_queues_suspend(struct vfn_function *fn, bool suspend);
 void vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector);
 int vfn_queue_set_doorbell(struct vfn_queue *q, int fd);
+void vfn_queue_set_job(struct vfn_queue *q, struct vfn_job *job);
 int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);
 uint64_t vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat);
 void vfn_eventfd_signal(int fd);

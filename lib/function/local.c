@@ -101,6 +101,19 @@ local_get_region_fd(struct vfn_link *link, unsigned int region, int *fd, uint64_
 	return *fd < 0 ? *fd : 0;
 }
 
+static int
+local_set_job(struct vfn_link *link, unsigned int queue, struct vfn_job *job)
+{
+	struct vfn_function *fn = function(link);
+
+	if (queue >= fn->nb_queues)
+		return -EINVAL;
+	pthread_mutex_lock(&vfn_control_lock);
+	vfn_queue_set_job(&fn->queue[queue], job);
+	pthread_mutex_unlock(&vfn_control_lock);
+	return 0;
+}
+
 static void
 local_close(struct vfn_link *link)
 {
@@ -124,6 +137,7 @@ static const struct vfn_link_ops local_ops = {
 	.set_irq = local_set_irq,
 	.set_doorbell = local_set_doorbell,
 	.get_region_fd = local_get_region_fd,
+	.set_job = local_set_job,
 	.close = local_close,
 };
 

@@ -135,7 +135,9 @@ poller_iterate(struct vfn_poller *p)
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
-		if (vringh_pending(&w->tx->vr))
+		if (w->job != NULL)
+			moved += w->job->run(w->job);
+		else if (vringh_pending(&w->tx->vr))
 			moved += w->run(w);
 	}
 	if (unlikely(__atomic_load_n(&vfn_fault_untold, __ATOMIC_RELAXED)))
@@ -155,6 +157,8 @@ waits_for(struct vfn_work *w)
 static void
 disarm(struct vfn_work *w)
 {
+	if (w->job != NULL)
+		return;
 	vringh_notify_disable(&w->tx->vr);
 	if (w->rx != NULL)
 		vringh_notify_disable(&w->rx->vr);
@@ -174,6 +178,10 @@ poller_sleep(struct vfn_poller *p)
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
+		if (w->job != NULL) {
+			pending |= w->job->arm(w->job);
+			continue;
+		}
 		w->tx->stats[VFN_STAT_ARMED]++;
 		if (vringh_notify_enable(waits_for(w)))
 			pending = true;

@@ -40,7 +40,7 @@ vfn_port_open(struct vfn_function *fn)
 		}
 		fn->peer = other;
 	}
-	fn->work = calloc(fn->params.max_pairs + 1, sizeof(*fn->work));
+	fn->work = calloc(fn->params.max_pairs + 1 + fn->nb_queues, sizeof(*fn->work));
 	if (fn->work == NULL)
 		return -ENOMEM;
 	for (i = 0; i < vfn_poller_count(&fn->params); i++) {
@@ -105,12 +105,13 @@ work_stop(struct vfn_function *fn)
 
 /*
  * Receive queues that frames may be put into (5.1.6.5.6): active ones of the pairs in use.
- * *hold is set if there is none, but one that is merely suspended.
+ * *hold is set if there is none, but one that is merely suspended, and while one is being moved:
+ * for that time its senders would go to others.
  */
 static unsigned int
 receivers(struct vfn_function *fn, struct vfn_queue **rx, bool *hold)
 {
-	unsigned int i, n = 0;
+	unsigned int i, n = 0, moving = 0;
 
 	*hold = false;
 	for (i = 0; i < fn->curr_pairs; i++) {
@@ -120,8 +121,28 @@ receivers(struct vfn_function *fn, struct vfn_queue **rx, bool *hold)
 			rx[n++] = q;
 		else if (q->enabled && q->suspended)
 			*hold = true;
+		moving += q->moving;
 	}
-	return n;
+	if (moving > 0)
+		*hold = true;
+	return moving > 0 ? 0 : n;
+}
+
+/* The driver's job of a queue is done by the poller that has the queue. */
+static void
+job_add(struct vfn_function *fn, struct vfn_queue *q)
+{
+	struct vfn_work *w = &fn->work[fn->nb_work];
+	unsigned int i;
+
+	*w = (struct vfn_work){.fn = fn,
+		.tx = q,
+		.job = q->job,
+		.poller = fn->poller[q->index / 2 % fn->nb_pollers]};
+	for (i = 0; i < fn->nb_work; i++)
+		if (fn->work[i].tx == q)
+			w->poller = fn->work[i].poller;
+	fn->nb_work++;
 }
 
 static void
@@ -158,6 +179,9 @@ work_start(struct vfn_function *fn)
 	if (vfn_has(fn, VIRTIO_NET_F_CTRL_VQ) && vfn_queue_active(ctrl))
 		fn->work[fn->nb_work++] = (struct vfn_work){
 			.fn = fn, .tx = ctrl, .poller = fn->poller[0], .run = vfn_ctrl_run};
+	for (i = 0; i < fn->nb_queues; i++)
+		if (fn->queue[i].job != NULL && vfn_queue_active(&fn->queue[i]))
+			job_add(fn, &fn->queue[i]);
 	tell_pollers(fn, vfn_poller_add);
 }
 

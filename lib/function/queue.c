@@ -26,6 +26,7 @@ vfn_queue_init(struct vfn_queue *q)
 	q->call_fd = -1;
 	q->enabled = false;
 	q->suspended = false;
+	q->moving = false;
 	q->error = VRINGH_OK;
 	q->area[0] = q->area[1] = q->area[2] = 0;
 	q->log = 0;
@@ -107,6 +108,7 @@ vfn_queue_enable(struct vfn_queue *q)
 	vfn_port_stop(fn);
 	q->enabled = true;
 	q->suspended = false;
+	q->moving = false;
 	q->broken_told = false;
 	vfn_poller_numa_check(fn->poller[q->index / 2 % fn->nb_pollers], q);
 	vfn_port_start(fn);
@@ -204,6 +206,19 @@ vfn_queue_set_doorbell(struct vfn_queue *q, int fd)
 	ret = fd_replace(&q->doorbell_fd, fd);
 	vfn_port_start(q->fn);
 	return ret;
+}
+
+void
+vfn_queue_set_job(struct vfn_queue *q, struct vfn_job *job)
+{
+	/* A queue that broke may still be with its poller. */
+	bool polled = q->enabled && !q->suspended;
+
+	if (polled)
+		vfn_port_stop(q->fn);
+	q->job = job;
+	if (polled)
+		vfn_port_start(q->fn);
 }
 
 int

@@ -198,8 +198,11 @@ set_half(uint64_t *v, bool high, uint32_t half)
 static void
 queue_reset(struct vfn_queue *q)
 {
+	bool moving = q->enabled && q->suspended;
+
 	vfn_port_stop(q->fn);
 	vfn_queue_init(q);
+	q->moving = moving;
 	if (vfn_has(q->fn, VIRTIO_F_RING_PACKED))
 		q->state = VRINGH_PACKED_START;
 	vfn_port_start(q->fn);

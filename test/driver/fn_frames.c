@@ -134,6 +134,8 @@ rx_try(struct guest *g, unsigned int queue, struct frame *f, unsigned int ms)
 		return false;
 	/* one byte less, and what was received could not have been a frame */
 	assert_true(used.len >= HDR_LEN);
+	if (g->found != NULL)
+		g->found(g, mock_buf_addr(d, used.id, 0), used.len);
 	assert_true(mock_mem_read(&g->mem, mock_buf_addr(d, used.id, 0), &f->hdr, HDR_LEN));
 	f->len = 0;
 	left = f->hdr.num_buffers;
@@ -151,6 +153,8 @@ rx_try(struct guest *g, unsigned int queue, struct frame *f, unsigned int ms)
 		/* all buffers of a frame are used together */
 		assert_true(used_try(g, queue, &used, 0));
 		assert_true(used.len > 0);
+		if (g->found != NULL)
+			g->found(g, mock_buf_addr(d, used.id, 0), used.len);
 	}
 }
 
@@ -211,6 +215,8 @@ shape_features(const struct shape *s)
 		(s->mergeable ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0);
 }
 
+int (*shaped_teardown)(void **state) = guests_close;
+
 struct run {
 	const struct shaped_test *test;
 	struct shape shape;
@@ -246,7 +252,7 @@ run_list(const char *group, const struct CMUnitTest *plain, unsigned int nb_plai
 
 			run[n] = (struct run){.test = &shaped[t], .shape = s};
 			list[n] = (struct CMUnitTest){.test_func = run_one,
-				.teardown_func = guests_close,
+				.teardown_func = shaped_teardown,
 				.initial_state = &run[n]};
 			if (asprintf((char **)&list[n].name, "%s %s%s%s%s: %s", group,
 				    s.packed ? "packed" : "split", s.event_idx ? " event" : "",

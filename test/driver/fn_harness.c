@@ -367,6 +367,7 @@ queue_lay(struct guest *g, unsigned int queue, uint64_t at, uint16_t start)
 	struct mock_config cfg = {
 		.packed = g->features & BIT(VIRTIO_F_RING_PACKED),
 		.event_idx = g->features & BIT(VIRTIO_RING_F_EVENT_IDX),
+		.in_order = g->features & BIT(VIRTIO_F_IN_ORDER),
 		.size = g->conf.size,
 		.buf_len = g->conf.buf_len,
 		.table_entries = TABLE_ENTRIES,

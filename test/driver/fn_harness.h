@@ -92,6 +92,8 @@ struct guest {
 	uint64_t features; /* negotiated */
 	uint16_t nb_queues;
 	struct guest_queue q[VFN_MAX_QUEUES];
+	/* Told of what is found to be written by the function; may be NULL. */
+	void (*found)(struct guest *g, uint64_t at, uint32_t len);
 	struct guest *next;
 };
 
@@ -203,6 +205,8 @@ struct shaped_test {
 	const char *name;
 	void (*fn)(const struct shape *shape);
 };
+/* What follows every shaped test: guests_close(), or something that calls it. */
+extern int (*shaped_teardown)(void **state);
 /* All shaped tests in all shapes, and the plain ones. */
 int run_list(const char *group, const struct CMUnitTest *plain, unsigned int nb_plain,
 	const struct shaped_test *shaped, unsigned int nb_shaped);

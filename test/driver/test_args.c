@@ -108,6 +108,9 @@ each_argument_takes_its_values(void **state)
 		"doorbell=on",
 		"doorbell=off",
 		"doorbell=on,idle=sleep",
+		"lm=hw",
+		"lm=shadow",
+		"lm=off",
 		"queues=2,mac=02:00:00:00:00:01,mtu=1500,port=wire,peer=x,idle=sleep",
 	};
 	char args[64];
@@ -161,6 +164,9 @@ values_that_are_none_are_refused_by_name(void **state)
 		"doorbell=",
 		"doorbell=yes",
 		"doorbell=On",
+		"lm=",
+		"lm=on",
+		"lm=shadows",
 		"poll-cpu=",
 		"poll-cpu=x",
 		"poll-cpu=-1",
@@ -201,6 +207,7 @@ messages_tell_what_is_expected(void **state)
 	refused("doorbell=x", "on or off");
 	refused("inflight=", "directory");
 	refused("inflight=/nonexistent", "/nonexistent/vdpa_vfn0.inflight cannot be opened");
+	refused("lm=x", "hw, shadow or off");
 	refused("poll-cpu=x", "CPU");
 	/* with the device's name */
 	refused("queues=65", "vdpa_vfn0");

@@ -148,6 +148,36 @@ start_position_is_taken_from_the_registers(const struct shape *shape)
 	}
 }
 
+/* A ring that is moved: reset while suspended. Not a frame to it is dropped, until it is given up.
+ */
+static void
+senders_wait_for_a_ring_that_moves(const struct shape *shape)
+{
+	struct guest *g = guest_open(&(struct guest_conf){.features = shape_features(shape)});
+	struct vringh_state s;
+
+	rx_post(g, 0, 20, 2048, 1);
+	queue_suspend(g, 0, true);
+	s = queue_state(g, 0);
+	queue_reset(g, 0);
+	send_quietly(g, 1, 0, 5);
+	queue_kick_always(g, 1);
+	nap_us(3000);
+	assert_int_equal(stat_of(g, 1, VFN_STAT_PACKETS), 0);
+	CSET(g, queue_select, 0);
+	VSET(g, queue_avail, s.avail);
+	VSET(g, queue_used, s.used);
+	assert_true(queue_enable(g, 0));
+	receive(g, 0, 0, 5);
+	tx_wait(g, 1, 5);
+	queue_suspend(g, 0, true);
+	queue_reset(g, 0);
+	send_quietly(g, 1, 5, 5);
+	queue_reset(g, 0);
+	tx_wait(g, 1, 5);
+	assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_NO_PEER), 5);
+}
+
 static void
 suspending_what_is_off_or_twice_is_nothing(void **state)
 {
@@ -444,6 +474,7 @@ main(void)
 	static const struct shaped_test shaped[] = {
 		SHAPED(suspended_queue_stands_still_and_loses_nothing),
 		SHAPED(position_handed_back_continues_the_ring),
+		SHAPED(senders_wait_for_a_ring_that_moves),
 		SHAPED(start_position_is_taken_from_the_registers),
 		SHAPED(unmapped_ring_breaks_that_queue_only),
 		SHAPED(buffers_are_used_as_the_maps_permit),

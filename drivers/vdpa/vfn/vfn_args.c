@@ -134,6 +134,8 @@ parse_lm(const char *value, struct vfn_args *args)
 {
 	if (strcmp(value, "hw") == 0)
 		args->lm = VFN_LM_HW;
+	else if (strcmp(value, "shadow") == 0)
+		args->lm = VFN_LM_SHADOW;
 	else if (strcmp(value, "off") == 0)
 		args->lm = VFN_LM_OFF;
 	else
@@ -198,7 +200,7 @@ static const struct arg args_known[] = {
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
 		parse_poll_cpu},
 	{"idle", "busy or sleep", parse_idle},
-	{"lm", "hw or off", parse_lm},
+	{"lm", "hw, shadow or off", parse_lm},
 	{"drain-ms", "1 to 60000", parse_drain_ms},
 	{"doorbell", "on or off", parse_doorbell},
 	{"inflight", "a directory for what crash recovery needs", parse_inflight},

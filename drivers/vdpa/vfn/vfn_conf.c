@@ -34,7 +34,7 @@ static const char *const state_names[VFN_STATE_MAX] = {
  *
  *   dev_conf         idle, failed -> configured -> running; -> failed where something is refused
  *   set_vring_state  running stays; before that it is only noted
- *   set_features     the same; running, the dirty log may begin or end
+ *   set_features     the same; running, the dirty log may begin or end, and shadow rings with it
  *   dev_close,       running -> suspended -> idle; configured, failed -> idle
  *   dev_cleanup
  */
@@ -118,28 +118,42 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	return 0;
 }
 
+/* On the guest's ring, or, as long as there is a log for it, on a shadow ring. */
+static int
+ring_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features)
+{
+	return dev->lm == VFN_LM_SHADOW && dev->log.on ?
+		vfn_shadow_start(dev, queue, ring, features & dev->features) :
+		vfn_pci_queue_start(dev, queue, ring);
+}
+
 static int
 queue_start(struct vfn_dev *dev, uint16_t queue)
 {
 	struct vfn_ring ring;
 	uint64_t features = 0;
-	bool packed;
 	int ret;
 
 	if (dev->started[queue])
 		return 0;
+	if (dev->shadow[queue] != NULL) {
+		vfn_pci_queue_reset(dev, queue);
+		vfn_shadow_free(dev, queue, true);
+	}
 	rte_vhost_get_negotiated_features(dev->guest->vid, &features);
-	packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
 	ret = ring_get(dev, queue, &ring);
 	if (ret == 0) {
 		vfn_state_take_position(dev, queue, &ring);
-		ret = vfn_inflight_attach(dev, queue, &ring, packed);
+		ret = vfn_inflight_attach(dev, queue, &ring,
+			features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	}
 	if (ret == 0) {
-		ret = vfn_pci_queue_start(dev, queue, &ring);
+		ret = ring_start(dev, queue, &ring, features);
 		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring))
-			ret = vfn_pci_queue_start(dev, queue, &ring);
+			ret = ring_start(dev, queue, &ring, features);
 	}
+	if (ret < 0)
+		vfn_pci_queue_off(dev, queue);
 	dev->started[queue] = ret == 0;
 	if (ret == 0) {
 		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);
@@ -156,6 +170,7 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 	struct vfn_ring ring;
 
 	vfn_pci_queue_leave(dev, queue, &ring);
+	vfn_shadow_leave(dev, queue, &ring);
 	vfn_lm_queue_stopped(dev, queue, ring.log);
 	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
@@ -198,6 +213,39 @@ queues_stop(struct vfn_dev *dev)
 	dev->stop_us[1] = RTE_MAX(dev->stop_us[0], dev->stop_us[1]);
 	DEV_LOG(DEBUG, dev, "stands still after %u us", dev->stop_us[0]);
 	return ret;
+}
+
+/* Stop what runs, to start it again in another way, with nothing lost in between. */
+void
+vfn_conf_pause(struct vfn_dev *dev)
+{
+	bool any = false;
+	uint16_t q;
+
+	memcpy(dev->paused, dev->started, sizeof(dev->paused));
+	for (q = 0; q < dev->nb_queues; q++)
+		any |= dev->paused[q];
+	if (any)
+		queues_stop(dev);
+	for (q = 0; q < dev->nb_queues; q++) {
+		if (!dev->paused[q])
+			continue;
+		vfn_pci_queue_reset(dev, q);
+		vfn_shadow_free(dev, q, true);
+	}
+}
+
+/* As long as one of them is off senders wait, so that the order does not matter. */
+void
+vfn_conf_resume(struct vfn_dev *dev)
+{
+	uint16_t q;
+
+	for (q = 0; q < dev->nb_queues; q++)
+		if (dev->paused[q])
+			queue_start(dev, q);
+	memset(dev->paused, 0, sizeof(dev->paused));
+	vfn_shadow_resume(dev);
 }
 
 /* Touching what is mapped behind a file's end would be a bus error. */
@@ -253,11 +301,15 @@ map_memory(struct vfn_dev *dev)
 static void
 release(struct vfn_dev *dev)
 {
+	uint16_t q;
+
 	vfn_pci_reset(dev);
 	if (dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0) < 0 ||
 		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, 0, 0) < 0)
 		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
 	vfn_inflight_release(dev);
+	for (q = 0; q < dev->nb_queues; q++)
+		vfn_shadow_free(dev, q, false);
 }
 
 struct vfn_guest *
@@ -418,6 +470,7 @@ int
 vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 {
 	struct vfn_guest *guest;
+	int ret = 0;
 
 	if (queue >= 2 * dev->max_pairs) {
 		/* virtio-user may set up more rings than the device has; they stay off. */
@@ -435,7 +488,9 @@ vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
 	if (on)
-		return queue_start(dev, queue);
-	queue_stop(dev, queue);
-	return 0;
+		ret = queue_start(dev, queue);
+	else
+		queue_stop(dev, queue);
+	vfn_shadow_resume(dev);
+	return ret;
 }

@@ -43,8 +43,9 @@ enum vfn_state {
 
 /* Who logs dirty pages while the guest migrates. */
 enum vfn_lm {
-	VFN_LM_OFF, /* nobody: migration is not offered */
-	VFN_LM_HW,  /* the function */
+	VFN_LM_OFF,    /* nobody: migration is not offered */
+	VFN_LM_HW,     /* the function */
+	VFN_LM_SHADOW, /* the driver, which relays between the guest's rings and its own */
 };
 
 /* Device arguments. */
@@ -90,6 +91,16 @@ struct vfn_guest {
 	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
 	uint16_t stopped_at[VFN_MAX_QUEUES];
 };
+
+/* The thread that relays where no poller does, see vfn_shadow.c. */
+struct vfn_shadow_thread {
+	pthread_t id;
+	bool runs, quit;
+	bool must_poll; /* not everything that it waits for is an eventfd */
+	int epoll_fd, wake_fd;
+};
+
+struct vfn_shadow;
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
 struct vfn_log {
@@ -152,6 +163,7 @@ struct vfn_dev {
 	char name[VFN_NAME_SIZE];
 	enum vfn_lm lm;
 	uint32_t drain_ms;
+	unsigned int faults; /* enum vfn_fault, for those who log */
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
@@ -168,8 +180,11 @@ struct vfn_dev {
 	pthread_mutex_t lock; /* protects what follows */
 	enum vfn_state state;
 	TAILQ_HEAD(, vfn_guest) guests;
-	struct vfn_guest *guest;      /* whose device it is unless idle */
-	bool started[VFN_MAX_QUEUES]; /* the function runs it */
+	struct vfn_guest *guest;		   /* whose device it is unless idle */
+	bool started[VFN_MAX_QUEUES];		   /* the function runs it */
+	bool paused[VFN_MAX_QUEUES];		   /* from vfn_conf_pause() to vfn_conf_resume() */
+	struct vfn_shadow *shadow[VFN_MAX_QUEUES]; /* NULL: the function has the guest's ring */
+	struct vfn_shadow_thread shadow_thread;
 	struct vfn_log log;
 	struct vfn_notify doorbells;
 	struct vfn_kept last;	       /* state in which the last guest left it */
@@ -208,6 +223,8 @@ int vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features);
 int vfn_pci_driver_ok(struct vfn_dev *dev);
 void vfn_pci_reset(struct vfn_dev *dev);
 int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
+int vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue);
+void vfn_pci_queue_off(struct vfn_dev *dev, uint16_t queue);
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
 int vfn_pci_suspend(struct vfn_dev *dev);
 void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
@@ -233,6 +250,8 @@ void vfn_conf_stop(struct vfn_dev *dev, int vid);
 void vfn_conf_forget(struct vfn_dev *dev, int vid);
 void vfn_conf_features(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+void vfn_conf_pause(struct vfn_dev *dev);
+void vfn_conf_resume(struct vfn_dev *dev);
 struct vfn_guest *vfn_conf_guest(struct vfn_dev *dev, int vid);
 
 /* vfn_watch.c: the messages of a connection. dev->lock held. */
@@ -252,6 +271,7 @@ int vfn_inflight_open(struct vfn_dev *dev, const char *dir);
 void vfn_inflight_close(struct vfn_dev *dev);
 int vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed);
 bool vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
@@ -276,6 +296,17 @@ void vfn_state_keep(struct vfn_dev *dev, bool exact);
 void vfn_state_apply(struct vfn_dev *dev, uint64_t features);
 void vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
 void vfn_state_free(struct vfn_dev *dev);
+
+/* vfn_shadow.c: shadow rings. dev->lock held, a guest has the device. */
+int vfn_shadow_start(
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features);
+void vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_shadow_free(struct vfn_dev *dev, uint16_t queue, bool mapped);
+bool vfn_shadow_any_live(const struct vfn_dev *dev);
+const struct vfn_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
+void vfn_shadow_pause(struct vfn_dev *dev);
+void vfn_shadow_resume(struct vfn_dev *dev);
+void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
 
 /* vfn_stats.c: operations. */
 extern const char *const vfn_stat_names[VFN_STAT_MAX];

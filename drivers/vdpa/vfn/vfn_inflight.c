@@ -398,6 +398,13 @@ vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	return true;
 }
 
+/* The region of a queue that has one, for a relay that keeps it in the function's place. */
+void *
+vfn_inflight_host(struct vfn_dev *dev, uint16_t queue)
+{
+	return dev->inflight.region[queue].map + dev->inflight.region[queue].offset;
+}
+
 /* The function is reset and has no maps any more. */
 void
 vfn_inflight_release(struct vfn_dev *dev)

@@ -30,6 +30,7 @@
 static const char *const lm_names[] = {
 	[VFN_LM_OFF] = "off",
 	[VFN_LM_HW] = "hw",
+	[VFN_LM_SHADOW] = "shadow",
 };
 
 const char *
@@ -162,11 +163,30 @@ log_merge(struct vfn_dev *dev, const struct vfn_log *old)
 static void
 log_off(struct vfn_dev *dev)
 {
-	if (!dev->log.on)
-		return;
-	vfn_pci_log_stop(dev);
-	dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, LOG_IOVA, dev->log.len);
+	if (dev->log.on && dev->lm == VFN_LM_HW) {
+		vfn_pci_log_stop(dev);
+		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, LOG_IOVA, dev->log.len);
+	}
 	dev->log.on = false;
+}
+
+/* Queues that start from now on are shadowed; what may go wrong with each is seen there. */
+static int
+shadow_on(struct vfn_dev *dev)
+{
+	struct rte_vhost_memory *mem = NULL;
+	int ret = 0;
+	uint32_t i;
+
+	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
+		return -EINVAL;
+	for (i = 0; i < mem->nregions; i++)
+		if ((mem->regions[i].guest_phys_addr + mem->regions[i].size - 1) >>
+			(PAGE_SHIFT + 3) >= dev->log.len)
+			ret = -EINVAL;
+	free(mem);
+	dev->log.on = ret == 0;
+	return ret;
 }
 
 static int
@@ -181,8 +201,11 @@ log_on(struct vfn_dev *dev)
 		.readable = true,
 		.writable = true,
 	};
-	int ret = dev->link->ops->dma_map(dev->link, &map);
+	int ret;
 
+	if (dev->lm == VFN_LM_SHADOW)
+		return shadow_on(dev);
+	ret = dev->link->ops->dma_map(dev->link, &map);
 	if (ret < 0)
 		return ret;
 	dev->log.on = true;
@@ -213,8 +236,9 @@ log_renew(struct vfn_dev *dev, bool on)
 		DEV_LOG(ERR, dev, "dirty log: %s",
 			ret == -ENOENT		? "the front-end wants it before it has given one" :
 				ret == -ENODATA ? "its file is shorter than it says" :
-				ret == -EINVAL	? "the function refuses it, it is too short" :
-						  strerror(-ret));
+				ret != -EINVAL	? strerror(-ret) :
+				dev->lm == VFN_LM_HW ? "the function refuses it, it is too short" :
+						       "it is too short");
 	}
 	log->missed |= ret < 0;
 	if (log->map != NULL && old.map != NULL)
@@ -236,12 +260,8 @@ log_end(struct vfn_dev *dev)
 	log->wanted = log->missed = false;
 }
 
-/*
- * Bring logging in line with the negotiated features and the log that librte_vhost has now.
- * Called wherever one of them may have changed.
- */
-void
-vfn_lm_update(struct vfn_dev *dev, uint64_t features)
+static void
+update(struct vfn_dev *dev, uint64_t features)
 {
 	struct vfn_log *log = &dev->log;
 
@@ -262,6 +282,24 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 	if (log->missed)
 		log_everything(dev);
 	log->missed = false;
+}
+
+/*
+ * Bring logging in line with the negotiated features and the log that librte_vhost has now.
+ * Called wherever one of them may have changed.
+ */
+void
+vfn_lm_update(struct vfn_dev *dev, uint64_t features)
+{
+	/* Whether there is a log decides on which rings the function's queues run. */
+	bool restart = dev->lm == VFN_LM_SHADOW &&
+		(dev->log.wanted || (features & UINT64_C(1) << VHOST_F_LOG_ALL));
+
+	if (restart)
+		vfn_conf_pause(dev);
+	update(dev, features);
+	if (restart)
+		vfn_conf_resume(dev);
 }
 
 /*

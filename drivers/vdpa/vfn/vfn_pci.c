@@ -221,6 +221,27 @@ vfn_pci_reset(struct vfn_dev *dev)
 	COMMON_WAIT(dev, device_status, 0);
 }
 
+/*
+ * The function forgets the ring. If the queue is suspended, who sends to it still waits: until it
+ * is started, or reset a second time.
+ */
+int
+vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	COMMON_WRITE(dev, queue_reset, 1);
+	return COMMON_WAIT(dev, queue_reset, 0);
+}
+
+/* A queue that was reset and is not started after all. */
+void
+vfn_pci_queue_off(struct vfn_dev *dev, uint16_t queue)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	if (COMMON_READ(dev, queue_enable) != 1)
+		vfn_pci_queue_reset(dev, queue);
+}
+
 /* 0, or -EINVAL if the function refuses the ring. DRIVER_OK may be set before or after. */
 int
 vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring)
@@ -237,11 +258,9 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 		return ret;
 	}
 	COMMON_WRITE(dev, queue_select, queue);
-	if (COMMON_READ(dev, queue_enable) == 1) {
-		/* Suspended, or from a restored state; it moves only by a reset (2.6.1). */
-		COMMON_WRITE(dev, queue_reset, 1);
-		COMMON_WAIT(dev, queue_reset, 0);
-	}
+	/* Suspended, or from a restored state; it moves only by a reset (2.6.1). */
+	if (COMMON_READ(dev, queue_enable) == 1)
+		vfn_pci_queue_reset(dev, queue);
 	COMMON_WRITE(dev, queue_size, ring->size);
 	COMMON_WRITE(dev, queue_msix_vector, vector);
 	COMMON_WRITE(dev, queue_desc_lo, (uint32_t)ring->desc);

@@ -45,6 +45,48 @@ vfn_state_free(struct vfn_dev *dev)
 	kept_free(&dev->pending);
 }
 
+/*
+ * The function knows the shadow rings; the state is to have the guest's. Fields of a part are
+ * replaced in place.
+ */
+static void
+replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
+{
+	struct vfn_state_header header;
+	const uint8_t *at = data + sizeof(header), *value;
+	size_t left = len - sizeof(header);
+	struct vfn_part part;
+
+	while ((value = vfn_state_next(&at, &left, &part)) != NULL) {
+		uint8_t *field = data + (value - data);
+		const struct vfn_ring *ring;
+
+		if (part.type != VFN_PART_VQ_CFG && part.type != VFN_PART_VQ_STATE)
+			continue;
+		ring = vfn_shadow_guest_ring(dev, part.selector.queue);
+		if (ring == NULL)
+			continue;
+		if (part.type == VFN_PART_VQ_CFG) {
+			struct vfn_part_vq_cfg cfg;
+
+			memcpy(&cfg, value, sizeof(cfg));
+			cfg.size = ring->size;
+			cfg.desc = ring->desc;
+			cfg.driver = ring->driver;
+			cfg.device = ring->device;
+			memcpy(field, &cfg, sizeof(cfg));
+		} else {
+			struct vfn_part_vq_state state = {
+				.avail = ring->avail, .used = ring->used, .log = ring->log};
+
+			memcpy(field, &state, sizeof(state));
+		}
+	}
+	memcpy(&header, data, sizeof(header));
+	header.checksum = vfn_state_checksum(data + sizeof(header), header.length);
+	memcpy(data, &header, sizeof(header));
+}
+
 static int
 state_get(struct vfn_dev *dev, struct vfn_kept *kept)
 {
@@ -58,6 +100,7 @@ state_get(struct vfn_dev *dev, struct vfn_kept *kept)
 		free(data);
 		return len;
 	}
+	replace_shadow_rings(dev, data, len);
 	kept_free(kept);
 	*kept = (struct vfn_kept){.data = data, .len = len};
 	return 0;
@@ -265,6 +308,9 @@ rte_vdpa_vfn_snapshot(const char *name, const char *path)
 			memcpy(kept.data, from->data, from->len);
 			kept.len = from->len;
 		}
+	} else if (vfn_shadow_any_live(dev)) {
+		DEV_LOG(ERR, dev, "a state cannot be taken while shadow rings are in use");
+		ret = -EBUSY;
 	} else {
 		ret = state_get(dev, &kept);
 	}

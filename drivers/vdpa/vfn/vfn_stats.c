@@ -58,6 +58,7 @@ vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *sta
 		return ret;
 	n = RTE_MIN(n, (unsigned int)VFN_STAT_MAX);
 	pthread_mutex_lock(&dev->lock);
+	vfn_shadow_stats(dev, queue, value);
 	for (i = 0; i < n; i++) {
 		stats[i].id = i;
 		stats[i].value = value[i] - dev->stats_base[queue][i];
@@ -79,6 +80,7 @@ vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&dev->lock);
+	vfn_shadow_stats(dev, queue, value);
 	memcpy(dev->stats_base[queue], value, sizeof(value));
 	pthread_mutex_unlock(&dev->lock);
 	return 0;

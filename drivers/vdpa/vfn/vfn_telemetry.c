@@ -131,9 +131,11 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	}
 	vfn_pci_queue_info(dev, queue, &info);
 	ret = vfn_pci_stats(dev, queue, stats);
+	vfn_shadow_stats(dev, queue, stats);
 	rte_tel_data_start_dict(d);
 	rte_tel_data_add_dict_int(d, "queue", queue);
 	rte_tel_data_add_dict_int(d, "started", dev->started[queue]);
+	rte_tel_data_add_dict_int(d, "shadowed", dev->shadow[queue] != NULL);
 	rte_tel_data_add_dict_int(d, "enabled", info.enabled);
 	rte_tel_data_add_dict_int(d, "suspended", info.suspended);
 	rte_tel_data_add_dict_int(d, "error", info.error);

@@ -250,6 +250,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 	memcpy(dev->name, args.function.name, sizeof(dev->name));
 	dev->lm = args.lm;
 	dev->drain_ms = args.drain_ms;
+	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
 	ret = vfn_link_local_open(&args.function, &dev->link);
@@ -339,7 +340,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "peer=<name> "
 					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
 					    "idle=<busy|sleep> "
-					    "lm=<hw|off> "
+					    "lm=<hw|shadow|off> "
 					    "drain-ms=<1-60000> "
 					    "doorbell=<on|off> "
 					    "inflight=<directory> "

@@ -39,6 +39,17 @@ struct vfn_dma_map {
 
 struct vfn_link;
 
+/** Work of a driver that is done where one of the function's queues is polled. */
+struct vfn_job {
+	/** One round of it; returns how much was moved. */
+	unsigned int (*run)(struct vfn_job *job);
+	/**
+	 * Nothing moved for a while: have the queue's doorbell rung for what comes next. True if
+	 * there is something to do already. The next thing called is run().
+	 */
+	bool (*arm)(struct vfn_job *job);
+};
+
 /** What a transport implements. All return 0 or a negative errno value. */
 struct vfn_link_ops {
 	/** Read registers; region is enum vfn_region. -EINVAL outside the region. */
@@ -62,6 +73,13 @@ struct vfn_link_ops {
 	 * of the function. -ENOTSUP: the region has none.
 	 */
 	int (*get_region_fd)(struct vfn_link *link, unsigned int region, int *fd, uint64_t *size);
+	/**
+	 * Have a job done by whoever polls the queue, between two looks at it, while the queue
+	 * runs: not before it is enabled, and not while it is suspended. NULL ends that; it is not
+	 * being done any more on return. The op is NULL where nobody can: the driver needs a thread
+	 * then.
+	 */
+	int (*set_job)(struct vfn_link *link, unsigned int queue, struct vfn_job *job);
 	/** Detach: the function is gone when it returns. */
 	void (*close)(struct vfn_link *link);
 };

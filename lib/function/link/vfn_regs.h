@@ -89,11 +89,15 @@ _Static_assert(offsetof(struct vfn_common_cfg, queue_desc_lo) == VIRTIO_PCI_COMM
 
 /** Structure behind the vendor capability. The queue is the one in common queue_select. */
 struct vfn_vendor_cfg {
-	uint32_t version;	/**< RO: VFN_VENDOR_VERSION. */
-	uint32_t stats_offset;	/**< RO: statistics in the same BAR. */
-	uint32_t stats_step;	/**< RO: bytes from one queue's statistics to the next's. */
-	uint16_t queue_suspend; /**< RW: write 1 to suspend; reads 1 once it is, 0 resumes. */
-	uint16_t queue_error;	/**< RO: why the queue was refused or broke, 0 if it did not. */
+	uint32_t version;      /**< RO: VFN_VENDOR_VERSION. */
+	uint32_t stats_offset; /**< RO: statistics in the same BAR. */
+	uint32_t stats_step;   /**< RO: bytes from one queue's statistics to the next's. */
+	/**
+	 * RW: write 1 to suspend; reads 1 once it is, 0 resumes. While a queue is suspended, and on
+	 * from its reset until it is enabled or reset again, those who send to it wait.
+	 */
+	uint16_t queue_suspend;
+	uint16_t queue_error; /**< RO: why the queue was refused or broke, 0 if it did not. */
 	/**
 	 * RW: the queue's position, split index or packed slot with the wrap counter in bit 15.
 	 * Written before queue_enable; read while suspended, then both are final and equal.

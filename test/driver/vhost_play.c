@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/* librte_vhost, played. See vhost_play.h for threads. */
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "vhost_play.h"
+
+#define LOG_ALL BIT(VHOST_F_LOG_ALL)
+
+struct play plays[PLAYS];
+
+/* The linker makes these of the driver's calls. */
+int __wrap_rte_vhost_get_vhost_vring(int vid, uint16_t queue, struct rte_vhost_vring *vring);
+int __wrap_rte_vhost_get_vring_base(int vid, uint16_t queue, uint16_t *avail, uint16_t *used);
+int __wrap_rte_vhost_set_vring_base(int vid, uint16_t queue, uint16_t avail, uint16_t used);
+int __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem);
+int __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features);
+int __wrap_rte_vhost_get_log_base(int vid, uint64_t *base, uint64_t *len);
+int __wrap_vfn_watch_start(int vid);
+void __wrap_vfn_watch_stop(void);
+bool __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
+
+/* No messages come that could be watched, and the memory is there. */
+int
+__wrap_vfn_watch_start(int vid)
+{
+	(void)vid;
+	return 0;
+}
+
+void
+__wrap_vfn_watch_stop(void)
+{
+}
+
+bool
+__wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
+{
+	(void)dev;
+	(void)guest;
+	return true;
+}
+
+int
+__wrap_rte_vhost_get_vhost_vring(int vid, uint16_t queue, struct rte_vhost_vring *vring)
+{
+	struct guest *g = plays[vid].g;
+	struct guest_queue *q = &g->q[queue];
+	const struct mock_config *cfg = &q->drv.cfg;
+
+	if (!q->laid)
+		return -1;
+	*vring = (struct rte_vhost_vring){.size = cfg->size, .kickfd = q->kick, .callfd = q->call};
+	vring->desc = (void *)mock_mem_at(&g->mem, cfg->desc, 1);
+	vring->avail = (void *)mock_mem_at(&g->mem, cfg->driver, 1);
+	vring->used = (void *)mock_mem_at(&g->mem, cfg->device, 1);
+	return 0;
+}
+
+int
+__wrap_rte_vhost_get_vring_base(int vid, uint16_t queue, uint16_t *avail, uint16_t *used)
+{
+	*avail = plays[vid].base[queue].avail;
+	*used = plays[vid].base[queue].used;
+	return 0;
+}
+
+int
+__wrap_rte_vhost_set_vring_base(int vid, uint16_t queue, uint16_t avail, uint16_t used)
+{
+	plays[vid].base[queue] = (struct vringh_state){.avail = avail, .used = used};
+	return 0;
+}
+
+uint64_t
+play_end(const struct play *p)
+{
+	return p->g->heap_end;
+}
+
+static uint64_t
+region_len(const struct play *p)
+{
+	return ((play_end(p) - HEAP_AT) / p->nb_regions) | 1001;
+}
+
+uint64_t
+play_border(const struct play *p)
+{
+	return HEAP_AT + region_len(p);
+}
+
+/* The heap in several regions with odd ends, so that some buffers lie across two. */
+int
+__wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem)
+{
+	const struct play *p = &plays[vid];
+	uint64_t len = p->g->heap_end - HEAP_AT, step = region_len(p), at = 0;
+	uint8_t *host = mock_mem_at(&p->g->mem, HEAP_AT, len);
+	uint32_t i;
+
+	*mem = calloc(1, sizeof(**mem) + p->nb_regions * sizeof((*mem)->regions[0]));
+	if (*mem == NULL)
+		return -1;
+	(*mem)->nregions = p->nb_regions;
+	for (i = 0; i < p->nb_regions; i++, at += step) {
+		/* not in the order of their addresses */
+		struct rte_vhost_mem_region *r = &(*mem)->regions[(i + 2) % p->nb_regions];
+
+		*r = (struct rte_vhost_mem_region){.guest_phys_addr = HEAP_AT + at,
+			.host_user_addr = (uintptr_t)host + at,
+			.size = i + 1 < p->nb_regions ? step : len - at,
+			.mmap_addr = host + at,
+			.fd = -1};
+	}
+	return 0;
+}
+
+int
+__wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features)
+{
+	*features = __atomic_load_n(&plays[vid].features, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int
+__wrap_rte_vhost_get_log_base(int vid, uint64_t *base, uint64_t *len)
+{
+	*base = (uintptr_t)plays[vid].log;
+	*len = plays[vid].log_len;
+	return 0;
+}
+
+/* ---- a device and its guest ---- */
+
+void
+page_set(uint8_t *bitmap, uint64_t page)
+{
+	bitmap[page / 8] |= 1 << page % 8;
+}
+
+bool
+page_get(const uint8_t *bitmap, uint64_t page)
+{
+	return __atomic_load_n(&bitmap[page / 8], __ATOMIC_RELAXED) & 1 << page % 8;
+}
+
+static void
+found(struct guest *g, uint64_t at, uint32_t len)
+{
+	uint64_t page;
+	int vid;
+
+	for (vid = 0; plays[vid].g != g; vid++)
+		;
+	for (page = at >> 12; page <= (at + len - 1) >> 12; page++)
+		page_set(plays[vid].found, page);
+}
+
+uint64_t
+play_log_len(const struct play *p)
+{
+	return ((play_end(p) - 1) >> 15) + 1;
+}
+
+struct play *
+play_open(int vid, const struct play_conf *conf)
+{
+	struct vfn_function_params params = {
+		.max_pairs = conf->pairs != 0 ? conf->pairs : 1,
+		.mac = {0x02, 'v', 'f', 'n', 't', 's'},
+		.port = conf->port,
+		.sleep = conf->sleep,
+		.faults = conf->faults,
+	};
+	struct play *p = &plays[vid];
+	struct vfn_dev *dev = calloc(1, sizeof(*dev));
+	unsigned int q;
+
+	assert_non_null(dev);
+	*p = (struct play){.dev = dev, .nb_regions = 5};
+	snprintf(params.name, sizeof(params.name), "dev%d", vid);
+	if (conf->peer != NULL)
+		snprintf(params.peer, sizeof(params.peer), "%s", conf->peer);
+	memcpy(dev->name, params.name, sizeof(dev->name));
+	dev->lm = conf->lm;
+	dev->drain_ms = PATIENCE_MS;
+	dev->faults = conf->faults;
+	pthread_mutex_init(&dev->lock, NULL);
+	TAILQ_INIT(&dev->guests);
+	assert_int_equal(vfn_link_local_open(&params, &dev->link), 0);
+	if (conf->thread) {
+		p->ops = *dev->link->ops;
+		p->ops.set_job = NULL;
+		dev->link->ops = &p->ops;
+	}
+	p->g = guest_new(&(struct guest_conf){.name = dev->name,
+		.link = dev->link,
+		.pairs = params.max_pairs,
+		.size = conf->size,
+		.buf_len = conf->buf_len});
+	assert_int_equal(dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0), 0);
+	assert_int_equal(vfn_pci_init(dev), 0);
+	dev->config_reader = -1;
+	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm});
+	p->g->features = p->features = conf->features | BIT(VIRTIO_F_VERSION_1);
+	p->g->found = found;
+	p->found = calloc(1, play_log_len(p));
+	assert_non_null(p->found);
+	for (q = 0; q < 2u * params.max_pairs; q++) {
+		uint16_t start = conf->features & BIT(VIRTIO_F_RING_PACKED) ? 0x8000 : 0;
+
+		queue_lay(p->g, q, 0, start);
+		p->base[q] = (struct vringh_state){.avail = start, .used = start};
+		p->g->q[q].kick = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		p->g->q[q].call = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	}
+	return p;
+}
+
+void
+play_start(struct play *p)
+{
+	int vid = p - plays;
+	unsigned int q;
+
+	pthread_mutex_lock(&p->dev->lock);
+	for (q = 0; q < 2u * p->dev->max_pairs; q++)
+		vfn_conf_vring(p->dev, vid, q, true);
+	assert_int_equal(vfn_conf_start(p->dev, vid), 0);
+	pthread_mutex_unlock(&p->dev->lock);
+	for (q = 0; q < 2u * p->dev->max_pairs; q++)
+		assert_true(p->dev->started[q]);
+}
+
+void
+play_stop(struct play *p)
+{
+	pthread_mutex_lock(&p->dev->lock);
+	vfn_conf_stop(p->dev, p - plays);
+	pthread_mutex_unlock(&p->dev->lock);
+}
+
+int
+plays_close(void **state)
+{
+	int vid;
+
+	for (vid = 0; vid < PLAYS; vid++) {
+		if (plays[vid].dev == NULL)
+			continue;
+		/* a test that failed may hold it */
+		pthread_mutex_trylock(&plays[vid].dev->lock);
+		vfn_conf_forget(plays[vid].dev, vid);
+		pthread_mutex_unlock(&plays[vid].dev->lock);
+		play_log(&plays[vid], 0);
+		free(plays[vid].found);
+	}
+	guests_close(state);
+	for (vid = 0; vid < PLAYS; vid++) {
+		struct vfn_dev *dev = plays[vid].dev;
+
+		if (dev == NULL)
+			continue;
+		vfn_state_free(dev);
+		dev->link->ops->close(dev->link);
+		pthread_mutex_destroy(&dev->lock);
+		free(dev);
+		plays[vid] = (struct play){0};
+	}
+	return 0;
+}
+
+void
+play_log(struct play *p, uint64_t len)
+{
+	uint8_t *old = p->log;
+	uint64_t old_len = p->log_len;
+
+	p->log = NULL;
+	p->log_len = len;
+	if (len > 0) {
+		p->log = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		assert_true(p->log != MAP_FAILED);
+	}
+	/* after that, as librte_vhost has it: they differ */
+	if (old != NULL)
+		munmap(old, old_len);
+}
+
+void
+play_log_all(struct play *p, bool on)
+{
+	pthread_mutex_lock(&p->dev->lock);
+	p->features = on ? p->features | LOG_ALL : p->features & ~LOG_ALL;
+	vfn_conf_features(p->dev, p - plays);
+	pthread_mutex_unlock(&p->dev->lock);
+}
+
+bool
+play_logged(const struct play *p, uint64_t gpa)
+{
+	return page_get(p->log, gpa >> 12);
+}
