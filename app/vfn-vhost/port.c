@@ -117,18 +117,6 @@ port_rings(const struct rte_vdpa_device *dev)
 	return vid != NO_VID ? rte_vhost_get_vring_num(vid) : 0;
 }
 
-/* librte_vhost's own mask lacks what a device may offer, and it is for the application to add. */
-static int
-allow_protocol_features(const char *path)
-{
-	uint64_t features;
-
-	if (rte_vhost_driver_get_protocol_features(path, &features) != 0)
-		return -1;
-	features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD;
-	return rte_vhost_driver_set_protocol_features(path, features);
-}
-
 static int
 start(struct port *port)
 {
@@ -137,7 +125,6 @@ start(struct port *port)
 
 	if (rte_vhost_driver_register(port->path, flags) != 0 ||
 		rte_vhost_driver_callback_register(port->path, &device_ops) != 0 ||
-		allow_protocol_features(port->path) != 0 ||
 		rte_vhost_driver_attach_vdpa_device(port->path, port->dev) != 0) {
 		report("cannot register socket %s with librte_vhost", port->path);
 		return -1;

@@ -109,7 +109,6 @@ ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	/* 0 if the front-end did not say: then it is the address of the ring. */
 	ring->log = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
 	ring->size = vring.size;
-	ring->base = ring->avail;
 	ring->used_idx = vring.used->idx;
 	ring->inflight = ring->inflight_len = 0;
 	/* A poller that sleeps would not see a store, so it gets nothing that lets it sleep. */

@@ -339,6 +339,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 		.writable = true};
 	int ret;
 
+	ring->base = ring->avail;
 	region_detach(dev, queue);
 	ret = region_of_frontend(dev, queue, packed, region);
 	if (ret == -ENOENT && dev->inflight.fd < 0)
