@@ -23,9 +23,9 @@ from harness import NIGHTLY, SLOW, Backend, Echo, Loop, PmdError, parse_stats
 from harness import random_packets, wait_until
 from net_device import FEATURES, HEADER, PROTOCOL, FrontEnd, open_frontend
 from test_qemu import MIXED, Flow, configure, ipv4, ping, random_data, wired_by
-from vhost_user import (DRIVER_OK, F_INFLIGHT, Closed, Listener, Refused, Request, get_inflight_fd,
-                        set_features, set_inflight_fd, set_mem_table, set_status, set_vring_base,
-                        set_vring_num)
+from vhost_user import (DRIVER_OK, F_INFLIGHT, LOG_ALL, Closed, Listener, Refused, Request,
+                        get_inflight_fd, set_features, set_inflight_fd, set_log_base, set_mem_table,
+                        set_status, set_vring_base, set_vring_num)
 
 SEED = random.SystemRandom().randrange(1 << 32) if NIGHTLY else 20240611
 FORMATS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
@@ -47,12 +47,13 @@ class Survivor(FrontEnd):
     """A front-end that outlives its back-ends and accounts for every chain.
 
     Frames carry numbers. `track`: it hands out an in-flight region; `stale`: it says that its
-    rings stand where they began, as QEMU does of packed ones after a back-end died.
+    rings stand where they began, as QEMU does of packed ones after a back-end died; `log`: it
+    migrates all the time.
     """
 
-    def __init__(self, path, listener, packed, track=True, stale=None):
+    def __init__(self, path, listener, packed, track=True, stale=None, log=None):
         super().__init__(path, listener)
-        self.want_packed, self.track = packed, track
+        self.want_packed, self.track, self.log = packed, track, log
         self.stale = packed if stale is None else stale
         self.inflight = None    # (size, fd)
         self.entries = SIZE     # per ring, that it is for
@@ -76,6 +77,9 @@ class Survivor(FrontEnd):
         if not self.rings:
             self.setup(size=SIZE)
         tell = self.conn.tell
+        if self.log is not None:
+            self.features |= 1 << LOG_ALL
+            tell(set_log_base(os.fstat(self.log).st_size, 0, self.log))
         tell(set_features(self.features))
         tell(set_mem_table(self.memory.regions))
         for ring in self.rings:
@@ -275,6 +279,20 @@ def test_no_chain_lost_and_none_twice(workdir, packed, rng):
             print(f"{fe.deaths} kills, {fe.completed} chains, {fe.repeated} frames came again; "
                   f"in flight were {fe.caught}")
             assert fe.caught or not NIGHTLY
+
+
+@FORMATS
+def test_shadow_rings_leave_nothing_in_flight(workdir, packed, rng):
+    """The guest migrates, and what dies with the process is the relay and its rings."""
+    with contextlib.ExitStack() as stack:
+        log = os.memfd_create("log")
+        stack.callback(os.close, log)
+        os.ftruncate(log, 1 << 20)
+        backend = stack.enter_context(victim(workdir, ",idle=busy,lm=shadow"))
+        listener = stack.enter_context(contextlib.closing(Listener(backend.sockets[0])))
+        fe = stack.enter_context(Survivor(listener.path, listener, packed, log=log))
+        kill_at_random(fe, backend, rng, KILLS if NIGHTLY else 4)
+        assert "queue 1: shadow ring" in backend.log()
 
 
 @FORMATS

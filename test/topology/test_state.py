@@ -19,7 +19,7 @@ from pmd import Loop
 from rings import Region
 from test_qemu import (MIXED, Flow, assert_no_errors, assert_traffic, ipv4, ipv6, random_data,
                        wired_by)
-from vhost_user import Listener, set_mem_table
+from vhost_user import LOG_ALL, Listener, set_features, set_log_base, set_mem_table
 
 DEVS = ["vdpa_vfn0,queues=2", "vdpa_vfn1,queues=2"]
 STATE_HEADER = "<IHHII"
@@ -142,6 +142,31 @@ def test_position_off_by_one_is_noticed(backends, workdir, by):
         else:
             with pytest.raises(Exception):
                 fe.check(frames("after", 100), timeout=1)
+
+
+@FORMATS
+def test_guest_that_stops_while_it_migrates(backends, workdir, packed):
+    """With shadow rings the function does not know the guest's; the state has those all the same."""
+    path = os.path.join(workdir, "state")
+    backend = backends(["vdpa_vfn0,lm=shadow"])
+    log = os.memfd_create("log")
+    os.ftruncate(log, 1 << 20)
+    with open_frontend(backend.sockets[0], packed=packed) as fe:
+        fe.check(frames("before", 100))
+        fe.conn.tell(set_log_base(1 << 20, 0, log))
+        fe.conn.tell(set_features(fe.features | 1 << LOG_ALL))
+        fe.check(frames("while it migrates", 100))
+        assert backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}") is None
+        assert "cannot be taken while shadow rings are in use" in backend.log()
+        fe.disconnect()
+        idle(backend)
+        by_prompt(backend, "snapshot", "vdpa_vfn0", path)
+        by_prompt(backend, "restore", "vdpa_vfn0", path)
+        fe.again(stale=True)
+        fe.check(frames("after", 100))
+        assert "not the one of the restored state" not in backend.log()
+    os.close(log)
+    backend.stop()
 
 
 def test_front_end_that_begins_twice_finds_all_of_its_rings(backends, workdir):
