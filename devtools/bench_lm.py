@@ -121,6 +121,7 @@ def log_cost(lm, scenario, windows, seconds):
                 state = backend.telemetry("/vfn/lm,vdpa_vfn0")
                 if state["mode"] != lm or state["state"] == "off":
                     raise pmd.PmdError(f"lm={lm} is not on: {state}")
+        rates["off"].append(window(front, pids, seconds))
         with log.on():
             time.sleep(0.05)
             pages = log.pages()
@@ -164,6 +165,12 @@ def stop_times(packed, count):
     return times
 
 
+def paired_costs(rates):
+    """Each window with the log on against the one before and the one after, which are off."""
+    off = rates["off"]
+    return [1 - 2 * on / (before + after) for on, before, after in zip(rates["on"], off, off[1:])]
+
+
 def quote(values, digits=2):
     return (f"{min(values):.{digits}f}/**{statistics.median(values):.{digits}f}**/"
             f"{max(values):.{digits}f}")
@@ -195,15 +202,15 @@ def main(argv):
           f"{args.stops} stops\n")
     try:
         if args.modes:
-            print("| Mpps, min/**median**/max of windows | log off | log on | cost |\n"
+            print("| Mpps, min/**median**/max of windows | log off | log on | cost, % |\n"
                   "|---|---|---|---|")
         for lm in args.modes:
             for scenario in bench.SCENARIOS:
                 rates, pages = log_cost(lm, scenario, args.windows, args.seconds)
-                cost = 1 - statistics.median(rates["on"]) / statistics.median(rates["off"])
-                report[f"{lm}, {scenario}"] = {**rates, "cost": cost, "pages": pages}
+                costs = [100 * cost for cost in paired_costs(rates)]
+                report[f"{lm}, {scenario}"] = {**rates, "costs": costs, "pages": pages}
                 print(f"| lm={lm}, {scenario} | {quote(rates['off'])} | {quote(rates['on'])} | "
-                      f"{100 * cost:.1f}% |", flush=True)
+                      f"{quote(costs, 1)} |", flush=True)
         if args.stops:
             print("\n| us to stand still, 8 busy queue pairs | min/**median**/max |\n|---|---|")
         for packed in (False, True) if args.stops else ():

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(
     bool(missing()), reason=f"Debian packages not installed: {' '.join(missing())}")
 
 # Who logs (the values of lm= that this driver has), and how it says when it begins and ends.
-LM = {"hw": ("dirty log on", "dirty log off")}
+# how the log of each mode says that it begins and ends
+LM = {"hw": ("dirty log on", "dirty log off"),
+      "shadow": (r"queue \d+: shadow ring at", "dirty log off")}
 PAGE = 4096
 # KiB of the guest. Not a multiple of 256: with one, TCG loses track of pages that the guest's CPU
 # writes while it migrates (seen without any traffic too; QEMU clears dirty bits 64 at a time then,
