@@ -40,7 +40,7 @@ vfn_queue_active(const struct vfn_queue *q)
 {
 	return q->enabled && !q->suspended &&
 		(q->fn->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) ==
-			VIRTIO_CONFIG_S_DRIVER_OK &&
+		VIRTIO_CONFIG_S_DRIVER_OK &&
 		vringh_broken(&q->vr) == VRINGH_OK;
 }
 

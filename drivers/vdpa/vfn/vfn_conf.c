@@ -143,8 +143,8 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	ret = ring_get(dev, queue, &ring);
 	if (ret == 0) {
 		vfn_state_take_position(dev, queue, &ring);
-		ret = vfn_inflight_attach(dev, queue, &ring,
-			features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
+		ret = vfn_inflight_attach(
+			dev, queue, &ring, features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	}
 	if (ret == 0) {
 		ret = ring_start(dev, queue, &ring, features);

@@ -190,10 +190,10 @@ struct vfn_dev {
 	struct vfn_kept last;	       /* state in which the last guest left it */
 	struct vfn_kept pending;       /* state that the next guest is to find */
 	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
-	int config_reader;   /* vid that has last asked for the configuration, or -1 */
-	uint8_t config_seen; /* its generation then */
-	bool config_told;    /* the front-end was, of a change, and has not asked since */
-	bool config_telling; /* config_thread is to be joined */
+	int config_reader;	       /* vid that has last asked for the configuration, or -1 */
+	uint8_t config_seen;	       /* its generation then */
+	bool config_told;	       /* the front-end was, of a change, and has not asked since */
+	bool config_telling;	       /* config_thread is to be joined */
 	pthread_t config_thread;
 	int config_vid; /* whom it tells */
 	struct vfn_inflight inflight;
