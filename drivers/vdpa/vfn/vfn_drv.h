@@ -274,6 +274,9 @@ bool vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ri
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
+/* vfn_map.c */
+void *vfn_map_again(uint64_t at, uint64_t len, uint8_t **map, size_t *map_len);
+
 /* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
 void vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged);

@@ -198,16 +198,15 @@ region_size(bool packed, uint32_t entries)
 }
 
 /*
- * The front-end's, mapped a second time: librte_vhost unmaps its own when it is given another.
- * -ENOENT if there is none.
+ * The front-end's, mapped once more: librte_vhost unmaps its own when it is given another. -ENOENT
+ * if there is none.
  */
 static int
 region_of_frontend(
 	struct vfn_dev *dev, uint16_t queue, bool packed, struct vfn_inflight_region *region)
 {
 	struct rte_vhost_ring_inflight ring = {0};
-	size_t page = sysconf(_SC_PAGESIZE);
-	uint64_t base;
+	void *at;
 
 	if (rte_vhost_get_vhost_ring_inflight(dev->guest->vid, queue, &ring) < 0 ||
 		ring.inflight_split == NULL)
@@ -215,21 +214,11 @@ region_of_frontend(
 	/* The entries that the front-end has said are in a place that it can write. */
 	region->len = region_size(
 		packed, packed ? ring.inflight_packed->desc_num : ring.inflight_split->desc_num);
-	base = (uintptr_t)ring.inflight_split;
-	region->offset = base % page;
-	region->map_len = RTE_ALIGN_CEIL(region->offset + region->len, page);
-	/* An old size of 0 makes a copy of a shared mapping. */
-	region->map = mremap(
-		(void *)(uintptr_t)(base - region->offset), 0, region->map_len, MREMAP_MAYMOVE);
-	if (region->map == MAP_FAILED) {
-		region->map = NULL;
+	at = vfn_map_again(
+		(uintptr_t)ring.inflight_split, region->len, &region->map, &region->map_len);
+	if (at == NULL)
 		return -errno;
-	}
-	/* Fails where its file ends before, and touching it would be a bus error. */
-	if (madvise(region->map, region->map_len, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
-		region_unmap(region);
-		return -ENODATA;
-	}
+	region->offset = (uint8_t *)at - region->map;
 	return 0;
 }
 

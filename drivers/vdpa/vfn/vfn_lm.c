@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -39,39 +38,23 @@ vfn_lm_name(enum vfn_lm lm)
 	return lm_names[lm];
 }
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* kernels before 5.14 refuse it: EINVAL */
-#endif
-
 /*
- * Map what librte_vhost has mapped a second time: a front-end may replace the log at any time,
- * and nobody tells when librte_vhost unmaps the old one.
+ * A front-end may replace the log at any time, and nobody tells when librte_vhost unmaps the old
+ * one: so it is mapped once more.
  */
 static int
 log_map(struct vfn_dev *dev)
 {
-	size_t page = sysconf(_SC_PAGESIZE), offset, map_len;
 	uint64_t base = 0, len = 0;
-	uint8_t *map;
+	struct vfn_log *log = &dev->log;
 
 	rte_vhost_get_log_base(dev->guest->vid, &base, &len);
 	if (base == 0 || len == 0)
 		return -ENOENT;
-	offset = base % page;
-	map_len = (offset + len + page - 1) / page * page;
-	/* An old size of 0 makes a copy of a shared mapping. */
-	map = mremap((void *)(uintptr_t)(base - offset), 0, map_len, MREMAP_MAYMOVE);
-	if (map == MAP_FAILED)
+	log->bitmap = vfn_map_again(base, len, &log->map, &log->map_len);
+	if (log->bitmap == NULL)
 		return -errno;
-	/* Touching what is behind the file's end would be a bus error. */
-	if (madvise(map + map_len - page, page, MADV_POPULATE_WRITE) < 0 && errno == EFAULT) {
-		munmap(map, map_len);
-		return -ENODATA;
-	}
-	dev->log.map = map;
-	dev->log.map_len = map_len;
-	dev->log.bitmap = map + offset;
-	dev->log.len = len;
+	log->len = len;
 	return 0;
 }
 

@@ -8,7 +8,8 @@
  * calls dev_conf all the same, and everything that asks it for memory ends the process
  * (rte_vhost_get_mem_table() dereferences NULL). The rings' addresses are no help: they stay, and
  * another connection's memory may be mapped there by then. In-flight regions that are too short,
- * or gone, it follows out of its memory too: such messages are mended or refused here.
+ * or gone, it follows out of its memory too, and a dirty log that is not at the start of its file
+ * it looks for in memory of others: such messages are mended or refused here.
  *
  * On librte_vhost's message thread.
  */
@@ -24,6 +25,7 @@
 /* vhost-user protocol, "Front-end message types" */
 enum {
 	SET_MEM_TABLE = 5,
+	SET_LOG_BASE = 6,
 	SET_VRING_KICK = 12,
 	GET_INFLIGHT_FD = 31,
 	SET_INFLIGHT_FD = 32,
@@ -40,6 +42,9 @@ struct message {
 			uint64_t size, offset;
 			uint16_t queues, queue_size;
 		} inflight;
+		struct {
+			uint64_t size, offset;
+		} log;
 	};
 } __attribute__((packed));
 
@@ -70,6 +75,15 @@ guest_before(struct vfn_guest *guest, struct message *msg)
 	switch (msg->request) {
 	case SET_MEM_TABLE:
 		guest->memory = guest->told = false;
+		break;
+	case SET_LOG_BASE:
+		/* It counts the offset twice. Of a wrong size it closes the descriptor and refuses.
+		 */
+		if (msg->log.offset != 0) {
+			DRV_LOG(ERR, "a dirty log at 0x%" PRIx64 " of its file is refused",
+				msg->log.offset);
+			msg->size = 0;
+		}
 		break;
 	case GET_INFLIGHT_FD:
 		/* It unmaps the region that the rings point into. */
