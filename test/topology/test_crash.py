@@ -18,6 +18,7 @@ import time
 
 import pytest
 
+from frontend import frames
 from guest import missing
 from harness import NIGHTLY, SLOW, Backend, Echo, Loop, PmdError, parse_stats
 from harness import random_packets, wait_until
@@ -413,15 +414,29 @@ def test_file_that_cannot_be_believed(workdir, how):
 
 
 def test_two_processes_one_file(workdir):
-    with victim(workdir, f",inflight={workdir}") as first:
-        first.start()
-        second = Backend([f"vdpa_vfn0,queues=1,inflight={workdir}"], client=True,
-                         directory=workdir, start=False)
-        with pytest.raises(PmdError, match="is in use by another process"):
-            second.start()
-        second.close()
-        first.kill()
-        first.start()
+    """It belongs to the process whose guest is there; the other one's guest is not tracked."""
+    devs = [f"vdpa_vfn0,queues=1,inflight={workdir}"]
+    with contextlib.ExitStack() as stack:
+        backends = []
+        for name in "first", "second":
+            directory = os.path.join(workdir, name)
+            os.mkdir(directory)
+            backends.append(Backend(devs, directory=directory))
+            stack.callback(backends[-1].close)
+        first, second = backends
+        owner = stack.enter_context(open_frontend(first.sockets[0], packed=True))
+        owner.check(frames("owner"))
+        with open_frontend(second.sockets[0], packed=True) as fe:
+            fe.check(frames("not tracked"))
+            assert "the in-flight file is in use by another process" in second.log()
+            assert "nothing is tracked" in second.log()
+        owner.check(frames("owner again"))
+        owner.close()
+        # it is free now
+        mark = second.process.mark()
+        with open_frontend(second.sockets[0], packed=True) as fe:
+            fe.check(frames("tracked"))
+            assert "in use" not in second.log()[mark:]
 
 
 @pytest.mark.parametrize("what", ["readable by others", "a link", "a directory", "no directory"])

@@ -369,8 +369,12 @@ def upgrade(backends, old, devs=DEVS, **more):
 
 
 @FORMATS
-def test_hot_upgrade_under_traffic_loses_nothing(backends, workdir, packed, record_property):
+@pytest.mark.parametrize("tracked", [False, True], ids=["", "in-flight-file"])
+def test_hot_upgrade_under_traffic_loses_nothing(backends, workdir, packed, tracked,
+                                                 record_property):
     devs = ["vdpa_vfn0,queues=2", "vdpa_vfn1"]
+    if tracked:
+        devs = [f"{dev},inflight={workdir}" for dev in devs]
     rounds = 20 if NIGHTLY else 3
     flows = [Traffic(os.path.join(workdir, f"sock{n}"), packed, pairs)
              for n, pairs in enumerate((2, 1))]
@@ -386,7 +390,7 @@ def test_hot_upgrade_under_traffic_loses_nothing(backends, workdir, packed, reco
         for flow in flows:
             flow.finish()
     assert [flow.back_ends for flow in flows] == [rounds + 1] * 2
-    assert "restored state" not in backend.log()
+    assert not re.search("restored state|in-flight", backend.log())
     pause = max(flow.gap for flow in flows)
     record_property("pause_ms", round(pause * 1000))
     print(f"longest pause {pause * 1000:.0f} ms in {[sum(f.seen) for f in flows]} frames")

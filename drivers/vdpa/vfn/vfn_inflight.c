@@ -5,7 +5,8 @@
 /*
  * Crash recovery: where each queue's in-flight region is, and whether it tells of the ring that is
  * about to start. The function keeps it. On librte_vhost's message thread, with the device's lock
- * held; the file is opened and closed where the device comes and goes.
+ * held; the file is opened and closed where the device comes and goes, and locked while a guest has
+ * it.
  *
  * A region is the front-end's if it hands one out. Else it is in a file of our own (inflight=DIR),
  * which also says of which ring it tells: the guest's memory by its inode, the ring's addresses,
@@ -128,34 +129,57 @@ vfn_inflight_open(struct vfn_dev *dev, const char *dir)
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
 		st.st_nlink != 1 || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
 		goto fail;
-	what = "is in use by another process, which serves a device of this name";
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		goto fail;
-	what = "cannot be used";
-	if (fstat(fd, &st) < 0)
-		goto fail;
-	dev->inflight.file = mmap(NULL, FILE_REGIONS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (dev->inflight.file == MAP_FAILED) {
-		dev->inflight.file = NULL;
-		goto fail;
-	}
-	err = file_check(dev, fd, st.st_size);
-	if (err < 0) {
-		errno = -err;
-		goto fail;
-	}
 	dev->inflight.fd = fd;
 	return 0;
 
 fail:
 	err = errno;
 	DEV_LOG(ERR, dev, "inflight=%s: %s %s: %s", dir, path, what, strerror(err));
-	if (dev->inflight.file != NULL)
-		munmap(dev->inflight.file, FILE_REGIONS);
-	dev->inflight.file = NULL;
 	if (fd >= 0)
 		close(fd);
 	return -err;
+}
+
+static void
+file_leave(struct vfn_dev *dev)
+{
+	if (dev->inflight.file == NULL)
+		return;
+	munmap(dev->inflight.file, FILE_REGIONS);
+	dev->inflight.file = NULL;
+	flock(dev->inflight.fd, LOCK_UN);
+}
+
+/*
+ * The file is ours while a guest has the device. So the next process may have a device of this name
+ * before this one ends, and take the guest over.
+ */
+static int
+file_take(struct vfn_dev *dev)
+{
+	int fd = dev->inflight.fd, ret = 0;
+	struct stat st;
+
+	if (dev->inflight.file != NULL)
+		return 0;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		DEV_LOG(ERR, dev,
+			"the in-flight file is in use by another process, which serves a device of "
+			"this name");
+		return -errno;
+	}
+	dev->inflight.file = mmap(NULL, FILE_REGIONS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (dev->inflight.file == MAP_FAILED || fstat(fd, &st) < 0)
+		ret = -errno;
+	if (dev->inflight.file == MAP_FAILED) {
+		dev->inflight.file = NULL;
+		flock(fd, LOCK_UN);
+	} else if (ret == 0) {
+		ret = file_check(dev, fd, st.st_size);
+	}
+	if (ret < 0)
+		file_leave(dev);
+	return ret;
 }
 
 /* The file stays: a successor of the same name is to find it. */
@@ -164,7 +188,7 @@ vfn_inflight_close(struct vfn_dev *dev)
 {
 	if (dev->inflight.fd < 0)
 		return;
-	munmap(dev->inflight.file, FILE_REGIONS);
+	file_leave(dev);
 	close(dev->inflight.fd);
 }
 
@@ -228,7 +252,6 @@ region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring,
 {
 	off_t at = FILE_REGIONS + (off_t)queue * REGION_SIZE;
 
-	region->own = true;
 	region->len = region_size(packed, ring->size);
 	region->map_len = RTE_ALIGN_CEIL(region->len, (size_t)sysconf(_SC_PAGESIZE));
 	/* A file that has no room is a bus error later. */
@@ -334,10 +357,13 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 	if (ret == -ENOENT && dev->inflight.fd < 0)
 		return 0;
 	if (ret == -ENOENT) {
-		ret = region_of_file(dev, queue, ring, packed, region);
+		region->own = true;
+		ret = file_take(dev);
+		if (ret == 0)
+			ret = region_of_file(dev, queue, ring, packed, region);
 		if (ret == 0)
 			ret = file_claim(dev, queue, ring, packed, region);
-	} else if (dev->inflight.fd >= 0) {
+	} else if (dev->inflight.fd >= 0 && file_take(dev) == 0) {
 		dev->inflight.file->queue[queue].valid = 0;
 	}
 	if (ret == 0) {
@@ -403,4 +429,5 @@ vfn_inflight_release(struct vfn_dev *dev)
 
 	for (queue = 0; queue < dev->nb_queues; queue++)
 		region_unmap(&dev->inflight.region[queue]);
+	file_leave(dev);
 }
