@@ -118,14 +118,17 @@ def test_cut_under_traffic(backend, workdir, front, packed):
         pmd.ready()
         for number in range(3):
             flows(pmd)
-            count = proxy.connections
+            count, mark = proxy.connections, backend.process.mark()
             proxy.cut()
             assert proxy.wait(lambda p: p.connections > count)
+            # it has reset its rings; the link may still say what it was before
+            backend.process.expect("vdpa_vfn0 connected", 30, mark)
             assert wait_until(lambda: pmd.link_up(0)), "virtio-user did not reconnect"
             pmd.cmd("stop")
             pmd.cmd("port stop 0")
             pmd.cmd("port start 0")
         flows(pmd)
+        pmd.quit()      # before the proxy hangs up, of which testpmd dies
 
 
 def flows(pmd):
