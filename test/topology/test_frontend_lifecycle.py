@@ -315,7 +315,6 @@ def test_ring_numbers_up_to_512(server, neighbour):
 
 def test_wrong_number_of_descriptors(server, neighbour):
     """Messages that take some, with fewer and with more: refused, and all of them closed."""
-    server.expect("^vfn: a dirty log at 0x[0-9a-f]+ of its file is refused")
     before = at_rest(server)
     fds = [os.memfd_create("some") for _ in range(8)]
     for fd in fds:
@@ -398,7 +397,8 @@ def test_inflight_region_again_and_again(server, neighbour):
 @pytest.mark.parametrize("size,offset", [(2**64 - 1, 1), (2**63, 2**63), (1, 2**64 - 1),
                                          (2**64 - 4096, 4096), (0, 0), (1 << 16, 3)])
 def test_log_that_overflows(server, neighbour, size, offset):
-    server.expect("^vdpa_vfn0: dirty log: ")
+    server.expect("^vdpa_vfn0: dirty log: ",
+                  "^vfn: a dirty log at 0x[0-9a-f]+ of its file is refused")
     log = os.memfd_create("log")
     os.ftruncate(log, 1 << 16)
     try:
