@@ -48,7 +48,7 @@ struct burst {
 	bool mergeable;	    /* rx takes frames in several buffers */
 	bool filter;	    /* of to_fn */
 	uint32_t max_frame; /* largest frame without segmentation that rx takes */
-	uint32_t max_plain; /* the same for forward_one(): 0 if frames have to be filtered */
+	uint32_t max_plain; /* the same for forward_plain(): 0 if frames have to be filtered */
 	uint64_t tx_packets, tx_bytes;
 	uint64_t rx_packets, rx_bytes;
 };
@@ -422,33 +422,43 @@ hdr_plain(uint8_t *hdr)
 	memcpy(hdr + sizeof(old_head), &tail, sizeof(tail));
 }
 
-/* The frame that nearly all are: one piece, no offload, into one piece. */
-static inline enum verdict
-forward_one(struct burst *b, const struct vringh_chain *chain)
+/*
+ * The frames that nearly all are: one piece, no offload, into one piece. Returns how many of n
+ * there are before the first that is not. Everything is in registers: nothing here can change the
+ * burst but this loop.
+ */
+static inline uint32_t
+forward_plain(struct burst *b, struct vringh_chain *chain, uint32_t n)
 {
 	struct vringh_chain *to = &b->to->chain[b->filled];
-	uint32_t len = chain->read_len - VFN_NET_HDR_SIZE;
-	const uint8_t *src;
-	uint8_t *dst;
+	uint32_t max_plain = b->max_plain, i;
+	uint64_t bytes = 0;
 
-	if (chain->nb_read != 1 || b->filled >= b->to->nb_chains || to->nb_write != 1 ||
-		chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > b->max_plain ||
-		to->write_len < chain->read_len)
-		return forward_any(b, chain);
-	src = chain->seg->addr;
-	if (hdr_offloads(src))
-		return forward_any(b, chain);
+	n = RTE_MIN(n, b->to->nb_chains - b->filled);
+	for (i = 0; i < n; i++, chain++, to++) {
+		uint32_t len = chain->read_len - VFN_NET_HDR_SIZE;
+		const uint8_t *src;
+		uint8_t *dst;
 
-	dst = to->seg[to->nb_read].addr;
-	hdr_plain(dst);
-	copy(dst + VFN_NET_HDR_SIZE, src + VFN_NET_HDR_SIZE, len);
-	to->written = chain->read_len;
-	b->filled++;
-	b->tx_packets++;
-	b->tx_bytes += len;
-	b->rx_packets++;
-	b->rx_bytes += len;
-	return DONE;
+		if (chain->nb_read != 1 || to->nb_write != 1 ||
+			chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN || len > max_plain ||
+			to->write_len < chain->read_len)
+			break;
+		src = chain->seg->addr;
+		if (hdr_offloads(src))
+			break;
+		dst = to->seg[to->nb_read].addr;
+		hdr_plain(dst);
+		copy(dst + VFN_NET_HDR_SIZE, src + VFN_NET_HDR_SIZE, len);
+		to->written = chain->read_len;
+		bytes += len;
+	}
+	b->filled += i;
+	b->tx_packets += i;
+	b->rx_packets += i;
+	b->tx_bytes += bytes;
+	b->rx_bytes += bytes;
+	return i;
 }
 
 /* Own a line that is going to be written. Without a target option gcc emits one for reading. */
@@ -539,10 +549,13 @@ vfn_net_forward(struct vfn_work *w)
 	prefetch_first(b.to, true);
 
 	for (done = 0; done < from->nb_chains; done++) {
-		struct vringh_chain *chain = &from->chain[done];
+		struct vringh_chain *chain;
 
-		chain->written = 0;
-		if (forward_one(&b, chain) == DONE)
+		done += forward_plain(&b, &from->chain[done], from->nb_chains - done);
+		if (done == from->nb_chains)
+			break;
+		chain = &from->chain[done];
+		if (forward_any(&b, chain) == DONE)
 			continue;
 		if (!stalled_too_long(w))
 			break;
