@@ -282,7 +282,7 @@ void vfn_port_wake(const struct vfn_queue *q);
 void vfn_port_stop(struct vfn_function *fn);
 void vfn_port_start(struct vfn_function *fn);
 
-/* poller.c */
+/* poller.c, poller_loop.c */
 int vfn_poller_get(
 	const struct vfn_function_params *params, unsigned int i, struct vfn_poller **poller);
 void vfn_poller_put(struct vfn_poller *poller);
@@ -290,6 +290,7 @@ unsigned int vfn_poller_count(const struct vfn_function_params *params);
 void vfn_poller_remove(struct vfn_poller *poller, struct vfn_function *fn);
 void vfn_poller_add(struct vfn_poller *poller, struct vfn_function *fn);
 void vfn_poller_wake(struct vfn_poller *poller);
+void vfn_poller_stats(struct vfn_poller *poller, struct vfn_poller_stats *stats);
 void vfn_poller_numa_check(struct vfn_poller *poller, const struct vfn_queue *q);
 /* Room for one burst of each direction, and for one frame of any size; the poller's own. */
 struct vringh_batch *vfn_poller_batch(struct vfn_poller *poller, unsigned int direction);

@@ -3,9 +3,9 @@
  */
 
 /*
- * Pollers: they look at queues and move bursts. A poller is a DPDK service where the
- * application gives service cores, else a thread of its own; functions that name the same CPU
- * share one.
+ * Pollers come and go here, and are given work. A poller is a DPDK service where the application
+ * gives service cores, else a thread of its own; functions that name the same CPU share one. What
+ * it does is in poller_loop.c.
  *
  * Control reaches a poller by request and acknowledgement: it posts a function that the poller
  * runs between two bursts, and waits until it has run. Nobody else touches a poller's work.
@@ -34,55 +34,17 @@
 #include <rte_service.h>
 #include <rte_service_component.h>
 
-#include "function.h"
-
-#define ANY_CPU -1
-
-/* A poller that may sleep does so after this long without work. */
-#define QUIET_US 50
-
-/* A stalled receiver is looked at this often even if no doorbell rings. */
-#define STALL_POLL_MS 100
+#include "poller.h"
 
 /* Segments of a burst: one chain may be as long as the largest queue (2.7.5.3.1). */
 #define BATCH_SEGS   (VRINGH_MAX_SIZE + VFN_NET_BURST)
 #define BATCH_CHAINS 1024
 
-struct request {
-	void (*fn)(struct vfn_poller *poller, void *arg);
-	void *arg;
-};
-
-struct vfn_poller {
-	/* Shared between control and the poller. */
-	struct request *request; /* posted by control with release, set to NULL when done */
-	bool running;		 /* somebody is inside poller_iterate() */
-	bool quit;
-
-	/* Poller. */
-	struct vfn_work **work;
-	unsigned int nb_work;
-	unsigned int max_work;
-	bool may_sleep;
-	uint64_t last_progress;
-	struct vringh_batch batch[2];
-	int epoll_fd;
-	int wake_fd;
-
-	/* Control. */
-	TAILQ_ENTRY(vfn_poller) next;
-	unsigned int users;
-	int cpu;	     /* ANY_CPU: not pinned, or a service */
-	unsigned int number; /* among those with the same cpu */
-	bool is_service;
-	bool numa_told;
-	uint32_t service_id;
-	pthread_t thread;
-
-	uint8_t scratch[VFN_NET_MAX_FRAME]; /* poller */
-};
+_Static_assert(VFN_OFF_POLLER + VFN_MAX_POLLERS * VFN_POLLER_STEP <= VFN_OFF_STATE,
+	"registers of pollers overlap");
 
 static TAILQ_HEAD(, vfn_poller) pollers = TAILQ_HEAD_INITIALIZER(pollers);
+static uint64_t nb_made;
 
 /* What the process may run on: known only before EAL ties the thread that we are created by. */
 static cpu_set_t cpus_at_start;
@@ -92,147 +54,17 @@ RTE_INIT(remember_cpus)
 	sched_getaffinity(0, sizeof(cpus_at_start), &cpus_at_start);
 }
 
-struct vringh_batch *
-vfn_poller_batch(struct vfn_poller *p, unsigned int direction)
-{
-	p->batch[direction].nb_chains = 0;
-	p->batch[direction].nb_segs = 0;
-	return &p->batch[direction];
-}
-
-uint8_t *
-vfn_poller_scratch(struct vfn_poller *p)
-{
-	return p->scratch;
-}
-
 int
 vfn_cpu_node(unsigned int cpu)
 {
 	return numa_available() >= 0 ? numa_node_of_cpu(cpu) : SOCKET_ID_ANY;
 }
 
-/*
- * One look at every queue. Returns what was moved, or -1 when another thread is at it, which
- * happens only where a service was mapped to two cores or control stands in for a stopped one.
- */
-static int
-poller_iterate(struct vfn_poller *p)
-{
-	struct request *request;
-	unsigned int i;
-	int moved = 0;
-
-	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
-		return -1;
-	/* Pairs with the release in poller_call(). */
-	request = __atomic_load_n(&p->request, __ATOMIC_ACQUIRE);
-	if (request != NULL) {
-		request->fn(p, request->arg);
-		/* The acknowledgement: everything done so far is visible to control. */
-		__atomic_store_n(&p->request, NULL, __ATOMIC_RELEASE);
-	}
-	for (i = 0; i < p->nb_work; i++) {
-		struct vfn_work *w = p->work[i];
-
-		if (w->job != NULL)
-			moved += w->job->run(w->job);
-		else if (vringh_pending(&w->tx->vr))
-			moved += w->run(w);
-	}
-	if (unlikely(__atomic_load_n(&vfn_fault_untold, __ATOMIC_RELAXED)))
-		vfn_fault_tell();
-	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
-	return moved;
-}
-
-/* What would give us work: more to send, or, where a frame waits, a buffer to receive it. */
-static struct vringh *
-waits_for(struct vfn_work *w)
-{
-	return w->stalled_since != 0 && w->rx != NULL && vringh_pending(&w->tx->vr) ? &w->rx->vr :
-										      &w->tx->vr;
-}
-
-static void
-disarm(struct vfn_work *w)
-{
-	if (w->job != NULL)
-		return;
-	vringh_notify_disable(&w->tx->vr);
-	if (w->rx != NULL)
-		vringh_notify_disable(&w->rx->vr);
-}
-
-/* Block until a doorbell rings. Doorbells that ring while they are being armed are seen. */
-static void
-poller_sleep(struct vfn_poller *p)
-{
-	struct epoll_event event[8];
-	bool pending = false;
-	unsigned int i;
-	int timeout = -1;
-
-	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
-		return;
-	for (i = 0; i < p->nb_work; i++) {
-		struct vfn_work *w = p->work[i];
-
-		if (w->job != NULL) {
-			pending |= w->job->arm(w->job);
-			continue;
-		}
-		w->tx->stats[VFN_STAT_ARMED]++;
-		if (vringh_notify_enable(waits_for(w)))
-			pending = true;
-		if (w->stalled_since != 0)
-			timeout = STALL_POLL_MS;
-	}
-	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
-	/*
-	 * Doorbells and the wake-up are edge-triggered: nothing has to be read, and an edge that
-	 * came before this call is still reported by it.
-	 */
-	epoll_wait(p->epoll_fd, event, RTE_DIM(event), pending ? 0 : timeout);
-	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
-		return;
-	for (i = 0; i < p->nb_work; i++)
-		disarm(p->work[i]);
-	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
-	p->last_progress = rte_rdtsc();
-}
-
-static void *
-poller_thread(void *arg)
-{
-	uint64_t quiet = rte_get_tsc_hz() / 1000000 * QUIET_US;
-	struct vfn_poller *p = arg;
-
-	while (!__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE)) {
-		if (poller_iterate(p) > 0) {
-			p->last_progress = rte_rdtsc();
-		} else if (p->nb_work == 0 ||
-			(p->may_sleep && rte_rdtsc() - p->last_progress > quiet)) {
-			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)
-				poller_sleep(p);
-		} else {
-			rte_pause();
-		}
-	}
-	return NULL;
-}
-
-static int32_t
-poller_service(void *arg)
-{
-	return poller_iterate(arg) > 0 ? 0 : -EAGAIN;
-}
-
 /* Have the poller run fn between two bursts; returns when it did. Control. */
 static void
 poller_call(struct vfn_poller *p, void (*fn)(struct vfn_poller *, void *), void *arg)
 {
-	struct request request = {.fn = fn, .arg = arg};
+	struct vfn_poller_request request = {.fn = fn, .arg = arg};
 	struct timespec nap = {.tv_nsec = 20000};
 	unsigned int waits;
 
@@ -248,7 +80,7 @@ poller_call(struct vfn_poller *p, void (*fn)(struct vfn_poller *, void *), void 
 			nanosleep(&nap, NULL);
 		/* A service whose core was stopped never looks: stand in for it. */
 		if (p->is_service && waits > 1500)
-			poller_iterate(p);
+			vfn_poller_iterate(p);
 	}
 }
 
@@ -305,7 +137,7 @@ request_add(struct vfn_poller *p, void *arg)
 		doorbell(p, EPOLL_CTL_ADD, w->tx);
 		if (w->rx != NULL)
 			doorbell(p, EPOLL_CTL_ADD, w->rx);
-		disarm(w);
+		vfn_poller_disarm(w);
 	}
 	may_sleep(p);
 	p->last_progress = rte_rdtsc();
@@ -374,6 +206,20 @@ vfn_poller_add(struct vfn_poller *p, struct vfn_function *fn)
 	poller_call(p, request_add, fn);
 }
 
+static void
+request_stats(struct vfn_poller *p, void *arg)
+{
+	vfn_poller_count_idle(p);
+	memcpy(arg, &p->stats, sizeof(p->stats));
+}
+
+/* Control. Counters of one moment between two bursts. */
+void
+vfn_poller_stats(struct vfn_poller *p, struct vfn_poller_stats *stats)
+{
+	poller_call(p, request_stats, stats);
+}
+
 void
 vfn_poller_wake(struct vfn_poller *p)
 {
@@ -407,7 +253,6 @@ thread_start(struct vfn_poller *p)
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 	cpu_set_t cpus = cpus_at_start;
 	sigset_t all, old;
-	char name[16];
 	int ret;
 
 	p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -418,19 +263,19 @@ thread_start(struct vfn_poller *p)
 	/* A poller handles no signal but, with work, that of its own bus errors. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&p->thread, NULL, poller_thread, p);
+	ret = pthread_create(&p->thread, NULL, vfn_poller_thread, p);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret != 0)
 		return -ret;
 	if (p->cpu == ANY_CPU) {
-		snprintf(name, sizeof(name), "vfn-poll");
+		snprintf(p->stats.name, sizeof(p->stats.name), "vfn-poll");
 	} else {
-		snprintf(name, sizeof(name), "vfn-poll-%d", p->cpu);
+		snprintf(p->stats.name, sizeof(p->stats.name), "vfn-poll-%d", p->cpu);
 		CPU_ZERO(&cpus);
 		CPU_SET(p->cpu, &cpus);
 	}
 	ret = pthread_setaffinity_np(p->thread, sizeof(cpus), &cpus);
-	pthread_setname_np(p->thread, name);
+	pthread_setname_np(p->thread, p->stats.name);
 	if (p->cpu == ANY_CPU)
 		ret = 0; /* where it may not run anywhere else it stays */
 	if (ret != 0) {
@@ -445,10 +290,11 @@ thread_start(struct vfn_poller *p)
 static int
 service_start(struct vfn_poller *p)
 {
-	struct rte_service_spec spec = {.callback = poller_service, .callback_userdata = p};
+	struct rte_service_spec spec = {.callback = vfn_poller_service, .callback_userdata = p};
 	int ret;
 
-	snprintf(spec.name, sizeof(spec.name), "vfn-poll-%u", p->number);
+	snprintf(p->stats.name, sizeof(p->stats.name), "vfn-poll-%u", p->number);
+	snprintf(spec.name, sizeof(spec.name), "%s", p->stats.name);
 	ret = rte_service_component_register(&spec, &p->service_id);
 	if (ret == 0)
 		ret = rte_service_component_runstate_set(p->service_id, 1);
@@ -512,6 +358,10 @@ vfn_poller_get(const struct vfn_function_params *params, unsigned int i, struct 
 	p->number = number;
 	p->is_service = is_service;
 	p->epoll_fd = p->wake_fd = -1;
+	p->stamp = rte_rdtsc();
+	p->stats.id = ++nb_made;
+	p->stats.cpu = cpu;
+	p->stats.hz = rte_get_tsc_hz();
 	for (d = 0; d < 2; d++) {
 		p->batch[d] = (struct vringh_batch){
 			.chain = rte_malloc_socket(NULL, BATCH_CHAINS * sizeof(struct vringh_chain),

@@ -421,6 +421,9 @@ vendor_cfg(struct vfn_function *fn)
 		.link = !fn->unplugged,
 		.announce = !!(fn->config.status & VIRTIO_NET_S_ANNOUNCE),
 		.mtu = fn->config.mtu,
+		.poller_offset = VFN_OFF_POLLER,
+		.poller_step = VFN_POLLER_STEP,
+		.nb_pollers = fn->nb_pollers,
 	};
 	unsigned int i;
 
@@ -473,6 +476,21 @@ read_stats(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 }
 
 static int
+read_poller(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
+{
+	uint64_t index = (offset - VFN_OFF_POLLER) / VFN_POLLER_STEP;
+	struct vfn_poller_stats stats;
+
+	if (index >= fn->nb_pollers)
+		return -EINVAL;
+	vfn_poller_stats(fn->poller[index], &stats);
+	if (!read_struct(offset, buf, len, VFN_OFF_POLLER + index * VFN_POLLER_STEP, &stats,
+		    sizeof(stats)))
+		return -EINVAL;
+	return 0;
+}
+
+static int
 read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 {
 	struct vfn_common_cfg common = common_cfg(fn);
@@ -487,6 +505,8 @@ read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 		fn->isr = 0; /* reading clears it (4.1.4.5) */
 		return 0;
 	}
+	if (offset >= VFN_OFF_POLLER)
+		return read_poller(fn, offset, buf, len);
 	return read_stats(fn, offset, buf, len);
 }
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from harness import Backend, runtime_dirs, wait_until
+from harness import Backend, cpu, runtime_dirs, wait_until
 from net_device import open_frontend
 from frontend import FORMATS, frames
 
@@ -45,6 +45,26 @@ def test_telemetry_follows_the_device(backend, packed):
         info = tell("/vfn/info,vdpa_vfn0")
         assert (info["state"], info["stops"]) == ("idle", 1)
         assert info["stop_us_max"] >= info["stop_us_last"] > 0
+
+
+def test_telemetry_of_pollers(workdir):
+    cpus = sorted({cpu(0), cpu(1)})
+    spread = f"vdpa_vfn0,queues=2,poll-cpu=[{','.join(map(str, cpus))}]"
+    with Backend([spread, f"vdpa_vfn1,poll-cpu={cpu(1)}"], directory=workdir) as backend:
+        names = lambda pollers: sorted(p["name"] for p in pollers.values())
+        assert names(backend.telemetry("/vfn/poller")) == [f"vfn-poll-{c}" for c in cpus]
+        assert names(backend.telemetry("/vfn/poller,vdpa_vfn1")) == [f"vfn-poll-{cpu(1)}"]
+        ((number, before),) = backend.telemetry("/vfn/poller,vdpa_vfn1").items()
+        assert before["cpu"] == cpu(1) and before["hz"] > 10**6
+        with open_frontend(backend.sockets[1]) as fe:
+            fe.check(frames("pollers", 100))
+            after = backend.telemetry("/vfn/poller")[number]
+            assert after["packets"] - before["packets"] == 100
+            assert 0 < after["busy_iterations"] - before["busy_iterations"] <= 100
+            assert after["iterations"] - before["iterations"] > 0
+            assert all(after[key] > before[key] for key in ("busy_cycles", "idle_cycles"))
+            fe.stop()
+        assert backend.telemetry("/vfn/poller,vdpa_vfn2") is None
 
 
 @pytest.mark.parametrize("command", ["/vfn/info", "/vfn/info,", "/vfn/info,vdpa_vfn7",

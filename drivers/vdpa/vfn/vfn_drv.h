@@ -167,8 +167,10 @@ struct vfn_dev {
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
-	struct vfn_place common, notify, device, vendor, stats, window;
+	struct vfn_place common, notify, device, vendor, stats, pollers, window;
 	uint32_t stats_step;  /* bytes from one queue's to the next's */
+	uint32_t poller_step; /* the same for pollers */
+	uint32_t nb_pollers;
 	uint32_t notify_step; /* of queue_notify_off */
 	uint64_t features;    /* offered by the function */
 	uint16_t nb_queues;
@@ -242,6 +244,7 @@ void vfn_pci_log_stop(struct vfn_dev *dev);
 int vfn_pci_state_get(struct vfn_dev *dev, void *buf);
 int vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check);
 int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
+int vfn_pci_poller(struct vfn_dev *dev, unsigned int poller, struct vfn_poller_stats *stats);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
 const char *vfn_state_name(enum vfn_state state);

@@ -174,6 +174,11 @@ vfn_pci_init(struct vfn_dev *dev)
 		.region = dev->vendor.region, .offset = VENDOR_READ(dev, stats_offset)};
 	dev->stats_step = VENDOR_READ(dev, stats_step);
 	dev->stats.length = dev->nb_queues * dev->stats_step;
+	dev->poller_step = VENDOR_READ(dev, poller_step);
+	dev->nb_pollers = VENDOR_READ(dev, nb_pollers);
+	dev->pollers = (struct vfn_place){.region = dev->vendor.region,
+		.offset = VENDOR_READ(dev, poller_offset),
+		.length = dev->nb_pollers * dev->poller_step};
 	dev->window = (struct vfn_place){.region = dev->vendor.region,
 		.offset = VENDOR_READ(dev, state_offset),
 		.length = VENDOR_READ(dev, state_size)};
@@ -453,4 +458,10 @@ vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX])
 {
 	return place_read(
 		dev, &dev->stats, queue * dev->stats_step, value, VFN_STAT_MAX * sizeof(value[0]));
+}
+
+int
+vfn_pci_poller(struct vfn_dev *dev, unsigned int poller, struct vfn_poller_stats *stats)
+{
+	return place_read(dev, &dev->pollers, poller * dev->poller_step, stats, sizeof(*stats));
 }

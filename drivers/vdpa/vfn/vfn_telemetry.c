@@ -176,6 +176,64 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 	return 0;
 }
 
+static void
+add_poller(struct rte_tel_data *d, const struct vfn_poller_stats *stats)
+{
+	struct rte_tel_data *poller = rte_tel_data_alloc();
+	char key[24];
+
+	if (poller == NULL)
+		return;
+	rte_tel_data_start_dict(poller);
+	rte_tel_data_add_dict_string(poller, "name", stats->name);
+	rte_tel_data_add_dict_int(poller, "cpu", stats->cpu);
+	rte_tel_data_add_dict_uint(poller, "hz", stats->hz);
+	rte_tel_data_add_dict_uint(poller, "iterations", stats->iterations);
+	rte_tel_data_add_dict_uint(poller, "busy_iterations", stats->busy_iterations);
+	rte_tel_data_add_dict_uint(poller, "busy_cycles", stats->busy_cycles);
+	rte_tel_data_add_dict_uint(poller, "idle_cycles", stats->idle_cycles);
+	rte_tel_data_add_dict_uint(poller, "packets", stats->packets);
+	rte_tel_data_add_dict_uint(poller, "sleeps", stats->sleeps);
+	/* The name may have a "-", and so be none that telemetry takes for a key. */
+	snprintf(key, sizeof(key), "%" PRIu64, stats->id);
+	if (rte_tel_data_add_dict_container(d, key, poller, 0) != 0)
+		rte_tel_data_free(poller);
+}
+
+static int
+tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	uint64_t seen[RTE_TEL_MAX_DICT_ENTRIES];
+	unsigned int nb_seen = 0, i, j;
+	struct vfn_poller_stats stats;
+	bool found = false;
+	struct vfn_dev *dev;
+
+	RTE_SET_USED(cmd);
+	rte_tel_data_start_dict(d);
+	pthread_mutex_lock(&vfn_devs_lock);
+	TAILQ_FOREACH(dev, &vfn_devs, next) {
+		if (params != NULL && strcmp(params, dev->name) != 0)
+			continue;
+		found = true;
+		for (i = 0; i < dev->nb_pollers; i++) {
+			if (nb_seen == RTE_DIM(seen) || vfn_pci_poller(dev, i, &stats) < 0)
+				break;
+			for (j = 0; j < nb_seen && seen[j] != stats.id; j++)
+				;
+			if (j < nb_seen)
+				continue;
+			seen[nb_seen++] = stats.id;
+			add_poller(d, &stats);
+		}
+	}
+	pthread_mutex_unlock(&vfn_devs_lock);
+	if (found || params == NULL)
+		return 0;
+	DRV_LOG(ERR, "telemetry: there is no device %s", params);
+	return -ENODEV;
+}
+
 RTE_INIT(vfn_telemetry_init)
 {
 	rte_telemetry_register_cmd("/vfn/list", tell_list, "Names of the vfn devices.");
@@ -185,4 +243,7 @@ RTE_INIT(vfn_telemetry_init)
 		"Position and statistics of a virtqueue. Parameters: device name, queue number");
 	rte_telemetry_register_cmd(
 		"/vfn/lm", tell_lm, "Live migration of a device. Parameter: device name");
+	rte_telemetry_register_cmd("/vfn/poller", tell_poller,
+		"Who moves the packets, and how busy it is. Parameter: device name, or none for "
+		"all");
 }

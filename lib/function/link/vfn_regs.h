@@ -42,6 +42,7 @@ enum vfn_region {
 #define VFN_OFF_DEVICE 0x2000
 #define VFN_OFF_VENDOR 0x3000
 #define VFN_OFF_STATS  0x4000
+#define VFN_OFF_POLLER 0x17000
 #define VFN_OFF_STATE  0x18000
 #define VFN_BAR0_SIZE  0x20000
 
@@ -151,6 +152,10 @@ struct vfn_vendor_cfg {
 	uint32_t state_len;  /**< RW: bytes of state in the window. */
 	/** W: enum vfn_state_command. Reads as what became of it: 0 or a positive errno. */
 	uint32_t state_control;
+	/** RO: the function's pollers in the same BAR, struct vfn_poller_stats for each. */
+	uint32_t poller_offset;
+	uint32_t poller_step; /**< RO: bytes from one poller to the next. */
+	uint32_t nb_pollers;  /**< RO. */
 };
 
 /** Written to vfn_vendor_cfg.state_control; done when the write returns. */
@@ -224,7 +229,24 @@ enum vfn_stat {
 #define VFN_STATS_STEP 512
 _Static_assert(VFN_STAT_MAX * sizeof(uint64_t) <= VFN_STATS_STEP, "statistics overlap");
 _Static_assert(
-	VFN_OFF_STATS + VFN_MAX_QUEUES * VFN_STATS_STEP <= VFN_OFF_STATE, "statistics overlap");
+	VFN_OFF_STATS + VFN_MAX_QUEUES * VFN_STATS_STEP <= VFN_OFF_POLLER, "statistics overlap");
+
+/** Who moves the function's frames; read only. One access sees counters of one moment. */
+struct vfn_poller_stats {
+	uint64_t id;   /**< The same in all functions that share the poller, and in no other. */
+	char name[16]; /**< Of its thread or service. */
+	int64_t cpu;   /**< It is pinned to, -1: none, or a service. */
+	uint64_t hz;   /**< Cycles per second. */
+	uint64_t iterations;	  /**< Looks at its queues. */
+	uint64_t busy_iterations; /**< Those that moved something. */
+	uint64_t busy_cycles;	  /**< That those took. */
+	uint64_t idle_cycles;	  /**< All others since it was made, sleep included. */
+	uint64_t packets;	  /**< Frames and commands taken from queues. */
+	uint64_t sleeps;
+};
+
+#define VFN_POLLER_STEP 128
+_Static_assert(sizeof(struct vfn_poller_stats) <= VFN_POLLER_STEP, "pollers overlap");
 
 /** The window of vfn_vendor_cfg.state_offset; accesses of any width. */
 #define VFN_STATE_SIZE 0x8000
