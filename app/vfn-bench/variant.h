@@ -16,6 +16,8 @@
 #define VARIANT_NAME(name)	      VARIANT_PASTE(VARIANT, name)
 
 #define vringh_accessors	VARIANT_NAME(vringh_accessors)
+#define vringh_avx2_packed	VARIANT_NAME(vringh_avx2_packed)
+#define vringh_avx2_split	VARIANT_NAME(vringh_avx2_split)
 #define vringh_complete		VARIANT_NAME(vringh_complete)
 #define vringh_copy		VARIANT_NAME(vringh_copy)
 #define vringh_count_bad	VARIANT_NAME(vringh_count_bad)

@@ -15,6 +15,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <rte_vect.h>
+
 #include "function.h"
 
 /* Registers of a queue after reset (4.1.4.3); the ring itself is set up by enabling it. */
@@ -68,6 +70,7 @@ vfn_queue_config(struct vfn_queue *q)
 		.indirect = vfn_has(fn, VIRTIO_RING_F_INDIRECT_DESC),
 		.in_order = vfn_has(fn, VIRTIO_F_IN_ORDER),
 		.reads_only = vfn_queue_is_tx(q),
+		.scalar = rte_vect_get_max_simd_bitwidth() < RTE_VECT_SIMD_256,
 		.size = q->size,
 		.desc = q->area[0],
 		.driver = q->area[1],

@@ -160,6 +160,7 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 	vr->indirect = cfg->indirect;
 	vr->in_order = cfg->in_order;
 	vr->reads_only = cfg->reads_only;
+	vr->vector = !cfg->scalar && vringh_avx2_present();
 	vr->mem = cfg->mem;
 	vr->area_mem[AREA_DESC] = cfg->desc_mem != NULL ? cfg->desc_mem : cfg->mem;
 	vr->area_mem[AREA_DRIVER] = cfg->driver_mem != NULL ? cfg->driver_mem : cfg->mem;

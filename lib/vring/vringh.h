@@ -186,6 +186,7 @@ struct vringh_config {
 	 * the one whose number is that of the slot.
 	 */
 	bool reads_only;
+	bool scalar;		       /**< Do without vector instructions that the CPU has. */
 	uint32_t size;		       /**< Entries, 1 to VRINGH_MAX_SIZE. */
 	uint64_t desc;		       /**< Bus address of the descriptor area. */
 	uint64_t driver;	       /**< Of the driver area: available ring, driver events. */
@@ -301,6 +302,7 @@ struct vringh {
 	bool indirect;
 	bool in_order;
 	bool reads_only;
+	bool vector; /* chains may be filled by vringh_avx2.c */
 	bool fenced; /* since something was completed */
 	union {
 		struct {

@@ -131,6 +131,12 @@ mem_load_words_unaligned(const void *p)
 	return (struct vringh_words){w[0], w[1]};
 }
 
+static vringh_inline uint64_t
+mem_load64_unaligned(const void *p)
+{
+	return *(const u64_once *)p;
+}
+
 /* In any number of pieces: something else says when it is valid. */
 static vringh_inline void
 mem_store64_unaligned(void *p, uint64_t v)

@@ -23,6 +23,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "virtio rings are litt
 #define PACKED_USED  (1 << VRING_PACKED_DESC_F_USED)
 #define PACKED_BOTH  (PACKED_AVAIL | PACKED_USED)
 
+/* The flags that tell what a descriptor is. */
+#define KIND_FLAGS (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT)
+
 /* Wrap counter in the high bit of a saved position (2.9). */
 #define PACKED_WRAP 0x8000
 
@@ -119,6 +122,27 @@ vringh_fail(struct vringh *vr, enum vringh_error error)
 
 /* Count the errors of chains that are completed, some of which are bad. */
 void vringh_count_bad(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+
+/*
+ * vringh_avx2.c: fill chains and their segments for the first of n descriptors (split: heads) on
+ * that are all direct ones of one direction in the region that was hit last. Returns for how many,
+ * a multiple of four. Only where the CPU has AVX2.
+ */
+uint32_t vringh_avx2_packed(const struct vringh_region *hit, const struct vring_packed_desc *desc,
+	uint16_t want, uint32_t n, bool write, struct vringh_seg *seg, struct vringh_chain *chain);
+uint32_t vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc,
+	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
+	struct vringh_chain *chain);
+#if defined(__x86_64__) && !defined(VRINGH_ACCESS_POINTERS)
+#define VRINGH_AVX2
+static inline bool
+vringh_avx2_present(void)
+{
+	return __builtin_cpu_supports("avx2");
+}
+#else
+#define vringh_avx2_present() false
+#endif
 
 /* vringh_log.c: what complete() wrote, before and after the ring is updated. */
 void vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);

@@ -211,6 +211,16 @@ fetch_singles(
 	struct cursor t = *c;
 	enum turn turn = next_desc(vr, &t, p, vr->avail_flags, io) ? TURN : LAST;
 
+	if (VECTORS(kind, io) && vr->vector && turn == TURN) {
+		bool write = t.d.rest >> 48 & VRING_DESC_F_WRITE;
+		uint32_t done = vringh_avx2_packed(
+			&vr->hit[write], p, vr->avail_flags, n, write, t.seg, t.chain);
+
+		cursor_skip(&t, done);
+		p += done;
+		if (p == end || (done > 0 && !next_desc(vr, &t, p, vr->avail_flags, io)))
+			turn = LAST;
+	}
 	while (turn == TURN) {
 		uint16_t flags = (uint16_t)(t.d.rest >> 48) & KIND_FLAGS;
 
@@ -279,12 +289,6 @@ typedef bool singles_fn(const struct vringh *vr, struct cursor *c, uint32_t n);
 typedef uint32_t quick_fn(const struct vringh *vr, struct cursor *c, uint32_t n);
 typedef struct vringh_seg *walk_fn(struct vringh *vr, const struct vringh_batch *batch,
 	struct vringh_seg *seg, struct vringh_chain *chain, struct desc d, int *stop);
-
-static vringh_inline uint32_t
-least(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
-}
 
 static vringh_inline int
 fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max, bool io,

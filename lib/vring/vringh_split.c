@@ -156,6 +156,19 @@ fetch_singles(const struct vringh *vr, struct cursor *c, enum vringh_mem_kind ki
 	/* Each takes a segment. */
 	if (t.end - t.seg < max - t.i)
 		max = t.i + (t.end - t.seg);
+	if (VECTORS(kind, io) && vr->vector && more) {
+		bool write = t.d.rest >> 32 & VRING_DESC_F_WRITE;
+		uint32_t at = (vr->avail + t.i) & mask;
+		uint32_t n = least(max - t.i, vr->size - at);
+
+		n = vringh_avx2_split(&vr->hit[write], vr->split.desc, &vr->split.avail->ring[at],
+			vr->size, n, write, t.seg, t.chain);
+		cursor_skip(&t, n);
+		if (n > 0)
+			more = t.i < max &&
+				next_head(vr, &t, vr->split.desc, vr->split.avail->ring, vr->avail,
+					mask, io);
+	}
 	while (more) {
 		uint16_t flags = (uint16_t)(t.d.rest >> 32) & KIND_FLAGS;
 

@@ -302,9 +302,6 @@ walk_end(struct walk *w, struct vringh_chain *chain, uint16_t id, uint16_t slots
 	return w->seg;
 }
 
-/* The flags that tell what a descriptor is. */
-#define KIND_FLAGS (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT)
-
 /*
  * One direct descriptor inside the last region hit: by far the most frequent chain. False if it
  * is not there. There has to be room for a segment.
@@ -377,6 +374,12 @@ quick_end(const struct quick *q, struct vringh_chain *chain, struct vringh_seg *
 	return q->seg;
 }
 
+static vringh_inline uint32_t
+least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Where a fetch stands. */
 struct cursor {
 	struct vringh_chain *chain; /* next free ones */
@@ -396,6 +399,15 @@ cursor_start(const struct vringh_batch *batch, unsigned int max)
 		.end = &batch->seg[batch->max_segs],
 		.max = max,
 	};
+}
+
+/* So many chains of a segment each were filled. */
+static vringh_inline void
+cursor_skip(struct cursor *c, uint32_t n)
+{
+	c->chain += n;
+	c->seg += n;
+	c->i += n;
 }
 
 static vringh_inline int
@@ -419,6 +431,13 @@ quick_table(const struct vringh *vr, const struct desc *d, uint32_t *n)
 		return NULL;
 	return (const void *)(vr->table.host + off);
 }
+
+/* Which instances leave what they can to vringh_avx2.c. */
+#ifdef VRINGH_AVX2
+#define VECTORS(kind, io) ((kind) == VRINGH_MEM_REGION && !(io))
+#else
+#define VECTORS(kind, io) false
+#endif
 
 /*
  * The instances of a format, named after the kind of memory. A format defines INSTANCE() for what
