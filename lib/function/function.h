@@ -66,6 +66,8 @@ struct vfn_queue {
 	struct vringh_state state; /* where to start, until enabled */
 	int doorbell_fd;
 	struct vfn_job *job; /* of the driver, NULL: none */
+
+	uint64_t generated; /* frames for this queue; poller, see net_gen.c */
 };
 
 /* A driver's list of addresses to receive. */
@@ -86,8 +88,8 @@ struct vfn_filter {
 };
 
 /*
- * One thing that a poller looks after: a transmit queue and where its frames go, or the job that
- * the driver has given to a queue.
+ * One thing that a poller looks after: a transmit queue and where its frames go, a receive queue
+ * for which frames are made (it is tx then), or the job that the driver has given to a queue.
  */
 struct vfn_work {
 	struct vfn_function *fn; /* whose frames (or commands) these are */
@@ -143,11 +145,13 @@ struct vfn_function {
 	uint32_t state_result;
 
 	/* Network side. */
-	struct vfn_function *peer;
+	struct vfn_function *peer; /* the function itself where the port is no wire */
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
-	struct vfn_work *work; /* one per transmit queue, one for the control queue, and jobs */
+	struct vfn_work *work; /* per transmit and receive queue, the control queue's, and jobs */
 	unsigned int nb_work;  /* handed to pollers now */
+
+	uint8_t *gen_frame; /* port=gen: what every frame looks like */
 
 	/* Control queue. */
 	struct vfn_filter filter;
@@ -308,6 +312,12 @@ uint8_t vfn_filter_vlan_command(
 	struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len);
 bool vfn_filter_needed(const struct vfn_function *fn);
 bool vfn_filter_accepts(const struct vfn_function *fn, const uint8_t *head, uint32_t len);
+
+/* net_gen.c: the ports that end here. */
+int vfn_gen_open(struct vfn_function *fn);
+void vfn_gen_prepare(struct vfn_function *fn);
+unsigned int vfn_gen_run(struct vfn_work *work);
+unsigned int vfn_sink_run(struct vfn_work *work);
 
 /* net.c, ctrl.c: the net class. */
 #define VFN_NET_BURST	 32

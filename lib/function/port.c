@@ -40,20 +40,25 @@ vfn_port_open(struct vfn_function *fn)
 		}
 		fn->peer = other;
 	}
-	fn->work = calloc(fn->params.max_pairs + 1 + fn->nb_queues, sizeof(*fn->work));
+	fn->work = calloc(2 * fn->params.max_pairs + 1 + fn->nb_queues, sizeof(*fn->work));
 	if (fn->work == NULL)
 		return -ENOMEM;
+	if (fn->params.port == VFN_PORT_GEN && vfn_gen_open(fn) < 0) {
+		free(fn->work);
+		return -ENOMEM;
+	}
 	for (i = 0; i < vfn_poller_count(&fn->params); i++) {
 		ret = vfn_poller_get(&fn->params, i, &fn->poller[i]);
 		if (ret < 0) {
 			while (i-- > 0)
 				vfn_poller_put(fn->poller[i]);
+			free(fn->gen_frame);
 			free(fn->work);
 			return ret;
 		}
 		fn->nb_pollers++;
 	}
-	if (fn->params.port == VFN_PORT_LOOPBACK)
+	if (fn->params.port != VFN_PORT_WIRE)
 		fn->peer = fn;
 	if (fn->peer != NULL) {
 		fn->peer->peer = fn;
@@ -79,6 +84,7 @@ vfn_port_close(struct vfn_function *fn)
 	}
 	for (i = 0; i < fn->nb_pollers; i++)
 		vfn_poller_put(fn->poller[i]);
+	free(fn->gen_frame);
 	free(fn->work);
 }
 
@@ -145,25 +151,47 @@ job_add(struct vfn_function *fn, struct vfn_queue *q)
 	fn->nb_work++;
 }
 
+/* Frames are made by whoever has the pair. */
+static void
+gen_start(struct vfn_function *fn, struct vfn_queue **rx, unsigned int n)
+{
+	unsigned int i;
+
+	vfn_gen_prepare(fn);
+	if (vfn_filter_needed(fn) && !vfn_filter_accepts(fn, fn->gen_frame, fn->params.gen))
+		return;
+	for (i = 0; i < n; i++)
+		fn->work[fn->nb_work++] = (struct vfn_work){.fn = fn,
+			.tx = rx[i],
+			.poller = fn->poller[rx[i]->index / 2 % fn->nb_pollers],
+			.run = vfn_gen_run};
+}
+
 static void
 work_start(struct vfn_function *fn)
 {
+	bool sink = fn->params.port == VFN_PORT_SINK || fn->params.port == VFN_PORT_GEN;
 	struct vfn_queue *rx[VFN_MAX_PAIRS], *ctrl;
 	unsigned int i, n = 0;
 	bool hold = false;
 
 	if (vfn_link_up(fn))
 		n = receivers(fn->peer, rx, &hold);
+	if (fn->params.port == VFN_PORT_GEN)
+		gen_start(fn, rx, n);
+	/* Nobody has to receive what ends here. */
+	if (sink)
+		n = 0;
 	for (i = 0; i < fn->params.max_pairs; i++) {
 		struct vfn_work w = {
 			.fn = fn,
 			.tx = &fn->queue[2 * i + 1],
 			.poller = fn->poller[i % fn->nb_pollers],
-			.run = vfn_net_forward,
+			.run = sink && vfn_link_up(fn) ? vfn_sink_run : vfn_net_forward,
 		};
 
 		/* While the receiver is only suspended frames wait: nothing is lost. */
-		if (!vfn_queue_active(w.tx) || (n == 0 && hold))
+		if (!vfn_queue_active(w.tx) || (n == 0 && hold && !sink))
 			continue;
 		if (n > 0) {
 			/* A receive queue has one poller, whoever sends to it. */

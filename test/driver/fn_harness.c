@@ -158,6 +158,7 @@ guest_new(const struct guest_conf *conf)
 		.mac = {0x02, 'v', 'f', 'n', 't', 's'},
 		.mtu = conf->mtu,
 		.port = conf->port,
+		.gen = conf->gen,
 		.sleep = conf->sleep,
 		.faults = conf->faults,
 		.nb_cpus = conf->nb_cpus,

@@ -103,6 +103,10 @@ each_argument_takes_its_values(void **state)
 		"port=wire",
 		"port=wire,peer=vdpa_vfn1",
 		"peer=other,port=wire",
+		"port=sink",
+		"gen=14",
+		"gen=65534",
+		"gen=64,port=gen",
 		"idle=busy",
 		"idle=sleep",
 		"doorbell=on",
@@ -158,6 +162,11 @@ values_that_are_none_are_refused_by_name(void **state)
 		"port=Wire",
 		"port=wire2",
 		"port=loop",
+		"port=gen",
+		"gen=13",
+		"gen=65535",
+		"gen=64k",
+		"gen=",
 		"idle=",
 		"idle=no",
 		"idle=Sleep",
@@ -202,7 +211,8 @@ messages_tell_what_is_expected(void **state)
 	refused("queues=65", "queues=65");
 	refused("mtu=9", "68 to 65535");
 	refused("mac=1", "unicast");
-	refused("port=x", "loopback or wire");
+	refused("port=x", "loopback, wire, sink or gen");
+	refused("gen=1", "14 to 65534");
 	refused("idle=x", "busy or sleep");
 	refused("doorbell=x", "on or off");
 	refused("inflight=", "directory");
@@ -299,6 +309,17 @@ peer_needs_a_wire_and_is_not_oneself(void **state)
 	refused("port=wire,peer=", "peer");
 	memset(args + strlen(args), 'n', 64);
 	refused(args, "peer");
+}
+
+static void
+generator_and_its_size_come_together(void **state)
+{
+	(void)state;
+	refused("gen=64,port=sink", "\"gen\" needs port=gen");
+	refused("port=loopback,gen=64", "\"gen\" needs port=gen");
+	refused("port=gen", "\"port=gen\" needs \"gen\"");
+	refused("gen=64,peer=vdpa_vfn1", "\"peer\" needs port=wire");
+	refused("gen", "\"gen=\"");
 }
 
 static void
@@ -527,6 +548,7 @@ main(void)
 		TEST(unknown_and_repeated_keys_are_refused_by_name),
 		TEST(malformed_arguments_are_refused),
 		TEST(peer_needs_a_wire_and_is_not_oneself),
+		TEST(generator_and_its_size_come_together),
 		TEST(name_that_is_too_long_is_refused),
 		TEST(device_tells_pairs_and_features),
 		TEST(statistics_have_names_and_a_range_of_queues),

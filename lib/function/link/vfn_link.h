@@ -99,7 +99,12 @@ enum vfn_fault {
 enum vfn_port_kind {
 	VFN_PORT_LOOPBACK, /**< What the guest sends comes back on the same queue pair. */
 	VFN_PORT_WIRE,	   /**< What the guest sends the peer receives. */
+	VFN_PORT_SINK,	   /**< What the guest sends is counted and gone. */
+	VFN_PORT_GEN,	   /**< The same, and the guest receives as much as it can. */
 };
+
+/** Bytes of the largest frame, without FCS, that needs no segmentation offload. */
+#define VFN_MAX_PLAIN_FRAME 65534u
 
 #define VFN_MAX_POLLERS 16
 #define VFN_NAME_SIZE	64
@@ -112,6 +117,7 @@ struct vfn_function_params {
 	uint16_t mtu; /**< 68 to 65535, or 0: not offered. */
 	enum vfn_port_kind port;
 	char peer[VFN_NAME_SIZE]; /**< Wire: name of the other end, or "" if that one names us. */
+	uint32_t gen;		  /**< Gen: bytes of each frame, 14 to VFN_MAX_PLAIN_FRAME. */
 	unsigned int faults;	  /**< enum vfn_fault. */
 	bool sleep;		  /**< Pollers sleep when quiet, else they busy-poll. */
 	unsigned int nb_cpus;	  /**< Entries of cpu; 0: service cores, else any CPU. */
