@@ -40,6 +40,7 @@ extern int vfn_logtype;
 
 struct vfn_function;
 struct vfn_poller;
+struct vfn_rate;
 
 struct vfn_queue {
 	/* Poller, or control while stopped. */
@@ -95,8 +96,10 @@ struct vfn_work {
 	struct vfn_function *fn; /* whose frames (or commands) these are */
 	struct vfn_job *job;	 /* of queue tx, whichever kind that is; NULL: frames */
 	struct vfn_queue *tx;
-	struct vfn_queue *rx; /* NULL: frames are discarded */
-	bool filter;	      /* rx's function does not want all of them */
+	struct vfn_queue *rx;  /* NULL: frames are discarded */
+	bool filter;	       /* rx's function does not want all of them */
+	bool held;	       /* by the rate limit, though there are frames */
+	struct vfn_rate *rate; /* NULL: none */
 	struct vfn_poller *poller;
 	/* Move a burst; returns what was taken from the queue. */
 	unsigned int (*run)(struct vfn_work *work);
@@ -148,6 +151,7 @@ struct vfn_function {
 	struct vfn_function *peer; /* the function itself where the port is no wire */
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
+	struct vfn_rate *rate; /* of what the guest sends, NULL: no limit */
 	struct vfn_work *work; /* per transmit and receive queue, the control queue's, and jobs */
 	unsigned int nb_work;  /* handed to pollers now */
 

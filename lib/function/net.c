@@ -511,6 +511,11 @@ vfn_net_forward(struct vfn_work *w)
 			vfn_queue_broken(w->tx);
 		return 0;
 	}
+	if (w->rate != NULL) {
+		n = vfn_net_limit(w, from);
+		if (n == 0)
+			return 0;
+	}
 	if (b.rx != NULL && vringh_fetch(&b.rx->vr, b.to, n) < 0) {
 		vfn_queue_broken(b.rx);
 		b.rx = NULL;
@@ -550,6 +555,8 @@ vfn_net_forward(struct vfn_work *w)
 	}
 	vringh_complete(&w->tx->vr, from->chain, done);
 	vringh_discard(&w->tx->vr, from->chain + done, from->nb_chains - done);
+	if (w->rate != NULL)
+		vfn_rate_give_back(w->rate, from->chain + done, from->nb_chains - done);
 	w->tx->stats[VFN_STAT_PACKETS] += b.tx_packets;
 	w->tx->stats[VFN_STAT_BYTES] += b.tx_bytes;
 	vfn_queue_call(w->tx);

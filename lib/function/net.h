@@ -11,6 +11,7 @@
 #define VFN_NET_H
 
 #include "function.h"
+#include "rate.h"
 
 #define ETH_HDR_LEN 14
 #define VLAN_LEN    4
@@ -58,5 +59,8 @@ void vfn_net_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct 
 void vfn_net_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t offset);
 /* Largest frame without segmentation that a function takes; NULL: that there is. */
 uint32_t vfn_net_largest_frame(const struct vfn_function *to);
+
+/* What of a batch of w's the rate limit lets pass; the rest is handed back. Returns how many. */
+unsigned int vfn_net_limit(struct vfn_work *w, struct vringh_batch *from);
 
 #endif /* VFN_NET_H */

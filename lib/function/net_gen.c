@@ -160,6 +160,8 @@ vfn_sink_run(struct vfn_work *w)
 			vfn_queue_broken(tx);
 		return 0;
 	}
+	if (w->rate != NULL && vfn_net_limit(w, from) == 0)
+		return 0;
 	for (i = 0; i < from->nb_chains; i++)
 		if (from->chain[i].nb_read > 0)
 			rte_prefetch0(from->chain[i].seg->addr);

@@ -15,8 +15,18 @@
 #include <string.h>
 
 #include <rte_common.h>
+#include <rte_cycles.h>
+#include <rte_malloc.h>
 
-#include "function.h"
+#include "net.h"
+
+static void
+port_free(struct vfn_function *fn)
+{
+	rte_free(fn->rate);
+	free(fn->gen_frame);
+	free(fn->work);
+}
 
 int
 vfn_port_open(struct vfn_function *fn)
@@ -44,17 +54,23 @@ vfn_port_open(struct vfn_function *fn)
 	if (fn->work == NULL)
 		return -ENOMEM;
 	if (fn->params.port == VFN_PORT_GEN && vfn_gen_open(fn) < 0) {
-		free(fn->work);
-		return -ENOMEM;
+		ret = -ENOMEM;
+		goto free_fn;
+	}
+	if (fn->params.rate_mbps != 0) {
+		fn->rate = rte_malloc("vfn_rate", sizeof(*fn->rate), RTE_CACHE_LINE_SIZE);
+		if (fn->rate == NULL) {
+			ret = -ENOMEM;
+			goto free_fn;
+		}
+		vfn_rate_init(fn->rate, fn->params.rate_mbps, rte_get_tsc_hz());
 	}
 	for (i = 0; i < vfn_poller_count(&fn->params); i++) {
 		ret = vfn_poller_get(&fn->params, i, &fn->poller[i]);
 		if (ret < 0) {
 			while (i-- > 0)
 				vfn_poller_put(fn->poller[i]);
-			free(fn->gen_frame);
-			free(fn->work);
-			return ret;
+			goto free_fn;
 		}
 		fn->nb_pollers++;
 	}
@@ -66,6 +82,10 @@ vfn_port_open(struct vfn_function *fn)
 		vfn_config_link(fn->peer);
 	}
 	return 0;
+
+free_fn:
+	port_free(fn);
+	return ret;
 }
 
 /* The function's queues are all disabled. */
@@ -84,8 +104,7 @@ vfn_port_close(struct vfn_function *fn)
 	}
 	for (i = 0; i < fn->nb_pollers; i++)
 		vfn_poller_put(fn->poller[i]);
-	free(fn->gen_frame);
-	free(fn->work);
+	port_free(fn);
 }
 
 /* Tell every poller that has some of fn's work, once each. */
@@ -175,6 +194,8 @@ work_start(struct vfn_function *fn)
 	unsigned int i, n = 0;
 	bool hold = false;
 
+	if (fn->rate != NULL)
+		vfn_rate_reset(fn->rate);
 	if (vfn_link_up(fn))
 		n = receivers(fn->peer, rx, &hold);
 	if (fn->params.port == VFN_PORT_GEN)
@@ -186,6 +207,7 @@ work_start(struct vfn_function *fn)
 		struct vfn_work w = {
 			.fn = fn,
 			.tx = &fn->queue[2 * i + 1],
+			.rate = fn->rate,
 			.poller = fn->poller[i % fn->nb_pollers],
 			.run = sink && vfn_link_up(fn) ? vfn_sink_run : vfn_net_forward,
 		};

@@ -159,6 +159,7 @@ guest_new(const struct guest_conf *conf)
 		.mtu = conf->mtu,
 		.port = conf->port,
 		.gen = conf->gen,
+		.rate_mbps = conf->rate_mbps,
 		.sleep = conf->sleep,
 		.faults = conf->faults,
 		.nb_cpus = conf->nb_cpus,

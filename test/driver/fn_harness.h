@@ -59,6 +59,7 @@ struct guest_conf {
 	enum vfn_port_kind port;
 	const char *peer;
 	uint32_t gen; /* bytes of a frame, VFN_PORT_GEN */
+	uint32_t rate_mbps;
 	uint16_t mtu;
 	bool sleep;
 	unsigned int nb_cpus;

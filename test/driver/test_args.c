@@ -107,6 +107,8 @@ each_argument_takes_its_values(void **state)
 		"gen=14",
 		"gen=65534",
 		"gen=64,port=gen",
+		"rate-mbps=1",
+		"rate-mbps=1000000,gen=64",
 		"idle=busy",
 		"idle=sleep",
 		"doorbell=on",
@@ -163,6 +165,10 @@ values_that_are_none_are_refused_by_name(void **state)
 		"port=wire2",
 		"port=loop",
 		"port=gen",
+		"rate-mbps=0",
+		"rate-mbps=1000001",
+		"rate-mbps=1.5",
+		"rate-mbps=",
 		"gen=13",
 		"gen=65535",
 		"gen=64k",
@@ -213,6 +219,7 @@ messages_tell_what_is_expected(void **state)
 	refused("mac=1", "unicast");
 	refused("port=x", "loopback, wire, sink or gen");
 	refused("gen=1", "14 to 65534");
+	refused("rate-mbps=0", "1 to 1000000");
 	refused("idle=x", "busy or sleep");
 	refused("doorbell=x", "on or off");
 	refused("inflight=", "directory");

@@ -102,6 +102,17 @@ parse_gen(const char *value, struct vfn_args *args)
 }
 
 static bool
+parse_rate(const char *value, struct vfn_args *args)
+{
+	unsigned long v;
+
+	if (!number(value, &value, 1, 1000000, &v) || *value != '\0')
+		return false;
+	args->function.rate_mbps = v;
+	return true;
+}
+
+static bool
 parse_peer(const char *value, struct vfn_args *args)
 {
 	if (*value == '\0' || strlen(value) >= sizeof(args->function.peer) ||
@@ -216,6 +227,7 @@ static const struct arg args_known[] = {
 	{"port", "loopback, wire, sink or gen", parse_port},
 	{"peer", "the name of another device", parse_peer},
 	{"gen", "14 to 65534", parse_gen},
+	{"rate-mbps", "1 to 1000000", parse_rate},
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
 		parse_poll_cpu},
 	{"idle", "busy or sleep", parse_idle},

@@ -339,6 +339,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "port=<loopback|wire|sink|gen> "
 					    "peer=<name> "
 					    "gen=<14-65534> "
+					    "rate-mbps=<1-1000000> "
 					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
 					    "idle=<busy|sleep> "
 					    "lm=<hw|shadow|off> "

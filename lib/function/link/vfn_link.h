@@ -118,6 +118,7 @@ struct vfn_function_params {
 	enum vfn_port_kind port;
 	char peer[VFN_NAME_SIZE]; /**< Wire: name of the other end, or "" if that one names us. */
 	uint32_t gen;		  /**< Gen: bytes of each frame, 14 to VFN_MAX_PLAIN_FRAME. */
+	uint32_t rate_mbps;	  /**< Of what the guest sends, at most; 0: no limit. */
 	unsigned int faults;	  /**< enum vfn_fault. */
 	bool sleep;		  /**< Pollers sleep when quiet, else they busy-poll. */
 	unsigned int nb_cpus;	  /**< Entries of cpu; 0: service cores, else any CPU. */
