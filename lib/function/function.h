@@ -41,6 +41,7 @@ extern int vfn_logtype;
 struct vfn_function;
 struct vfn_poller;
 struct vfn_rate;
+struct vfn_ethdev;
 
 struct vfn_queue {
 	/* Poller, or control while stopped. */
@@ -155,7 +156,8 @@ struct vfn_function {
 	struct vfn_work *work; /* per transmit and receive queue, the control queue's, and jobs */
 	unsigned int nb_work;  /* handed to pollers now */
 
-	uint8_t *gen_frame; /* port=gen: what every frame looks like */
+	struct vfn_ethdev *ethdev; /* port=ethdev */
+	uint8_t *gen_frame;	   /* port=gen: what every frame looks like */
 
 	/* Control queue. */
 	struct vfn_filter filter;
@@ -183,11 +185,22 @@ vfn_takes(const struct vfn_function *fn, unsigned int bit)
 	return fn->driver_features & ~fn->offloads_off & FEATURE(bit);
 }
 
+/* net_ethdev.c, net_ethdev_io.c: a DPDK port at the other end. */
+int vfn_ethdev_new(struct vfn_function *fn);
+void vfn_ethdev_open(struct vfn_function *fn);
+void vfn_ethdev_close(struct vfn_function *fn);
+bool vfn_ethdev_up(const struct vfn_function *fn);
+unsigned int vfn_ethdev_work(
+	struct vfn_function *fn, struct vfn_queue **rx, unsigned int n, struct vfn_work *w);
+struct vfn_poller *vfn_ethdev_tx_poller(const struct vfn_function *fn, unsigned int pair);
+unsigned int vfn_ethdev_send(struct vfn_work *work);
+
 /* Frames pass while there is another end and no operator has unplugged one of the two. */
 static inline bool
 vfn_link_up(const struct vfn_function *fn)
 {
-	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged;
+	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged &&
+		(fn->ethdev == NULL || vfn_ethdev_up(fn));
 }
 
 /* Queue numbers of the net class (5.1.2). */

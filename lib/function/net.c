@@ -47,6 +47,12 @@ vfn_net_features(const struct vfn_function_params *params)
 		FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
 		FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
 
+	/* Ports of DPDK take whole frames, and hand out such. */
+	if (params->port == VFN_PORT_ETHDEV)
+		features &= ~(FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
+			FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
+			FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
+			FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO));
 	if (params->max_pairs > 1)
 		features |= FEATURE(VIRTIO_NET_F_MQ);
 	if (params->mtu != 0)
@@ -472,9 +478,8 @@ prefetch_first(const struct vringh_batch *batch, bool write)
 	}
 }
 
-/* No buffers since when? True once the receiver has been given enough time. */
-static bool
-stalled_too_long(struct vfn_work *w)
+bool
+vfn_net_stalled_too_long(struct vfn_work *w)
 {
 	uint64_t now = rte_rdtsc();
 
@@ -539,7 +544,7 @@ vfn_net_forward(struct vfn_work *w)
 		chain = &from->chain[done];
 		if (forward_any(&b, chain) == DONE)
 			continue;
-		if (!stalled_too_long(w))
+		if (!vfn_net_stalled_too_long(w))
 			break;
 		drop(&b, VFN_STAT_DROPPED_NO_BUFFER, chain->read_len - VFN_NET_HDR_SIZE);
 	}

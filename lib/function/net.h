@@ -60,6 +60,8 @@ void vfn_net_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t off
 /* Largest frame without segmentation that a function takes; NULL: that there is. */
 uint32_t vfn_net_largest_frame(const struct vfn_function *to);
 
+/* Nothing was taken since when? True once the receiver has been given enough time. */
+bool vfn_net_stalled_too_long(struct vfn_work *w);
 /* What of a batch of w's the rate limit lets pass; the rest is handed back. Returns how many. */
 unsigned int vfn_net_limit(struct vfn_work *w, struct vringh_batch *from);
 

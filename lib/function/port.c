@@ -23,6 +23,7 @@
 static void
 port_free(struct vfn_function *fn)
 {
+	vfn_ethdev_close(fn);
 	rte_free(fn->rate);
 	free(fn->gen_frame);
 	free(fn->work);
@@ -56,6 +57,11 @@ vfn_port_open(struct vfn_function *fn)
 	if (fn->params.port == VFN_PORT_GEN && vfn_gen_open(fn) < 0) {
 		ret = -ENOMEM;
 		goto free_fn;
+	}
+	if (fn->params.port == VFN_PORT_ETHDEV) {
+		ret = vfn_ethdev_new(fn);
+		if (ret < 0)
+			goto free_fn;
 	}
 	if (fn->params.rate_mbps != 0) {
 		fn->rate = rte_malloc("vfn_rate", sizeof(*fn->rate), RTE_CACHE_LINE_SIZE);
@@ -189,7 +195,8 @@ gen_start(struct vfn_function *fn, struct vfn_queue **rx, unsigned int n)
 static void
 work_start(struct vfn_function *fn)
 {
-	bool sink = fn->params.port == VFN_PORT_SINK || fn->params.port == VFN_PORT_GEN;
+	/* Between guests each transmit queue feeds a receive queue. */
+	bool between = fn->params.port == VFN_PORT_LOOPBACK || fn->params.port == VFN_PORT_WIRE;
 	struct vfn_queue *rx[VFN_MAX_PAIRS], *ctrl;
 	unsigned int i, n = 0;
 	bool hold = false;
@@ -200,21 +207,29 @@ work_start(struct vfn_function *fn)
 		n = receivers(fn->peer, rx, &hold);
 	if (fn->params.port == VFN_PORT_GEN)
 		gen_start(fn, rx, n);
-	/* Nobody has to receive what ends here. */
-	if (sink)
+	else if (fn->ethdev != NULL)
+		fn->nb_work += vfn_ethdev_work(fn, rx, n, fn->work);
+	if (!between) {
+		hold = false;
 		n = 0;
+	}
 	for (i = 0; i < fn->params.max_pairs; i++) {
 		struct vfn_work w = {
 			.fn = fn,
 			.tx = &fn->queue[2 * i + 1],
 			.rate = fn->rate,
 			.poller = fn->poller[i % fn->nb_pollers],
-			.run = sink && vfn_link_up(fn) ? vfn_sink_run : vfn_net_forward,
+			.run = vfn_net_forward,
 		};
 
 		/* While the receiver is only suspended frames wait: nothing is lost. */
-		if (!vfn_queue_active(w.tx) || (n == 0 && hold && !sink))
+		if (!vfn_queue_active(w.tx) || (n == 0 && hold))
 			continue;
+		if (!between && vfn_link_up(fn)) {
+			w.run = fn->ethdev != NULL ? vfn_ethdev_send : vfn_sink_run;
+			if (fn->ethdev != NULL)
+				w.poller = vfn_ethdev_tx_poller(fn, i);
+		}
 		if (n > 0) {
 			/* A receive queue has one poller, whoever sends to it. */
 			struct vfn_function *to = fn->peer;
@@ -265,6 +280,10 @@ vfn_port_stop(struct vfn_function *fn)
 void
 vfn_port_start(struct vfn_function *fn)
 {
+	if (fn->ethdev != NULL) {
+		vfn_ethdev_open(fn);
+		vfn_config_link(fn);
+	}
 	work_start(fn);
 	if (fn->peer != NULL && fn->peer != fn)
 		work_start(fn->peer);

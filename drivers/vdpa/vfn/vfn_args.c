@@ -75,6 +75,7 @@ static const char *const port_names[] = {
 	[VFN_PORT_LOOPBACK] = "loopback",
 	[VFN_PORT_WIRE] = "wire",
 	[VFN_PORT_SINK] = "sink",
+	[VFN_PORT_ETHDEV] = "ethdev",
 	[VFN_PORT_GEN] = "gen",
 };
 
@@ -98,6 +99,15 @@ parse_gen(const char *value, struct vfn_args *args)
 	if (!number(value, &value, RTE_ETHER_HDR_LEN, VFN_MAX_PLAIN_FRAME, &v) || *value != '\0')
 		return false;
 	args->function.gen = v;
+	return true;
+}
+
+static bool
+parse_ethdev(const char *value, struct vfn_args *args)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(args->function.ethdev))
+		return false;
+	strcpy(args->function.ethdev, value);
 	return true;
 }
 
@@ -224,8 +234,9 @@ static const struct arg args_known[] = {
 	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues},
 	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac},
 	{"mtu", "68 to 65535", parse_mtu},
-	{"port", "loopback, wire, sink or gen", parse_port},
+	{"port", "loopback, wire, sink, ethdev or gen", parse_port},
 	{"peer", "the name of another device", parse_peer},
+	{"ethdev", "the name of a DPDK port", parse_ethdev},
 	{"gen", "14 to 65534", parse_gen},
 	{"rate-mbps", "1 to 1000000", parse_rate},
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
@@ -330,7 +341,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 		DRV_LOG(ERR, "%s: device argument \"peer\" needs port=wire", name);
 		return -EINVAL;
 	}
-	if (!select_port(args, "gen", args->function.gen != 0, VFN_PORT_GEN))
+	if (!select_port(args, "gen", args->function.gen != 0, VFN_PORT_GEN) ||
+		!select_port(args, "ethdev", args->function.ethdev[0] != '\0', VFN_PORT_ETHDEV))
 		return -EINVAL;
 	return 0;
 }
