@@ -40,6 +40,8 @@ extern int vfn_logtype;
 
 struct vfn_function;
 struct vfn_poller;
+struct vfn_rate;
+struct vfn_ethdev;
 
 struct vfn_queue {
 	/* Poller, or control while stopped. */
@@ -66,6 +68,8 @@ struct vfn_queue {
 	struct vringh_state state; /* where to start, until enabled */
 	int doorbell_fd;
 	struct vfn_job *job; /* of the driver, NULL: none */
+
+	uint64_t generated; /* frames for this queue; poller, see net_gen.c */
 };
 
 /* A driver's list of addresses to receive. */
@@ -86,15 +90,17 @@ struct vfn_filter {
 };
 
 /*
- * One thing that a poller looks after: a transmit queue and where its frames go, or the job that
- * the driver has given to a queue.
+ * One thing that a poller looks after: a transmit queue and where its frames go, a receive queue
+ * for which frames are made (it is tx then), or the job that the driver has given to a queue.
  */
 struct vfn_work {
 	struct vfn_function *fn; /* whose frames (or commands) these are */
 	struct vfn_job *job;	 /* of queue tx, whichever kind that is; NULL: frames */
 	struct vfn_queue *tx;
-	struct vfn_queue *rx; /* NULL: frames are discarded */
-	bool filter;	      /* rx's function does not want all of them */
+	struct vfn_queue *rx;  /* NULL: frames are discarded */
+	bool filter;	       /* rx's function does not want all of them */
+	bool held;	       /* by the rate limit, though there are frames */
+	struct vfn_rate *rate; /* NULL: none */
 	struct vfn_poller *poller;
 	/* Move a burst; returns what was taken from the queue. */
 	unsigned int (*run)(struct vfn_work *work);
@@ -143,11 +149,15 @@ struct vfn_function {
 	uint32_t state_result;
 
 	/* Network side. */
-	struct vfn_function *peer;
+	struct vfn_function *peer; /* the function itself where the port is no wire */
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
-	struct vfn_work *work; /* one per transmit queue, one for the control queue, and jobs */
+	struct vfn_rate *rate; /* of what the guest sends, NULL: no limit */
+	struct vfn_work *work; /* per transmit and receive queue, the control queue's, and jobs */
 	unsigned int nb_work;  /* handed to pollers now */
+
+	struct vfn_ethdev *ethdev; /* port=ethdev */
+	uint8_t *gen_frame;	   /* port=gen: what every frame looks like */
 
 	/* Control queue. */
 	struct vfn_filter filter;
@@ -175,11 +185,22 @@ vfn_takes(const struct vfn_function *fn, unsigned int bit)
 	return fn->driver_features & ~fn->offloads_off & FEATURE(bit);
 }
 
+/* net_ethdev.c, net_ethdev_io.c: a DPDK port at the other end. */
+int vfn_ethdev_new(struct vfn_function *fn);
+void vfn_ethdev_open(struct vfn_function *fn);
+void vfn_ethdev_close(struct vfn_function *fn);
+bool vfn_ethdev_up(const struct vfn_function *fn);
+unsigned int vfn_ethdev_work(
+	struct vfn_function *fn, struct vfn_queue **rx, unsigned int n, struct vfn_work *w);
+struct vfn_poller *vfn_ethdev_tx_poller(const struct vfn_function *fn, unsigned int pair);
+unsigned int vfn_ethdev_send(struct vfn_work *work);
+
 /* Frames pass while there is another end and no operator has unplugged one of the two. */
 static inline bool
 vfn_link_up(const struct vfn_function *fn)
 {
-	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged;
+	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged &&
+		(fn->ethdev == NULL || vfn_ethdev_up(fn));
 }
 
 /* Queue numbers of the net class (5.1.2). */
@@ -308,6 +329,12 @@ uint8_t vfn_filter_vlan_command(
 	struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len);
 bool vfn_filter_needed(const struct vfn_function *fn);
 bool vfn_filter_accepts(const struct vfn_function *fn, const uint8_t *head, uint32_t len);
+
+/* net_gen.c: the ports that end here. */
+int vfn_gen_open(struct vfn_function *fn);
+void vfn_gen_prepare(struct vfn_function *fn);
+unsigned int vfn_gen_run(struct vfn_work *work);
+unsigned int vfn_sink_run(struct vfn_work *work);
 
 /* net.c, ctrl.c: the net class. */
 #define VFN_NET_BURST	 32

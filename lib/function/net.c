@@ -16,13 +16,7 @@
 #include <rte_cycles.h>
 #include <rte_prefetch.h>
 
-#include "function.h"
-
-#define ETH_HDR_LEN 14
-#define VLAN_LEN    4
-
-/* Larger frames need segmentation offload: then the IP packet may have 65,535 bytes. */
-#define MAX_FRAME 65534u
+#include "net.h"
 
 /* A receiver without buffers makes senders wait this long; then it is taken for dead. */
 #define STALL_SECONDS 1
@@ -34,23 +28,6 @@
 enum verdict {
 	DONE,  /* consumed: delivered, or dropped and counted */
 	STALL, /* the receiver has no buffers now */
-};
-
-/* Everything about the burst in work. */
-struct burst {
-	struct vfn_queue *tx;
-	struct vfn_queue *rx;
-	struct vringh_batch *to; /* chains of rx */
-	const struct vfn_function *from_fn;
-	const struct vfn_function *to_fn;
-	uint8_t *scratch;
-	uint32_t filled;    /* chains of rx that are filled, or bad */
-	bool mergeable;	    /* rx takes frames in several buffers */
-	bool filter;	    /* of to_fn */
-	uint32_t max_frame; /* largest frame without segmentation that rx takes */
-	uint32_t max_plain; /* the same for forward_plain(): 0 if frames have to be filtered */
-	uint64_t tx_packets, tx_bytes;
-	uint64_t rx_packets, rx_bytes;
 };
 
 uint64_t
@@ -70,6 +47,12 @@ vfn_net_features(const struct vfn_function_params *params)
 		FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
 		FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
 
+	/* Ports of DPDK take whole frames, and hand out such. */
+	if (params->port == VFN_PORT_ETHDEV)
+		features &= ~(FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
+			FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
+			FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
+			FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO));
 	if (params->max_pairs > 1)
 		features |= FEATURE(VIRTIO_NET_F_MQ);
 	if (params->mtu != 0)
@@ -194,9 +177,8 @@ gso_accepted(const struct vfn_function *to, const struct virtio_net_hdr *hdr)
 			vfn_takes(to, VIRTIO_NET_F_GUEST_ECN));
 }
 
-/* Internet checksum over [start, len), where the pseudo header's sum is already in place. */
-static void
-fill_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t offset)
+void
+vfn_net_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t offset)
 {
 	uint64_t sum = 0;
 	uint16_t word;
@@ -251,14 +233,9 @@ rx_chain_reject(struct burst *b, uint32_t i)
 						VFN_STAT_ERRORS_DIRECTION]++;
 }
 
-/*
- * Chains for need bytes, header included (5.1.6.4): one, or with mergeable buffers as many as it
- * takes. Returns how many, all of which are there, 0 if they are not, -1 if they never will be.
- *
- * Nothing is moved before all are there: what is handed back has to be as it was fetched.
- */
-static int
-rx_gather(struct burst *b, uint32_t need)
+/* Nothing is moved before all are there: what is handed back has to be as it was fetched. */
+int
+vfn_net_gather(struct burst *b, uint32_t need)
 {
 	uint32_t have = 0, i = b->filled, end, j;
 
@@ -288,8 +265,8 @@ rx_gather(struct burst *b, uint32_t need)
 	return end - b->filled;
 }
 
-static void
-rx_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame,
+void
+vfn_net_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame,
 	uint32_t len, unsigned int n)
 {
 	struct vringh_chain *chain = &b->to->chain[b->filled];
@@ -316,38 +293,45 @@ rx_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_ite
 	b->rx_bytes += len;
 }
 
+enum vfn_stat
+vfn_net_judge(const struct vfn_queue *tx, const struct vringh_chain *chain, uint32_t max_frame,
+	struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame, uint32_t *len)
+{
+	if (chain->error != VRINGH_OK)
+		return VFN_STAT_MAX;
+	*frame = vringh_iter_read(&tx->vr, chain);
+	if (vringh_pull(frame, hdr, sizeof(*hdr)) < sizeof(*hdr))
+		return chain->nb_read == 0 && chain->nb_write > 0 ? VFN_STAT_ERRORS_DIRECTION :
+								    VFN_STAT_ERRORS_HEADER;
+	*len = chain->read_len - sizeof(*hdr);
+	/* What else may be set has no meaning on transmission (5.1.6.2). */
+	hdr->hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	if (!header_ok(tx->fn, &hdr->hdr, *len))
+		return VFN_STAT_ERRORS_HEADER;
+	if (hdr->hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+		max_frame = VFN_NET_MAX_FRAME;
+	return *len < ETH_HDR_LEN || *len > max_frame ? VFN_STAT_DROPPED_SIZE : VFN_STAT_PACKETS;
+}
+
 /* Any frame: every layout, offloads, several receive buffers. */
 static __attribute__((noinline)) enum verdict
 forward_any(struct burst *b, const struct vringh_chain *chain)
 {
-	struct vringh_iter frame = vringh_iter_read(&b->tx->vr, chain);
 	struct virtio_net_hdr_mrg_rxbuf hdr;
 	struct vringh_seg linear;
+	struct vringh_iter frame;
 	bool fill = false;
+	enum vfn_stat bad;
 	uint32_t len;
 	int n;
 
-	if (chain->error != VRINGH_OK)
-		return DONE; /* counted by the ring */
-	if (vringh_pull(&frame, &hdr, sizeof(hdr)) < sizeof(hdr)) {
-		b->tx->stats[chain->nb_read == 0 && chain->nb_write > 0 ?
-				VFN_STAT_ERRORS_DIRECTION :
-				VFN_STAT_ERRORS_HEADER]++;
+	bad = vfn_net_judge(b->tx, chain, b->max_frame, &hdr, &frame, &len);
+	if (bad == VFN_STAT_DROPPED_SIZE)
+		drop(b, bad, len);
+	else if (bad != VFN_STAT_PACKETS && bad != VFN_STAT_MAX)
+		b->tx->stats[bad]++;
+	if (bad != VFN_STAT_PACKETS)
 		return DONE;
-	}
-	len = chain->read_len - sizeof(hdr);
-	/* What else may be set has no meaning on transmission (5.1.6.2). */
-	hdr.hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-	if (!header_ok(b->from_fn, &hdr.hdr, len)) {
-		b->tx->stats[VFN_STAT_ERRORS_HEADER]++;
-		return DONE;
-	}
-	if (len < ETH_HDR_LEN ||
-		len > (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE ? b->max_frame :
-								     VFN_NET_MAX_FRAME)) {
-		drop(b, VFN_STAT_DROPPED_SIZE, len);
-		return DONE;
-	}
 	if (b->rx == NULL) {
 		drop(b, VFN_STAT_DROPPED_NO_PEER, len);
 		return DONE;
@@ -360,7 +344,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		drop(b, VFN_STAT_DROPPED_OFFLOAD, len);
 		return DONE;
 	}
-	n = rx_gather(b, sizeof(hdr) + len);
+	n = vfn_net_gather(b, sizeof(hdr) + len);
 	if (n < 0)
 		drop(b, VFN_STAT_DROPPED_SIZE, len);
 	if (n == 0)
@@ -373,13 +357,13 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		if (fill) {
 			/* The receiver takes no partial checksums: complete it in a copy. */
 			vringh_pull(&frame, b->scratch, len);
-			fill_checksum(b->scratch, len, hdr.hdr.csum_start, hdr.hdr.csum_offset);
+			vfn_net_checksum(b->scratch, len, hdr.hdr.csum_start, hdr.hdr.csum_offset);
 			linear = (struct vringh_seg){.addr = b->scratch, .len = len};
 			frame = (struct vringh_iter){.seg = &linear, .nb_segs = 1};
 		}
 		memset(&hdr, 0, sizeof(hdr));
 	}
-	rx_fill(b, &hdr, &frame, len, n);
+	vfn_net_fill(b, &hdr, &frame, len, n);
 	b->tx_packets++;
 	b->tx_bytes += len;
 	return DONE;
@@ -494,9 +478,8 @@ prefetch_first(const struct vringh_batch *batch, bool write)
 	}
 }
 
-/* No buffers since when? True once the receiver has been given enough time. */
-static bool
-stalled_too_long(struct vfn_work *w)
+bool
+vfn_net_stalled_too_long(struct vfn_work *w)
 {
 	uint64_t now = rte_rdtsc();
 
@@ -505,8 +488,8 @@ stalled_too_long(struct vfn_work *w)
 	return now - w->stalled_since > STALL_SECONDS * rte_get_tsc_hz();
 }
 
-static uint32_t
-largest_frame(const struct vfn_function *to)
+uint32_t
+vfn_net_largest_frame(const struct vfn_function *to)
 {
 	/* 5.1.4.1: frames above the MTU that was negotiated are not passed on. */
 	if (to != NULL && vfn_has(to, VIRTIO_NET_F_MTU))
@@ -522,7 +505,6 @@ vfn_net_forward(struct vfn_work *w)
 		.tx = w->tx,
 		.rx = w->rx,
 		.to = vfn_poller_batch(w->poller, 1),
-		.from_fn = w->fn,
 		.scratch = vfn_poller_scratch(w->poller),
 	};
 	uint32_t done;
@@ -534,6 +516,11 @@ vfn_net_forward(struct vfn_work *w)
 			vfn_queue_broken(w->tx);
 		return 0;
 	}
+	if (w->rate != NULL) {
+		n = vfn_net_limit(w, from);
+		if (n == 0)
+			return 0;
+	}
 	if (b.rx != NULL && vringh_fetch(&b.rx->vr, b.to, n) < 0) {
 		vfn_queue_broken(b.rx);
 		b.rx = NULL;
@@ -542,7 +529,7 @@ vfn_net_forward(struct vfn_work *w)
 		b.to_fn = b.rx->fn;
 		b.mergeable = vfn_has(b.to_fn, VIRTIO_NET_F_MRG_RXBUF);
 	}
-	b.max_frame = largest_frame(b.to_fn);
+	b.max_frame = vfn_net_largest_frame(b.to_fn);
 	b.filter = w->filter;
 	b.max_plain = b.filter ? 0 : b.max_frame;
 	prefetch_first(from, false);
@@ -557,7 +544,7 @@ vfn_net_forward(struct vfn_work *w)
 		chain = &from->chain[done];
 		if (forward_any(&b, chain) == DONE)
 			continue;
-		if (!stalled_too_long(w))
+		if (!vfn_net_stalled_too_long(w))
 			break;
 		drop(&b, VFN_STAT_DROPPED_NO_BUFFER, chain->read_len - VFN_NET_HDR_SIZE);
 	}
@@ -573,6 +560,8 @@ vfn_net_forward(struct vfn_work *w)
 	}
 	vringh_complete(&w->tx->vr, from->chain, done);
 	vringh_discard(&w->tx->vr, from->chain + done, from->nb_chains - done);
+	if (w->rate != NULL)
+		vfn_rate_give_back(w->rate, from->chain + done, from->nb_chains - done);
 	w->tx->stats[VFN_STAT_PACKETS] += b.tx_packets;
 	w->tx->stats[VFN_STAT_BYTES] += b.tx_bytes;
 	vfn_queue_call(w->tx);

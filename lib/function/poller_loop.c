@@ -22,6 +22,9 @@
 /* A stalled receiver is looked at this often even if no doorbell rings. */
 #define STALL_POLL_MS 100
 
+/* Frames that the rate limit holds back are looked at this often: half of what the bucket holds. */
+#define RATE_POLL_MS 1
+
 struct vringh_batch *
 vfn_poller_batch(struct vfn_poller *p, unsigned int direction)
 {
@@ -126,7 +129,7 @@ static void
 poller_sleep(struct vfn_poller *p)
 {
 	struct epoll_event event[8];
-	bool pending = false;
+	bool pending = false, held = false;
 	unsigned int i;
 	int timeout = -1;
 
@@ -139,12 +142,18 @@ poller_sleep(struct vfn_poller *p)
 			pending |= w->job->arm(w->job);
 			continue;
 		}
+		if (w->held && vringh_pending(&w->tx->vr)) {
+			held = true;
+			continue;
+		}
 		w->tx->stats[VFN_STAT_ARMED]++;
 		if (vringh_notify_enable(waits_for(w)))
 			pending = true;
 		if (w->stalled_since != 0)
 			timeout = STALL_POLL_MS;
 	}
+	if (held)
+		timeout = RATE_POLL_MS;
 	p->stats.sleeps++;
 	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
 	/*

@@ -15,8 +15,19 @@
 #include <string.h>
 
 #include <rte_common.h>
+#include <rte_cycles.h>
+#include <rte_malloc.h>
 
-#include "function.h"
+#include "net.h"
+
+static void
+port_free(struct vfn_function *fn)
+{
+	vfn_ethdev_close(fn);
+	rte_free(fn->rate);
+	free(fn->gen_frame);
+	free(fn->work);
+}
 
 int
 vfn_port_open(struct vfn_function *fn)
@@ -40,20 +51,36 @@ vfn_port_open(struct vfn_function *fn)
 		}
 		fn->peer = other;
 	}
-	fn->work = calloc(fn->params.max_pairs + 1 + fn->nb_queues, sizeof(*fn->work));
+	fn->work = calloc(2 * fn->params.max_pairs + 1 + fn->nb_queues, sizeof(*fn->work));
 	if (fn->work == NULL)
 		return -ENOMEM;
+	if (fn->params.port == VFN_PORT_GEN && vfn_gen_open(fn) < 0) {
+		ret = -ENOMEM;
+		goto free_fn;
+	}
+	if (fn->params.port == VFN_PORT_ETHDEV) {
+		ret = vfn_ethdev_new(fn);
+		if (ret < 0)
+			goto free_fn;
+	}
+	if (fn->params.rate_mbps != 0) {
+		fn->rate = rte_malloc("vfn_rate", sizeof(*fn->rate), RTE_CACHE_LINE_SIZE);
+		if (fn->rate == NULL) {
+			ret = -ENOMEM;
+			goto free_fn;
+		}
+		vfn_rate_init(fn->rate, fn->params.rate_mbps, rte_get_tsc_hz());
+	}
 	for (i = 0; i < vfn_poller_count(&fn->params); i++) {
 		ret = vfn_poller_get(&fn->params, i, &fn->poller[i]);
 		if (ret < 0) {
 			while (i-- > 0)
 				vfn_poller_put(fn->poller[i]);
-			free(fn->work);
-			return ret;
+			goto free_fn;
 		}
 		fn->nb_pollers++;
 	}
-	if (fn->params.port == VFN_PORT_LOOPBACK)
+	if (fn->params.port != VFN_PORT_WIRE)
 		fn->peer = fn;
 	if (fn->peer != NULL) {
 		fn->peer->peer = fn;
@@ -61,6 +88,10 @@ vfn_port_open(struct vfn_function *fn)
 		vfn_config_link(fn->peer);
 	}
 	return 0;
+
+free_fn:
+	port_free(fn);
+	return ret;
 }
 
 /* The function's queues are all disabled. */
@@ -79,7 +110,7 @@ vfn_port_close(struct vfn_function *fn)
 	}
 	for (i = 0; i < fn->nb_pollers; i++)
 		vfn_poller_put(fn->poller[i]);
-	free(fn->work);
+	port_free(fn);
 }
 
 /* Tell every poller that has some of fn's work, once each. */
@@ -145,19 +176,48 @@ job_add(struct vfn_function *fn, struct vfn_queue *q)
 	fn->nb_work++;
 }
 
+/* Frames are made by whoever has the pair. */
+static void
+gen_start(struct vfn_function *fn, struct vfn_queue **rx, unsigned int n)
+{
+	unsigned int i;
+
+	vfn_gen_prepare(fn);
+	if (vfn_filter_needed(fn) && !vfn_filter_accepts(fn, fn->gen_frame, fn->params.gen))
+		return;
+	for (i = 0; i < n; i++)
+		fn->work[fn->nb_work++] = (struct vfn_work){.fn = fn,
+			.tx = rx[i],
+			.poller = fn->poller[rx[i]->index / 2 % fn->nb_pollers],
+			.run = vfn_gen_run};
+}
+
 static void
 work_start(struct vfn_function *fn)
 {
+	/* Between guests each transmit queue feeds a receive queue. */
+	bool between = fn->params.port == VFN_PORT_LOOPBACK || fn->params.port == VFN_PORT_WIRE;
 	struct vfn_queue *rx[VFN_MAX_PAIRS], *ctrl;
 	unsigned int i, n = 0;
 	bool hold = false;
 
+	if (fn->rate != NULL)
+		vfn_rate_reset(fn->rate);
 	if (vfn_link_up(fn))
 		n = receivers(fn->peer, rx, &hold);
+	if (fn->params.port == VFN_PORT_GEN)
+		gen_start(fn, rx, n);
+	else if (fn->ethdev != NULL)
+		fn->nb_work += vfn_ethdev_work(fn, rx, n, fn->work);
+	if (!between) {
+		hold = false;
+		n = 0;
+	}
 	for (i = 0; i < fn->params.max_pairs; i++) {
 		struct vfn_work w = {
 			.fn = fn,
 			.tx = &fn->queue[2 * i + 1],
+			.rate = fn->rate,
 			.poller = fn->poller[i % fn->nb_pollers],
 			.run = vfn_net_forward,
 		};
@@ -165,6 +225,11 @@ work_start(struct vfn_function *fn)
 		/* While the receiver is only suspended frames wait: nothing is lost. */
 		if (!vfn_queue_active(w.tx) || (n == 0 && hold))
 			continue;
+		if (!between && vfn_link_up(fn)) {
+			w.run = fn->ethdev != NULL ? vfn_ethdev_send : vfn_sink_run;
+			if (fn->ethdev != NULL)
+				w.poller = vfn_ethdev_tx_poller(fn, i);
+		}
 		if (n > 0) {
 			/* A receive queue has one poller, whoever sends to it. */
 			struct vfn_function *to = fn->peer;
@@ -215,6 +280,10 @@ vfn_port_stop(struct vfn_function *fn)
 void
 vfn_port_start(struct vfn_function *fn)
 {
+	if (fn->ethdev != NULL) {
+		vfn_ethdev_open(fn);
+		vfn_config_link(fn);
+	}
 	work_start(fn);
 	if (fn->peer != NULL && fn->peer != fn)
 		work_start(fn->peer);

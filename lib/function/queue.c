@@ -34,6 +34,7 @@ vfn_queue_init(struct vfn_queue *q)
 	q->log = 0;
 	q->inflight_addr = q->inflight_len = 0;
 	q->state = (struct vringh_state){0};
+	q->generated = 0;
 }
 
 /* May the function touch the queue's memory now? */

@@ -158,6 +158,8 @@ guest_new(const struct guest_conf *conf)
 		.mac = {0x02, 'v', 'f', 'n', 't', 's'},
 		.mtu = conf->mtu,
 		.port = conf->port,
+		.gen = conf->gen,
+		.rate_mbps = conf->rate_mbps,
 		.sleep = conf->sleep,
 		.faults = conf->faults,
 		.nb_cpus = conf->nb_cpus,
@@ -170,6 +172,8 @@ guest_new(const struct guest_conf *conf)
 	snprintf(params.name, sizeof(params.name), "%s", conf->name != NULL ? conf->name : "fn");
 	if (conf->peer != NULL)
 		snprintf(params.peer, sizeof(params.peer), "%s", conf->peer);
+	if (conf->ethdev != NULL)
+		snprintf(params.ethdev, sizeof(params.ethdev), "%s", conf->ethdev);
 	g->conf = *conf;
 	g->conf.pairs = params.max_pairs;
 	if (conf->size == 0)

@@ -58,6 +58,9 @@ struct guest_conf {
 	uint16_t pairs;	  /* 1 */
 	enum vfn_port_kind port;
 	const char *peer;
+	const char *ethdev;
+	uint32_t gen; /* bytes of a frame, VFN_PORT_GEN */
+	uint32_t rate_mbps;
 	uint16_t mtu;
 	bool sleep;
 	unsigned int nb_cpus;

@@ -103,6 +103,14 @@ each_argument_takes_its_values(void **state)
 		"port=wire",
 		"port=wire,peer=vdpa_vfn1",
 		"peer=other,port=wire",
+		"port=sink",
+		"gen=14",
+		"gen=65534",
+		"gen=64,port=gen",
+		"ethdev=net_null0",
+		"port=ethdev,ethdev=net_null0,rate-mbps=100",
+		"rate-mbps=1",
+		"rate-mbps=1000000,gen=64",
 		"idle=busy",
 		"idle=sleep",
 		"doorbell=on",
@@ -158,6 +166,17 @@ values_that_are_none_are_refused_by_name(void **state)
 		"port=Wire",
 		"port=wire2",
 		"port=loop",
+		"port=gen",
+		"port=ethdev",
+		"ethdev=",
+		"rate-mbps=0",
+		"rate-mbps=1000001",
+		"rate-mbps=1.5",
+		"rate-mbps=",
+		"gen=13",
+		"gen=65535",
+		"gen=64k",
+		"gen=",
 		"idle=",
 		"idle=no",
 		"idle=Sleep",
@@ -202,7 +221,9 @@ messages_tell_what_is_expected(void **state)
 	refused("queues=65", "queues=65");
 	refused("mtu=9", "68 to 65535");
 	refused("mac=1", "unicast");
-	refused("port=x", "loopback or wire");
+	refused("port=x", "loopback, wire, sink, ethdev or gen");
+	refused("gen=1", "14 to 65534");
+	refused("rate-mbps=0", "1 to 1000000");
 	refused("idle=x", "busy or sleep");
 	refused("doorbell=x", "on or off");
 	refused("inflight=", "directory");
@@ -299,6 +320,34 @@ peer_needs_a_wire_and_is_not_oneself(void **state)
 	refused("port=wire,peer=", "peer");
 	memset(args + strlen(args), 'n', 64);
 	refused(args, "peer");
+}
+
+static void
+generator_and_its_size_come_together(void **state)
+{
+	(void)state;
+	refused("gen=64,port=sink", "\"gen\" needs port=gen");
+	refused("port=loopback,gen=64", "\"gen\" needs port=gen");
+	refused("port=gen", "\"port=gen\" needs \"gen\"");
+	refused("gen=64,peer=vdpa_vfn1", "\"peer\" needs port=wire");
+	refused("gen", "\"gen=\"");
+}
+
+static void
+ethdev_selects_its_port_and_is_given_once(void **state)
+{
+	char args[128] = "ethdev=";
+
+	(void)state;
+	refused("ethdev=net_null0,port=wire", "\"ethdev\" needs port=ethdev");
+	refused("ethdev=net_null0,gen=64", "needs port=");
+	refused("port=ethdev", "\"port=ethdev\" needs \"ethdev\"");
+	memset(args + strlen(args), 'n', 64);
+	refused(args, "ethdev");
+	/* a port that is not there yet is no error; one that another device has is */
+	assert_int_equal(rte_vdev_init("vdpa_vfn1", "ethdev=net_null0"), 0);
+	refused("ethdev=net_null0", "ethdev=net_null0: vdpa_vfn1 has that port already");
+	accepted("ethdev=net_null1");
 }
 
 static void
@@ -527,6 +576,8 @@ main(void)
 		TEST(unknown_and_repeated_keys_are_refused_by_name),
 		TEST(malformed_arguments_are_refused),
 		TEST(peer_needs_a_wire_and_is_not_oneself),
+		TEST(generator_and_its_size_come_together),
+		TEST(ethdev_selects_its_port_and_is_given_once),
 		TEST(name_that_is_too_long_is_refused),
 		TEST(device_tells_pairs_and_features),
 		TEST(statistics_have_names_and_a_range_of_queues),

@@ -71,15 +71,54 @@ parse_mac(const char *value, struct vfn_args *args)
 	return true;
 }
 
+static const char *const port_names[] = {
+	[VFN_PORT_LOOPBACK] = "loopback",
+	[VFN_PORT_WIRE] = "wire",
+	[VFN_PORT_SINK] = "sink",
+	[VFN_PORT_ETHDEV] = "ethdev",
+	[VFN_PORT_GEN] = "gen",
+};
+
 static bool
 parse_port(const char *value, struct vfn_args *args)
 {
-	if (strcmp(value, "loopback") == 0)
-		args->function.port = VFN_PORT_LOOPBACK;
-	else if (strcmp(value, "wire") == 0)
-		args->function.port = VFN_PORT_WIRE;
-	else
+	unsigned int i;
+
+	for (i = 0; i < RTE_DIM(port_names) && strcmp(value, port_names[i]) != 0; i++)
+		;
+	args->port_given = true;
+	args->function.port = i;
+	return i < RTE_DIM(port_names);
+}
+
+static bool
+parse_gen(const char *value, struct vfn_args *args)
+{
+	unsigned long v;
+
+	if (!number(value, &value, RTE_ETHER_HDR_LEN, VFN_MAX_PLAIN_FRAME, &v) || *value != '\0')
 		return false;
+	args->function.gen = v;
+	return true;
+}
+
+static bool
+parse_ethdev(const char *value, struct vfn_args *args)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(args->function.ethdev))
+		return false;
+	strcpy(args->function.ethdev, value);
+	return true;
+}
+
+static bool
+parse_rate(const char *value, struct vfn_args *args)
+{
+	unsigned long v;
+
+	if (!number(value, &value, 1, 1000000, &v) || *value != '\0')
+		return false;
+	args->function.rate_mbps = v;
 	return true;
 }
 
@@ -195,8 +234,11 @@ static const struct arg args_known[] = {
 	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues},
 	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac},
 	{"mtu", "68 to 65535", parse_mtu},
-	{"port", "loopback or wire", parse_port},
+	{"port", "loopback, wire, sink, ethdev or gen", parse_port},
 	{"peer", "the name of another device", parse_peer},
+	{"ethdev", "the name of a DPDK port", parse_ethdev},
+	{"gen", "14 to 65534", parse_gen},
+	{"rate-mbps", "1 to 1000000", parse_rate},
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
 		parse_poll_cpu},
 	{"idle", "busy or sleep", parse_idle},
@@ -232,6 +274,29 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, bool *seen)
 		return -EINVAL;
 	}
 	return 0;
+}
+
+/* An argument that is for one kind of port selects that, and cannot be had with another one. */
+static bool
+select_port(struct vfn_args *args, const char *key, bool given, enum vfn_port_kind port)
+{
+	const char *name = args->function.name;
+
+	if (given && !args->port_given) {
+		args->function.port = port;
+		args->port_given = true;
+	}
+	if (given && args->function.port != port) {
+		DRV_LOG(ERR, "%s: device argument \"%s\" needs port=%s", name, key,
+			port_names[port]);
+		return false;
+	}
+	if (!given && args->function.port == port) {
+		DRV_LOG(ERR, "%s: device argument \"port=%s\" needs \"%s\"", name, port_names[port],
+			key);
+		return false;
+	}
+	return true;
 }
 
 int
@@ -276,5 +341,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 		DRV_LOG(ERR, "%s: device argument \"peer\" needs port=wire", name);
 		return -EINVAL;
 	}
+	if (!select_port(args, "gen", args->function.gen != 0, VFN_PORT_GEN) ||
+		!select_port(args, "ethdev", args->function.ethdev[0] != '\0', VFN_PORT_ETHDEV))
+		return -EINVAL;
 	return 0;
 }

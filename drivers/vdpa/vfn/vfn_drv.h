@@ -51,6 +51,7 @@ enum vfn_lm {
 /* Device arguments. */
 struct vfn_args {
 	struct vfn_function_params function;
+	bool port_given;
 	enum vfn_lm lm;
 	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
 	bool doorbell;	    /* offer guests to ring by a plain store */

@@ -99,7 +99,13 @@ enum vfn_fault {
 enum vfn_port_kind {
 	VFN_PORT_LOOPBACK, /**< What the guest sends comes back on the same queue pair. */
 	VFN_PORT_WIRE,	   /**< What the guest sends the peer receives. */
+	VFN_PORT_SINK,	   /**< What the guest sends is counted and gone. */
+	VFN_PORT_ETHDEV,   /**< What the guest sends goes to a DPDK port, and the other way. */
+	VFN_PORT_GEN,	   /**< The same, and the guest receives as much as it can. */
 };
+
+/** Bytes of the largest frame, without FCS, that needs no segmentation offload. */
+#define VFN_MAX_PLAIN_FRAME 65534u
 
 #define VFN_MAX_POLLERS 16
 #define VFN_NAME_SIZE	64
@@ -111,10 +117,13 @@ struct vfn_function_params {
 	uint8_t mac[6];
 	uint16_t mtu; /**< 68 to 65535, or 0: not offered. */
 	enum vfn_port_kind port;
-	char peer[VFN_NAME_SIZE]; /**< Wire: name of the other end, or "" if that one names us. */
-	unsigned int faults;	  /**< enum vfn_fault. */
-	bool sleep;		  /**< Pollers sleep when quiet, else they busy-poll. */
-	unsigned int nb_cpus;	  /**< Entries of cpu; 0: service cores, else any CPU. */
+	char peer[VFN_NAME_SIZE];   /**< Wire: name of the other end, or "" if that one names us. */
+	char ethdev[VFN_NAME_SIZE]; /**< Ethdev: name of the port. */
+	uint32_t gen;		    /**< Gen: bytes of each frame, 14 to VFN_MAX_PLAIN_FRAME. */
+	uint32_t rate_mbps;	    /**< Of what the guest sends, at most; 0: no limit. */
+	unsigned int faults;	    /**< enum vfn_fault. */
+	bool sleep;		    /**< Pollers sleep when quiet, else they busy-poll. */
+	unsigned int nb_cpus;	    /**< Entries of cpu; 0: service cores, else any CPU. */
 	unsigned int cpu[VFN_MAX_POLLERS]; /**< A poller thread is pinned to each. */
 };
 
@@ -124,7 +133,8 @@ struct vfn_function_params {
  * @param link
  *   Set on success; vfn_link_ops.close() ends the function.
  * @return
- *   0; -EEXIST if the name is taken; -EBUSY if the peer is wired already; -ENOMEM; or the
+ *   0; -EEXIST if the name is taken; -EBUSY if the peer is wired, or the ethdev given, to
+ *   another one already; -ENOMEM; or the
  *   error of starting a poller.
  */
 int vfn_link_local_open(const struct vfn_function_params *params, struct vfn_link **link);

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Ports that end in the function: what the guest sends is consumed, and with a generator what it
+ * receives is made here. Poller, unless it says otherwise.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <rte_branch_prediction.h>
+#include <rte_byteorder.h>
+#include <rte_common.h>
+#include <rte_prefetch.h>
+
+#include "net.h"
+
+/* For experiments (IEEE 802); behind the header the frame's number, as far as there is room. */
+#define GEN_ETHERTYPE 0x88b5
+#define GEN_NUMBER_AT ETH_HDR_LEN
+
+/* Control. */
+int
+vfn_gen_open(struct vfn_function *fn)
+{
+	static const uint8_t head[ETH_HDR_LEN] = {0, 0, 0, 0, 0, 0, 0x02, 'v', 'f', 'n', 'g', 'n',
+		GEN_ETHERTYPE >> 8, GEN_ETHERTYPE & 0xff};
+	uint32_t i;
+
+	fn->gen_frame = malloc(fn->params.gen);
+	if (fn->gen_frame == NULL)
+		return -ENOMEM;
+	memcpy(fn->gen_frame, head, sizeof(head));
+	for (i = sizeof(head); i < fn->params.gen; i++)
+		fn->gen_frame[i] = i;
+	return 0;
+}
+
+/* Control, with the port stopped: the driver may have changed its address. */
+void
+vfn_gen_prepare(struct vfn_function *fn)
+{
+	memcpy(fn->gen_frame, fn->config.mac, sizeof(fn->config.mac));
+}
+
+static inline void
+make_frame(struct vfn_queue *rx, uint8_t *dst)
+{
+	uint32_t len = rx->fn->params.gen;
+	uint64_t number = rte_cpu_to_be_64(rx->generated++);
+
+	memcpy(dst, rx->fn->gen_frame, len);
+	if (likely(len >= GEN_NUMBER_AT + sizeof(number)))
+		memcpy(dst + GEN_NUMBER_AT, &number, sizeof(number));
+	else
+		memcpy(dst + GEN_NUMBER_AT, &number, len - GEN_NUMBER_AT);
+}
+
+/* One piece that is large enough, as nearly all are. */
+static inline bool
+gen_one(struct burst *b, uint32_t len)
+{
+	static const struct virtio_net_hdr_mrg_rxbuf hdr = {.num_buffers = 1};
+	struct vringh_chain *to = &b->to->chain[b->filled];
+	uint8_t *dst;
+
+	if (b->filled >= b->to->nb_chains || to->nb_write != 1 || to->write_len < sizeof(hdr) + len)
+		return false;
+	dst = to->seg[to->nb_read].addr;
+	/* What is there from the last lap mostly fits: spare the store. */
+	if (memcmp(dst, &hdr, sizeof(hdr)) != 0)
+		memcpy(dst, &hdr, sizeof(hdr));
+	make_frame(b->rx, dst + sizeof(hdr));
+	to->written = sizeof(hdr) + len;
+	b->filled++;
+	b->rx_packets++;
+	b->rx_bytes += len;
+	return true;
+}
+
+/* Whatever the buffers are. False: no more of them, or none that the frame fits. */
+static __attribute__((noinline)) bool
+gen_any(struct burst *b, uint32_t len)
+{
+	struct virtio_net_hdr_mrg_rxbuf hdr = {0};
+	struct vringh_seg linear = {.addr = b->scratch, .len = len};
+	struct vringh_iter frame = {.seg = &linear, .nb_segs = 1};
+	int n = -1;
+
+	if (len <= b->max_frame)
+		n = vfn_net_gather(b, sizeof(hdr) + len);
+	if (n < 0)
+		b->rx->stats[VFN_STAT_DROPPED_SIZE]++;
+	if (n <= 0)
+		return false;
+	make_frame(b->rx, b->scratch);
+	vfn_net_fill(b, &hdr, &frame, len, n);
+	return true;
+}
+
+/* Fill the receive buffers that are there, at most a burst of them. */
+unsigned int
+vfn_gen_run(struct vfn_work *w)
+{
+	uint32_t len = w->fn->params.gen, i;
+	struct burst b = {
+		.rx = w->tx,
+		.to = vfn_poller_batch(w->poller, 1),
+		.scratch = vfn_poller_scratch(w->poller),
+		.mergeable = vfn_has(w->fn, VIRTIO_NET_F_MRG_RXBUF),
+		.max_frame = vfn_net_largest_frame(w->fn),
+	};
+	bool plain = len <= b.max_frame;
+
+	if (vringh_fetch(&b.rx->vr, b.to, VFN_NET_BURST) < 0) {
+		vfn_queue_broken(b.rx);
+		return 0;
+	}
+	for (i = 0; i < b.to->nb_chains; i++)
+		if (b.to->chain[i].nb_write > 0)
+			__builtin_prefetch(b.to->chain[i].seg[b.to->chain[i].nb_read].addr, 1);
+	for (i = 0; i < VFN_NET_BURST; i++)
+		if (!(plain && gen_one(&b, len)) && !gen_any(&b, len))
+			break;
+	vringh_complete(&b.rx->vr, b.to->chain, b.filled);
+	vringh_discard(&b.rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
+	b.rx->stats[VFN_STAT_PACKETS] += b.rx_packets;
+	b.rx->stats[VFN_STAT_BYTES] += b.rx_bytes;
+	vfn_queue_call(b.rx);
+	return b.filled;
+}
+
+/* In one piece and without offloads, as nearly all are. */
+static inline bool
+sink_one(const struct vringh_chain *chain)
+{
+	struct virtio_net_hdr hdr;
+
+	if (chain->nb_read != 1 || chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN ||
+		chain->read_len > VFN_NET_HDR_SIZE + MAX_FRAME)
+		return false;
+	memcpy(&hdr, chain->seg->addr, sizeof(hdr));
+	return !(hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
+		hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE;
+}
+
+unsigned int
+vfn_sink_run(struct vfn_work *w)
+{
+	struct vringh_batch *from = vfn_poller_batch(w->poller, 0);
+	struct vfn_queue *tx = w->tx;
+	uint64_t packets = 0, bytes = 0;
+	uint32_t i;
+
+	if (vringh_fetch(&tx->vr, from, VFN_NET_BURST) <= 0) {
+		if (vringh_broken(&tx->vr) != VRINGH_OK)
+			vfn_queue_broken(tx);
+		return 0;
+	}
+	if (w->rate != NULL && vfn_net_limit(w, from) == 0)
+		return 0;
+	for (i = 0; i < from->nb_chains; i++)
+		if (from->chain[i].nb_read > 0)
+			rte_prefetch0(from->chain[i].seg->addr);
+	for (i = 0; i < from->nb_chains; i++) {
+		struct vringh_chain *chain = &from->chain[i];
+		struct virtio_net_hdr_mrg_rxbuf hdr;
+		struct vringh_iter frame;
+		enum vfn_stat bad;
+		uint32_t len;
+
+		chain->written = 0;
+		if (likely(sink_one(chain))) {
+			packets++;
+			bytes += chain->read_len - VFN_NET_HDR_SIZE;
+			continue;
+		}
+		bad = vfn_net_judge(tx, chain, MAX_FRAME, &hdr, &frame, &len);
+		if (bad == VFN_STAT_PACKETS || bad == VFN_STAT_DROPPED_SIZE) {
+			packets++;
+			bytes += len;
+		}
+		if (bad != VFN_STAT_PACKETS && bad != VFN_STAT_MAX)
+			tx->stats[bad]++;
+	}
+	vringh_complete(&tx->vr, from->chain, from->nb_chains);
+	tx->stats[VFN_STAT_PACKETS] += packets;
+	tx->stats[VFN_STAT_BYTES] += bytes;
+	vfn_queue_call(tx);
+	return from->nb_chains;
+}
