@@ -21,9 +21,6 @@
 /* A receiver without buffers makes senders wait this long; then it is taken for dead. */
 #define STALL_SECONDS 1
 
-/* Copies up to this length are done in line. */
-#define SMALL_COPY 256
-
 /* What happens to one frame. */
 enum verdict {
 	DONE,  /* consumed: delivered, or dropped and counted */
@@ -90,27 +87,6 @@ vfn_net_features_missing(uint64_t features)
 		if ((features & FEATURE(needs[i].bit)) && !(features & needs[i].any_of))
 			return needs[i].any_of;
 	return 0;
-}
-
-static inline void
-copy(uint8_t *dst, const uint8_t *src, size_t n)
-{
-	uint8_t tail[16];
-	size_t i;
-
-	/* Guests may let the two overlap. libc picks the widest vectors at run time. */
-	if (n > SMALL_COPY || n < sizeof(tail)) {
-		memmove(dst, src, n);
-		return;
-	}
-	memcpy(tail, src + n - sizeof(tail), sizeof(tail));
-	for (i = 0; i + sizeof(tail) < n; i += sizeof(tail)) {
-		uint8_t piece[16];
-
-		memcpy(piece, src + i, sizeof(piece));
-		memcpy(dst + i, piece, sizeof(piece));
-	}
-	memcpy(dst + n - sizeof(tail), tail, sizeof(tail));
 }
 
 static inline void
@@ -369,12 +345,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 	return DONE;
 }
 
-/*
- * The two below work on whole words in registers: a header put together on the stack has to
- * leave the store buffer, behind all the frames that are in it, before it can be compared.
- */
-
-/* Does the sender's header ask for anything? */
+/* Does the sender's header ask for anything? In a register, as in vfn_net_plain_header(). */
 static inline bool
 hdr_offloads(const uint8_t *hdr)
 {
@@ -382,28 +353,6 @@ hdr_offloads(const uint8_t *hdr)
 
 	memcpy(&word, hdr, sizeof(word));
 	return word & (VIRTIO_NET_HDR_F_NEEDS_CSUM | 0xff << 8);
-}
-
-/*
- * Write the header of a frame in one buffer without offloads. The one that is there from the
- * last lap mostly fits: that spares the line's transfer.
- */
-static inline void
-hdr_plain(uint8_t *hdr)
-{
-	const uint32_t tail = 1 << 16; /* csum_offset, num_buffers */
-	uint64_t old_head;
-	uint32_t old_tail;
-
-	_Static_assert(VFN_NET_HDR_SIZE == sizeof(old_head) + sizeof(old_tail) &&
-			offsetof(struct virtio_net_hdr_mrg_rxbuf, num_buffers) == 10,
-		"words of a header");
-	memcpy(&old_head, hdr, sizeof(old_head));
-	memcpy(&old_tail, hdr + sizeof(old_head), sizeof(old_tail));
-	if (old_head == 0 && old_tail == tail)
-		return;
-	memset(hdr, 0, sizeof(old_head));
-	memcpy(hdr + sizeof(old_head), &tail, sizeof(tail));
 }
 
 /*
@@ -432,8 +381,8 @@ forward_plain(struct burst *b, struct vringh_chain *chain, uint32_t n)
 		if (hdr_offloads(src))
 			break;
 		dst = to->seg[to->nb_read].addr;
-		hdr_plain(dst);
-		copy(dst + VFN_NET_HDR_SIZE, src + VFN_NET_HDR_SIZE, len);
+		vfn_net_plain_header(dst);
+		vfn_net_copy(dst + VFN_NET_HDR_SIZE, src + VFN_NET_HDR_SIZE, len);
 		to->written = chain->read_len;
 		bytes += len;
 	}
@@ -443,17 +392,6 @@ forward_plain(struct burst *b, struct vringh_chain *chain, uint32_t n)
 	b->tx_bytes += bytes;
 	b->rx_bytes += bytes;
 	return i;
-}
-
-/* Own a line that is going to be written. Without a target option gcc emits one for reading. */
-static inline void
-prefetch_write(const void *p)
-{
-#ifdef RTE_ARCH_X86
-	asm volatile("prefetchw %0" : : "m"(*(const char *)p));
-#else
-	__builtin_prefetch(p, 1);
-#endif
 }
 
 static void
@@ -470,7 +408,7 @@ prefetch_first(const struct vringh_batch *batch, bool write)
 		addr = chain->seg->addr;
 		if (write) {
 			__builtin_prefetch(addr, 0);
-			prefetch_write(addr + VFN_NET_HDR_SIZE);
+			vfn_prefetch_write(addr + VFN_NET_HDR_SIZE);
 		} else {
 			rte_prefetch0(addr);
 			rte_prefetch0(addr + VFN_NET_HDR_SIZE);

@@ -10,6 +10,8 @@
 #ifndef VFN_NET_H
 #define VFN_NET_H
 
+#include <string.h>
+
 #include "function.h"
 #include "rate.h"
 
@@ -64,5 +66,65 @@ uint32_t vfn_net_largest_frame(const struct vfn_function *to);
 bool vfn_net_stalled_too_long(struct vfn_work *w);
 /* What of a batch of w's the rate limit lets pass; the rest is handed back. Returns how many. */
 unsigned int vfn_net_limit(struct vfn_work *w, struct vringh_batch *from);
+
+/* Copies up to this length are done in line. */
+#define VFN_NET_SMALL_COPY 256
+
+static inline void
+vfn_net_copy(uint8_t *dst, const uint8_t *src, size_t n)
+{
+	uint8_t tail[16];
+	size_t i;
+
+	/* Guests may let the two overlap. libc picks the widest vectors at run time. */
+	if (n > VFN_NET_SMALL_COPY || n < sizeof(tail)) {
+		memmove(dst, src, n);
+		return;
+	}
+	memcpy(tail, src + n - sizeof(tail), sizeof(tail));
+	for (i = 0; i + sizeof(tail) < n; i += sizeof(tail)) {
+		uint8_t piece[16];
+
+		memcpy(piece, src + i, sizeof(piece));
+		memcpy(dst + i, piece, sizeof(piece));
+	}
+	memcpy(dst + n - sizeof(tail), tail, sizeof(tail));
+}
+
+/*
+ * Write the header of a frame in one buffer without offloads. The one that is there from the
+ * last lap mostly fits: that spares the line's transfer.
+ *
+ * By words in registers: a header put together on the stack would have to leave the store buffer,
+ * behind all the frames that are in it, before it can be compared.
+ */
+static inline void
+vfn_net_plain_header(uint8_t *hdr)
+{
+	const uint32_t tail = 1 << 16; /* csum_offset, num_buffers */
+	uint64_t old_head;
+	uint32_t old_tail;
+
+	_Static_assert(VFN_NET_HDR_SIZE == sizeof(old_head) + sizeof(old_tail) &&
+			offsetof(struct virtio_net_hdr_mrg_rxbuf, num_buffers) == 10,
+		"words of a header");
+	memcpy(&old_head, hdr, sizeof(old_head));
+	memcpy(&old_tail, hdr + sizeof(old_head), sizeof(old_tail));
+	if (old_head == 0 && old_tail == tail)
+		return;
+	memset(hdr, 0, sizeof(old_head));
+	memcpy(hdr + sizeof(old_head), &tail, sizeof(tail));
+}
+
+/* Own a line that is going to be written. Without a target option gcc emits one for reading. */
+static inline void
+vfn_prefetch_write(const void *p)
+{
+#ifdef RTE_ARCH_X86
+	asm volatile("prefetchw %0" : : "m"(*(const char *)p));
+#else
+	__builtin_prefetch(p, 1);
+#endif
+}
 
 #endif /* VFN_NET_H */

@@ -52,7 +52,7 @@ make_frame(struct vfn_queue *rx, uint8_t *dst)
 	uint32_t len = rx->fn->params.gen;
 	uint64_t number = rte_cpu_to_be_64(rx->generated++);
 
-	memcpy(dst, rx->fn->gen_frame, len);
+	vfn_net_copy(dst, rx->fn->gen_frame, len);
 	if (likely(len >= GEN_NUMBER_AT + sizeof(number)))
 		memcpy(dst + GEN_NUMBER_AT, &number, sizeof(number));
 	else
@@ -63,18 +63,16 @@ make_frame(struct vfn_queue *rx, uint8_t *dst)
 static inline bool
 gen_one(struct burst *b, uint32_t len)
 {
-	static const struct virtio_net_hdr_mrg_rxbuf hdr = {.num_buffers = 1};
 	struct vringh_chain *to = &b->to->chain[b->filled];
 	uint8_t *dst;
 
-	if (b->filled >= b->to->nb_chains || to->nb_write != 1 || to->write_len < sizeof(hdr) + len)
+	if (b->filled >= b->to->nb_chains || to->nb_write != 1 ||
+		to->write_len < VFN_NET_HDR_SIZE + len)
 		return false;
 	dst = to->seg[to->nb_read].addr;
-	/* What is there from the last lap mostly fits: spare the store. */
-	if (memcmp(dst, &hdr, sizeof(hdr)) != 0)
-		memcpy(dst, &hdr, sizeof(hdr));
-	make_frame(b->rx, dst + sizeof(hdr));
-	to->written = sizeof(hdr) + len;
+	vfn_net_plain_header(dst);
+	make_frame(b->rx, dst + VFN_NET_HDR_SIZE);
+	to->written = VFN_NET_HDR_SIZE + len;
 	b->filled++;
 	b->rx_packets++;
 	b->rx_bytes += len;
@@ -121,7 +119,8 @@ vfn_gen_run(struct vfn_work *w)
 	}
 	for (i = 0; i < b.to->nb_chains; i++)
 		if (b.to->chain[i].nb_write > 0)
-			__builtin_prefetch(b.to->chain[i].seg[b.to->chain[i].nb_read].addr, 1);
+			vfn_prefetch_write(
+				b.to->chain[i].seg[b.to->chain[i].nb_read].addr + VFN_NET_HDR_SIZE);
 	for (i = 0; i < VFN_NET_BURST; i++)
 		if (!(plain && gen_one(&b, len)) && !gen_any(&b, len))
 			break;
