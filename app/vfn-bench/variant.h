@@ -17,6 +17,7 @@
 
 #define vringh_accessors	VARIANT_NAME(vringh_accessors)
 #define vringh_avx2_packed	VARIANT_NAME(vringh_avx2_packed)
+#define vringh_avx2_used	VARIANT_NAME(vringh_avx2_used)
 #define vringh_avx2_split	VARIANT_NAME(vringh_avx2_split)
 #define vringh_complete		VARIANT_NAME(vringh_complete)
 #define vringh_copy		VARIANT_NAME(vringh_copy)

@@ -176,4 +176,46 @@ vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc
 	return i;
 }
 
+AVX2 uint32_t
+vringh_avx2_used(struct vring_packed_desc *desc, uint64_t flags, const struct vringh_chain *chain,
+	uint32_t n, bool in_order)
+{
+	const __m256i zero = _mm256_setzero_si256();
+	const __m256i slots_mask = _mm256_set1_epi64x((uint64_t)0xffff << 48);
+	const __m256i one_slot = _mm256_set1_epi64x(INT64_C(1) << 48);
+	const __m256i error_mask = _mm256_set1_epi64x(INT64_C(0xff) << 32);
+	const __m256i id_mask = _mm256_set1_epi64x(INT64_C(0xffff) << 32);
+	const __m256i len_mask = _mm256_set1_epi64x(UINT32_MAX);
+	const __m256i used = _mm256_set1_epi64x(flags);
+	const __m256i write = _mm256_set1_epi64x((uint64_t)VRING_DESC_F_WRITE << 48);
+	uint32_t i;
+
+	for (i = 0; i + 4 <= n; i += 4, desc += 4) {
+		__m256i a = _mm256_loadu2_m128i(
+			(const void *)&chain[i + 1].nb_read, (const void *)&chain[i].nb_read);
+		__m256i b = _mm256_loadu2_m128i(
+			(const void *)&chain[i + 3].nb_read, (const void *)&chain[i + 2].nb_read);
+		__m256i counts = _mm256_unpacklo_epi64(a, b), rest = _mm256_unpackhi_epi64(a, b);
+		__m256i len = _mm256_and_si256(rest, len_mask);
+		__m256i unwritten = _mm256_cmpeq_epi64(len, zero), v;
+		__m128i low, high;
+
+		if (vringh_unlikely(!all_equal(counts, slots_mask, one_slot) ||
+			    !_mm256_testz_si256(rest, error_mask) ||
+			    (in_order && !_mm256_testz_si256(unwritten, unwritten))))
+			break;
+		v = _mm256_or_si256(_mm256_or_si256(len, used),
+			_mm256_or_si256(_mm256_and_si256(counts, id_mask),
+				_mm256_andnot_si256(unwritten, write)));
+		low = _mm256_castsi256_si128(v);
+		high = _mm256_extracti128_si256(v, 1);
+		/* Length, id and flags are in one aligned word. */
+		_mm_storel_epi64((void *)&desc[0].len, low);
+		_mm_storeh_pd((void *)&desc[2].len, _mm_castsi128_pd(low));
+		_mm_storel_epi64((void *)&desc[1].len, high);
+		_mm_storeh_pd((void *)&desc[3].len, _mm_castsi128_pd(high));
+	}
+	return i;
+}
+
 #endif /* VRINGH_AVX2 */

@@ -133,6 +133,12 @@ uint32_t vringh_avx2_packed(const struct vringh_region *hit, const struct vring_
 uint32_t vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc,
 	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
 	struct vringh_chain *chain);
+/*
+ * The same for used descriptors: chains of one slot each, without errors. With in_order only such
+ * as were written to: others may be skipped (in_order_skips()).
+ */
+uint32_t vringh_avx2_used(struct vring_packed_desc *desc, uint64_t flags,
+	const struct vringh_chain *chain, uint32_t n, bool in_order);
 #if defined(__x86_64__) && !defined(VRINGH_ACCESS_POINTERS)
 #define VRINGH_AVX2
 static inline bool

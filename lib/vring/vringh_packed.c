@@ -415,6 +415,14 @@ complete_chains(
 	uint64_t first = used_word(vr, &u, chain, &i, n, in_order);
 	uint32_t slots;
 
+	if (VECTORS(VRINGH_MEM_REGION, io) && vr->vector && i < n) {
+		/* The last slot is left to the loop, which knows about the next lap. */
+		uint32_t done = vringh_avx2_used(&ring[u.slot], u.flags, &chain[i],
+			least(n - i, vr->size - 1 - u.slot), in_order);
+
+		u.slot += done;
+		i += done;
+	}
 	while (i < n) {
 		u64_alias *p = (u64_alias *)&ring[u.slot].len;
 		uint64_t v = used_word(vr, &u, chain, &i, n, in_order);
