@@ -175,6 +175,49 @@ sender_is_heard_again_after_its_receiver_was_given_up(void **state)
 	fail_msg("the transmit queue is no longer armed");
 }
 
+/* Those that are quiet stay armed while the poller is awake for others. */
+static void
+sleeping_poller_is_woken_by_any_of_many_queues(const struct shape *shape)
+{
+	struct guest *g = guest_open(&(struct guest_conf){.pairs = 64,
+		.size = 8,
+		.sleep = true,
+		.features =
+			shape_features(shape) | BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
+	struct guest *busy_one = guest_open(&(struct guest_conf){.name = "busy", .sleep = true});
+	uint64_t armed, sleeps, seed = 3, end = now_ms() + PATIENCE_MS;
+	unsigned int i, pair;
+
+	VSET(g, curr_pairs, 64);
+	for (pair = 0; pair < 64; pair++)
+		rx_post(g, RXQ(pair), 6, 2048, 1);
+	for (i = 0; i < 100; i++) {
+		frame_make(&f, i, 100);
+		if (i % 2 == 0) {
+			rx_post(busy_one, 0, 1, 2048, 1);
+			frame_passes(busy_one, 1, busy_one, 0, &f);
+		}
+		nap_us(mock_random(&seed) % 300);
+		pair = mock_random(&seed) % 64;
+		frame_passes(g, TXQ(pair), g, RXQ(pair), &f);
+		rx_post(g, RXQ(pair), 1, 2048, 1);
+	}
+	/* awake for another's traffic it soon arms nothing anew for those that are quiet */
+	pair = 63;
+	do {
+		assert_true(now_ms() < end);
+		armed = stat_of(g, TXQ(pair), VFN_STAT_ARMED);
+		sleeps = stat_of(busy_one, 1, VFN_STAT_ARMED);
+		for (i = 0; i < 10; i++) {
+			rx_post(busy_one, 0, 1, 2048, 1);
+			frame_passes(busy_one, 1, busy_one, 0, &f);
+			nap_us(500);
+		}
+	} while (stat_of(g, TXQ(pair), VFN_STAT_ARMED) != armed ||
+		stat_of(busy_one, 1, VFN_STAT_ARMED) == sleeps);
+	frame_passes(g, TXQ(pair), g, RXQ(pair), &f);
+}
+
 /* ---- doorbells ---- */
 
 #define skip_for(why) \
@@ -550,6 +593,7 @@ main(void)
 	static const struct shaped_test shaped[] = {
 		SHAPED(no_frame_is_lost_to_sleep),
 		SHAPED(sleeping_sender_is_woken_by_the_receivers_buffers),
+		SHAPED(sleeping_poller_is_woken_by_any_of_many_queues),
 		SHAPED(interrupts_come_when_wanted_only),
 	};
 
