@@ -42,6 +42,7 @@ struct vfn_poller {
 	uint64_t next_sweep; /* iteration in which the active ones are gone through */
 	bool may_sleep;
 	uint64_t last_progress;
+	uint64_t spin;	/* cycles to look for work before it sleeps */
 	bool busy;	/* the last iteration moved something */
 	uint64_t stamp; /* TSC up to which stats counts cycles */
 	struct vfn_poller_stats stats;

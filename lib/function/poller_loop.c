@@ -17,8 +17,14 @@
 
 #include "poller.h"
 
-/* A poller that may sleep does so after this long without work. */
-#define QUIET_US 50
+/*
+ * A poller that may sleep looks for work this long before it does. To spin for about as long as it
+ * takes to be woken never costs more than twice the best that can be done. Where it was of no use
+ * lately, as the sleep was longer than any spinning, the next time is half as long; where a little
+ * more would have spared the sleep, twice.
+ */
+#define SPIN_MIN_US 5
+#define SPIN_MAX_US 50
 
 /* So many iterations without anything to move make a queue quiet. */
 #define SWEEP 1024
@@ -271,6 +277,7 @@ vfn_poller_iterate(struct vfn_poller *p)
 static void
 poller_sleep(struct vfn_poller *p)
 {
+	uint64_t us = p->stats.hz / 1000000, asleep;
 	struct epoll_event event[64];
 	bool pending = false, held = false;
 	unsigned int i;
@@ -305,7 +312,12 @@ poller_sleep(struct vfn_poller *p)
 	 * Doorbells and the wake-up are edge-triggered: nothing has to be read, and an edge that
 	 * came before this call is still reported by it.
 	 */
+	asleep = rte_rdtsc();
 	epoll_wait(p->epoll_fd, event, RTE_DIM(event), pending ? 0 : timeout);
+	if (rte_rdtsc() - asleep > SPIN_MAX_US * us)
+		p->spin = RTE_MAX(p->spin / 2, SPIN_MIN_US * us);
+	else if (!pending)
+		p->spin = RTE_MIN(2 * p->spin, SPIN_MAX_US * us);
 	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
 		return;
 	for (i = 0; i < p->nb_active; i++)
@@ -318,14 +330,14 @@ poller_sleep(struct vfn_poller *p)
 void *
 vfn_poller_thread(void *poller)
 {
-	uint64_t quiet = rte_get_tsc_hz() / 1000000 * QUIET_US;
 	struct vfn_poller *p = poller;
 
+	p->spin = p->stats.hz / 1000000 * SPIN_MAX_US;
 	while (!__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE)) {
 		if (vfn_poller_iterate(p) > 0) {
 			p->last_progress = p->stamp;
 		} else if (p->nb_work == 0 ||
-			(p->may_sleep && rte_rdtsc() - p->last_progress > quiet)) {
+			(p->may_sleep && rte_rdtsc() - p->last_progress > p->spin)) {
 			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)
 				poller_sleep(p);
 		} else {

@@ -27,7 +27,11 @@ take_over(void)
 {
 	assert_int_equal(rte_service_get_by_name("vfn-poll-0", &service), 0);
 	assert_int_equal(rte_service_runstate_set(service, 0), 0);
+	while (rte_service_may_be_active(service) == 1)
+		nap_us(10);
 	assert_int_equal(rte_service_lcore_stop(CORE), 0);
+	while (rte_service_lcore_may_be_active(CORE) == 1)
+		nap_us(10);
 	assert_int_equal(rte_service_lcore_del(CORE), 0);
 	assert_int_equal(rte_service_runstate_set(service, 1), 0);
 }
@@ -52,19 +56,6 @@ iterate(unsigned int n)
 	}
 }
 
-static struct vfn_poller_stats
-counters(struct guest *g)
-{
-	struct vfn_poller_stats stats;
-
-	assert_int_equal(VGET(g, nb_pollers), 1);
-	assert_true(VGET(g, poller_step) >= sizeof(stats));
-	assert_int_equal(g->link->ops->read(g->link, g->vendor.bar, VGET(g, poller_offset), &stats,
-				 sizeof(stats)),
-		0);
-	return stats;
-}
-
 /* Post and publish without a kick. */
 static void
 tx_put(struct guest *g, unsigned int queue, unsigned int n)
@@ -86,13 +77,13 @@ counters_tell_busy_from_idle(void **state)
 	rx_post(g, 0, 100, 2048, 1);
 	frame_make(&f, 1, 100);
 	take_over();
-	before = counters(g);
+	before = poller_counters(g);
 	assert_string_equal(before.name, "vfn-poll-0");
 	assert_int_equal(before.cpu, -1);
 	iterate(1000);
 	tx_put(g, 1, 40);
 	iterate(3); /* a full burst, the rest, nothing */
-	after = counters(g);
+	after = poller_counters(g);
 	/* control has run it once to read them before */
 	assert_int_equal(after.iterations - before.iterations, 1003 + 1);
 	assert_int_equal(after.busy_iterations - before.busy_iterations, 2);
@@ -103,7 +94,7 @@ counters_tell_busy_from_idle(void **state)
 
 	before = after;
 	iterate(1000);
-	after = counters(other);
+	after = poller_counters(other);
 	assert_int_equal(after.id, before.id);
 	assert_int_equal(after.iterations - before.iterations, 1000 + 1);
 	assert_int_equal(after.busy_cycles, before.busy_cycles);
@@ -130,14 +121,14 @@ stalled_sender_is_not_counted_as_busy(void **state)
 	frame_make(&f, 1, 100);
 	take_over();
 	tx_put(g, 1, 1);
-	before = counters(g);
+	before = poller_counters(g);
 	iterate(100);
-	after = counters(g);
+	after = poller_counters(g);
 	assert_int_equal(after.busy_iterations, before.busy_iterations);
 	assert_int_equal(after.busy_cycles, before.busy_cycles);
 	rx_post(g, 0, 1, 2048, 1);
 	iterate(1);
-	assert_int_equal(counters(g).busy_iterations, before.busy_iterations + 1);
+	assert_int_equal(poller_counters(g).busy_iterations, before.busy_iterations + 1);
 	rx_wait(g, 0, &got);
 	frames_equal(&got, &f);
 }
@@ -280,9 +271,9 @@ requests_wait_for_one_iteration_of_many_queues(void **state)
 	frame_make(&f, 1, 100);
 	take_over();
 	iterate(2 * SWEEP);
-	before = counters(many[0]);
+	before = poller_counters(many[0]);
 	queue_suspend(many[3], TXQ(7), true);
-	after = counters(many[0]);
+	after = poller_counters(many[0]);
 	/* its queues are taken away, and given back without the one; and the counters were read */
 	assert_int_equal(after.iterations - before.iterations, 2 + 1);
 	/* the others' stayed quiet meanwhile, and are found */
