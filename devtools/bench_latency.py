@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Measure round trips of single packets: vfn whose poller spins, vfn whose poller sleeps, net_vhost.
 
-The front-end is vfn-rtt on virtio-user, on CPU 0: it sends a packet, spins until that is back, and
-sends the next one, after a pause where one is asked for. The device on CPU 1 sends back what it
-gets. Devices take turns, run by run; windows in which other processes took 6% of a CPU are thrown
-away. A figure is the median over all windows of what that window's packets had.
+The front-end is vfn-rtt with a virtio-user port for each device, on CPU 0: it sends a packet, spins
+until that is back, and sends the next one, after a pause where one is asked for. The devices are on
+CPU 1 and send back what they get. All are there at the same time, but for the one whose turn it is
+they are stopped (SIGSTOP): windows are short and take turns, so that a machine that is slower for
+some seconds is so for all. A ratio is the median of those of neighbouring windows; turns in which
+other processes took 6% of a CPU are thrown away. A figure is the median over all windows of what that
+window's packets had.
 """
 
 import argparse
@@ -13,6 +16,8 @@ import contextlib
 import itertools
 import json
 import os
+import re
+import signal
 import statistics
 import sys
 import time
@@ -21,85 +26,111 @@ import bench
 import pmd
 
 FCS = 4
-RANKS = ("min", "p50", "p90", "p99", "p99.9", "max", "mean")
+PEER = "net_vhost"
+RANKS = ("p90", "p99", "p99.9", "mean")
 
 
 def backend(idle):
     return pmd.Backend([f"vdpa_vfn0,port=loopback,idle={idle},poll-cpu={pmd.cpu(1)}"])
 
 
-# name, how to start it, and what it is in a row: mode, and the side of the comparison
 DEVICES = {"vfn": lambda: backend("busy"), "vfn-sleep": lambda: backend("sleep"),
-           "net_vhost": pmd.NetVhost}
+           PEER: pmd.NetVhost}
 MODES = {"vfn": "busy", "vfn-sleep": "sleep"}
 
 
 class Trips(pmd.EalProcess):
-    """vfn-rtt at work; windows() yields what it prints as it comes."""
+    """vfn-rtt, with a port for each socket."""
 
-    def __init__(self, path, packed, size, gap_us, windows, window_ms):
-        virtio = f"net_virtio_user0,path={path},queue_size=256,packed_vq={int(packed)}"
+    def __init__(self, paths, packed, size):
+        vdevs = []
+        for i, path in enumerate(paths):
+            vdevs += ["--vdev",
+                      f"net_virtio_user{i},path={path},queue_size=256,packed_vq={int(packed)}"]
         super().__init__(
             os.path.join(pmd.build_dir(), "app", "vfn-rtt"),
             ["--lcores", f"0@{pmd.cpu(0)}", "--in-memory", "--single-file-segments", "-m", 64,
-             "--no-telemetry", "--log-level=pmd.net.virtio.*:debug", "--vdev", virtio],
-            ["--size", size - FCS, "--gap-us", gap_us, "--windows", windows,
-             "--window-ms", window_ms], wrapper=("stdbuf", "-oL"))
-        self._windows, self._window_s = windows, window_ms / 1000
+             "--no-telemetry", "--log-level=pmd.net.virtio.*:debug", *vdevs], [size - FCS])
 
     def __enter__(self):
+        self.expect("^vfn-rtt: ready", 30)
         return self
 
     def __exit__(self, *_):
         self.kill()
 
-    def windows(self):
-        since = 0
-        for _ in range(self._windows):
-            line = self.expect(r'^(\{"trips".*\})$', timeout=20 + 3 * self._window_s, since=since)
-            since = line.end()
-            yield json.loads(line[1])
+    def window(self, port, milliseconds, gap_us):
+        since = self.mark()
+        self.send(f"{port} {milliseconds} {gap_us}")
+        line = self.expect(r'^(\{"trips".*\})$', timeout=20 + milliseconds / 1000, since=since)
+        return json.loads(line[1])
 
-    def layout(self):
-        """The ring layout that was negotiated."""
-        features = self.expect(r"set features: (0x[0-9a-f]+)(?![\s\S]*set features)")[1]
-        return "packed" if int(features, 16) >> 34 & 1 else "split"
-
-
-class Clock:
-    """Time and CPU ticks, of all and of some processes."""
-
-    def __init__(self, device, front):
-        self.time, self.all = time.monotonic(), bench.busy_ticks()
-        self.device = bench.process_ticks(device.pid)
-        self.ours = self.device + sum(bench.process_ticks(p) for p in (os.getpid(), front.pid))
-
-    def device_share(self, before):
-        return (self.device - before.device) / bench.TICK / (self.time - before.time)
-
-    def foreign_share(self, before):
-        ticks = self.all - before.all - (self.ours - before.ours)
-        return ticks / bench.TICK / (self.time - before.time)
+    def layouts(self):
+        """The ring layouts that were negotiated."""
+        return {"packed" if int(features, 16) >> 34 & 1 else "split"
+                for features in re.findall(r"set features: (0x[0-9a-f]+)", self.log())}
 
 
-def measure(name, ring, size, gap_us, args):
-    """The quiet windows of one run, each with the share of a CPU that the device took."""
-    kept = []
-    with DEVICES[name]() as device:
-        with Trips(device.sockets[0], ring == "packed", size, gap_us, args.windows,
-                   args.window_ms) as front:
-            before = None
-            for window in front.windows():
-                now = Clock(device, front)
-                # of the first window only the end is known
-                if before and now.foreign_share(before) < bench.FOREIGN_CPU:
-                    if window["lost"] > 0:
-                        raise front.error(f"{name} lost {window['lost']} packets")
-                    kept.append(window | {"cpu": now.device_share(before)})
-                before = now
-            if front.layout() != ring:
-                raise front.error(f"{name} did not negotiate a {ring} ring")
-    return kept
+def cpu_seconds(pid):
+    """CPU time of a process whose threads stay."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as stat:
+            total += int(stat.read().split()[0])
+    return total / 1e9
+
+
+class Turns:
+    """Devices that are stopped but for the one whose turn it is."""
+
+    def __init__(self, names, ring, size, stack):
+        self.devices = {name: stack.enter_context(DEVICES[name]()) for name in names}
+        stack.callback(lambda: [self._signal(n, signal.SIGCONT) for n in self.devices])
+        paths = [device.sockets[0] for device in self.devices.values()]
+        self.front = stack.enter_context(Trips(paths, ring == "packed", size))
+        if self.front.layouts() != {ring}:
+            raise self.front.error(f"not only {ring} rings")
+        for name in names:
+            self._signal(name, signal.SIGSTOP)
+
+    def _signal(self, name, number):
+        os.kill(self.devices[name].pid, number)
+
+    def turn(self, milliseconds, gap_us):
+        """{name: window}, or None if others used the CPUs."""
+        windows = {}
+        pids = [os.getpid(), self.front.pid, *(d.pid for d in self.devices.values())]
+        before = time.monotonic(), bench.busy_ticks(), sum(map(cpu_seconds, pids))
+        for port, (name, device) in enumerate(self.devices.items()):
+            self._signal(name, signal.SIGCONT)
+            self.front.window(port, 5, 0)
+            start, used = time.monotonic(), cpu_seconds(device.pid)
+            window = self.front.window(port, milliseconds, gap_us)
+            window["cpu"] = (cpu_seconds(device.pid) - used) / (time.monotonic() - start)
+            self._signal(name, signal.SIGSTOP)
+            if window["lost"] > 0:
+                raise self.front.error(f"{name} lost {window['lost']} packets")
+            windows[name] = window
+        busy = (bench.busy_ticks() - before[1]) / bench.TICK
+        foreign = busy - (sum(map(cpu_seconds, pids)) - before[2])
+        return windows if foreign / (time.monotonic() - before[0]) < bench.FOREIGN_CPU else None
+
+
+def measure(ring, size, args):
+    """[(gap, {name: window})], and how many turns were thrown away."""
+    kept, dropped = [], 0
+    with contextlib.ExitStack() as stack:
+        turns = Turns(args.names, ring, size, stack)
+        for gap_us in args.gaps:
+            wanted = args.windows
+            while wanted > 0:
+                windows = turns.turn(args.window_ms, gap_us)
+                if windows is not None:
+                    kept.append((gap_us, windows))
+                    wanted -= 1
+                elif (dropped := dropped + 1) > 10 * args.windows:
+                    raise pmd.PmdError("the machine is not quiet")
+    return kept, dropped
 
 
 def summary(windows):
@@ -107,54 +138,53 @@ def summary(windows):
     medians = [w["p50"] for w in windows]
     return {"median": statistics.median(medians), "min": min(medians), "max": max(medians),
             "windows": len(windows), "cpu": statistics.median(w["cpu"] for w in windows),
-            **{rank: statistics.median(w[rank] for w in windows) for rank in RANKS
-               if rank not in ("min", "max")},
-            "lowest": min(w["min"] for w in windows),
-            "worst": statistics.median(w["max"] for w in windows)}
+            **{rank: statistics.median(w[rank] for w in windows) for rank in RANKS},
+            "lowest": min(w["min"] for w in windows), "highest": max(w["max"] for w in windows)}
 
 
-def compare(ring, size, gap_us, args):
-    """A row for each kind of vfn."""
-    windows = {name: [] for name in args.names}
-    for run, name in itertools.product(range(args.runs), args.names):
-        new = measure(name, ring, size, gap_us, args)
-        windows[name] += new
-        median = statistics.median(w["p50"] for w in new) if new else float("nan")
-        print(f"{size} B, {ring}, gap {gap_us} us: run {run + 1} of {args.runs}, {name} "
-              f"{median:.0f} ns, {len(new)} windows", file=sys.stderr, flush=True)
-    if not all(windows.values()):
-        raise pmd.PmdError("the machine is not quiet, no window of one device was kept")
-    peer = summary(windows["net_vhost"]) if "net_vhost" in windows else None
-    for name in args.names:
-        if name in MODES:
-            vfn = summary(windows[name])
-            yield {"scenario": "latency", "ring": ring, "mode": MODES[name], "size": size,
-                   "gap_us": gap_us, "unit": "ns", "vfn": vfn, "peer": peer,
-                   "ratio": peer and peer["median"] / vfn["median"]}
+def compare(ring, size, args):
+    """A row for each kind of vfn and each pause."""
+    kept, dropped = [], 0
+    for run in range(args.runs):
+        more, lost = measure(ring, size, args)
+        kept, dropped = kept + more, dropped + lost
+        print(f"{size} B, {ring}: run {run + 1} of {args.runs}", file=sys.stderr, flush=True)
+    for gap_us, name in itertools.product(args.gaps, [n for n in args.names if n in MODES]):
+        turns = [windows for gap, windows in kept if gap == gap_us]
+        peers = [windows[PEER] for windows in turns if PEER in windows]
+        ratios = [w[PEER]["p50"] / w[name]["p50"] for w in turns if PEER in w]
+        yield {"scenario": "latency", "ring": ring, "mode": MODES[name], "size": size,
+               "gap_us": gap_us, "unit": "ns", "vfn": summary([w[name] for w in turns]),
+               "peer": summary(peers) if peers else None,
+               "ratio": statistics.median(ratios) if ratios else None,
+               "ratios": [min(ratios), max(ratios)] if ratios else None,
+               "windows_thrown_away": dropped}
 
 
 def table(rows):
-    lines = ["| | | p50 | p90 | p99 | p99.9 | max | CPU |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| us | | p50 | p90 | p99 | p99.9 | max | CPU | ratio |", "|---" * 9 + "|"]
     seen = set()
     for row in rows:
-        sides = [(f"vfn {row['mode']}", row["vfn"]), ("net_vhost", row["peer"])]
         what = f"{row['size']} B, {row['ring']}"
         what += f", every {row['gap_us']} us" if row["gap_us"] else ""
-        for name, side in sides:
+        for name, side in (f"vfn, {row['mode']}", row["vfn"]), (PEER, row["peer"]):
             if side is None or (what, name) in seen:
                 continue
             seen.add((what, name))
-            ranks = " | ".join(f"{side[r] / 1000:.2f}" for r in ("p90", "p99", "p99.9", "worst"))
             median = "/".join(f"{side[k] / 1000:.2f}" for k in ("min", "median", "max"))
-            lines.append(f"| {what} | {name} | {median} | {ranks} | {100 * side['cpu']:.0f}% |")
+            ranks = " | ".join(f"{side[r] / 1000:.2f}" for r in ("p90", "p99", "p99.9", "highest"))
+            ratio = f"{row['ratio']:.2f}" if row["ratio"] and side is row["vfn"] else ""
+            lines.append(f"| {what} | {name} | {median} | {ranks} | {100 * side['cpu']:.0f}% "
+                         f"| {ratio} |")
     return "\n".join(lines)
 
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--runs", type=int, default=5, help="per device (%(default)s)")
-    parser.add_argument("--windows", type=int, default=8, help="per run (%(default)s)")
-    parser.add_argument("--window-ms", type=int, default=400, help="(%(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--windows", type=int, default=15,
+                        help="of each device, per run and pause (%(default)s)")
+    parser.add_argument("--window-ms", type=int, default=150, help="(%(default)s)")
     parser.add_argument("--devices", default="vfn,vfn-sleep,net_vhost",
                         help=f"comma-separated, of {', '.join(DEVICES)} (%(default)s)")
     parser.add_argument("--rings", default="split,packed", help="(%(default)s)")
@@ -162,32 +192,31 @@ def parse_args(argv):
     parser.add_argument("--gap-us", default="0",
                         help="pauses between two packets, comma-separated (%(default)s)")
     parser.add_argument("--quick", action="store_true",
-                        help="one run of three windows: shows that it works, not how fast it is")
+                        help="one run of two windows: shows that it works, not how fast it is")
     parser.add_argument("--json", metavar="FILE", help="also write the rows there")
     args = parser.parse_args(argv)
     if args.quick:
-        args.runs, args.windows = 1, 3
+        args.runs, args.windows = 1, 2
     args.names = args.devices.split(",")
     if unknown := [n for n in args.names if n not in DEVICES]:
         parser.error(f"unknown device {unknown[0]}")
-    if min(args.runs, args.windows - 1) < 1 or args.window_ms < 100:
-        parser.error("at least one run of two windows of 100 ms")
+    args.gaps = [int(gap) for gap in args.gap_us.split(",")]
+    if min(args.runs, args.windows) < 1 or args.window_ms < 100 or min(args.gaps) < 0:
+        parser.error("at least one run of one window of 100 ms")
     return args
 
 
 def main(argv):
     args = parse_args(argv)
     rows, code = [], 0
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            for ring, size, gap in itertools.product(args.rings.split(","), args.sizes.split(","),
-                                                     args.gap_us.split(",")):
-                rows += compare(ring, int(size), int(gap), args)
-        except pmd.PmdError as error:
-            print(f"bench_latency.py: {error}", file=sys.stderr)
-            code = 1
+    try:
+        for ring, size in itertools.product(args.rings.split(","), args.sizes.split(",")):
+            rows += compare(ring, int(size), args)
+    except pmd.PmdError as error:
+        print(f"bench_latency.py: {error}", file=sys.stderr)
+        code = 1
     print(f"{bench.dpdk_version()}, {args.runs} runs of {args.windows} windows of "
-          f"{args.window_ms} ms; us, the median min/median/max of windows\n")
+          f"{args.window_ms} ms; the median of a window is given as min/median/max of all\n")
     print(table(rows))
     if args.json:
         with open(args.json, "w", encoding="utf-8") as out:

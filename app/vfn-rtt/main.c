@@ -3,14 +3,14 @@
  */
 
 /*
- * vfn-rtt: round trips of single packets through port 0, whose other end sends back what it gets.
+ * vfn-rtt: round trips of single packets through ports whose other ends send back what they get.
  * The front-end of devtools/bench_latency.py. All on the main lcore.
  *
- * One packet is under way at any time, and numbered, so that none is taken for another. A window
- * is a line of JSON: nanoseconds by rank of all its round trips, which are kept and sorted.
+ * One packet is under way at any time, and numbered, so that none is taken for another. A line on
+ * standard input, "PORT MS GAP_US", asks for a window, which is answered by a line of JSON:
+ * nanoseconds by rank of all its round trips, which are kept and sorted.
  */
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,83 +26,20 @@
 
 #define NB_MBUFS 4095
 #define NB_DESC	 256
-#define MAX_TRIP 8000000u
+#define MAX_TRIP 8000000u /* of a window */
 
-struct settings {
-	unsigned int size; /* without FCS */
-	unsigned int windows;
-	unsigned int window_ms;
-	unsigned int gap_us; /* between a packet's return and the next one */
-};
+static unsigned int size = 60; /* of a packet without FCS */
+static uint32_t *trip;	       /* cycles */
 
-static struct settings set = {.size = 60, .windows = 10, .window_ms = 500};
-static uint32_t *trip; /* cycles */
-
-static const char usage[] =
-	"Usage: vfn-rtt [EAL options] -- [options]\n"
-	"Time round trips of single packets through the first port, to JSON lines.\n"
-	"\n"
-	"  --size N        bytes of a packet without FCS, 60 to 1514 (default 60)\n"
-	"  --windows N     lines (default 10)\n"
-	"  --window-ms N   how long each is (default 500)\n"
-	"  --gap-us N      pause between two packets, 0 to 100000 (default 0)\n";
-
-static unsigned int
-number(const char *option, const char *text, unsigned int min, unsigned int max)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 10);
-
-	if (text[0] < '0' || text[0] > '9' || *end != '\0' || v < min || v > max) {
-		fprintf(stderr, "vfn-rtt: --%s: '%s' is not a number from %u to %u\n", option, text,
-			min, max);
-		exit(2);
-	}
-	return v;
-}
-
-static void
-parse(int argc, char **argv)
-{
-	static const struct option options[] = {
-		{"size", required_argument, NULL, 's'},
-		{"windows", required_argument, NULL, 'n'},
-		{"window-ms", required_argument, NULL, 'w'},
-		{"gap-us", required_argument, NULL, 'g'},
-		{NULL, 0, NULL, 0},
-	};
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt == 's') {
-			set.size = number("size", optarg, 60, 1514);
-		} else if (opt == 'n') {
-			set.windows = number("windows", optarg, 1, 100000);
-		} else if (opt == 'w') {
-			set.window_ms = number("window-ms", optarg, 1, 10000);
-		} else if (opt == 'g') {
-			set.gap_us = number("gap-us", optarg, 0, 100000);
-		} else {
-			fputs(usage, stderr);
-			exit(2);
-		}
-	}
-}
-
-static struct rte_mempool *
-start_port(uint16_t port)
+static bool
+start_port(uint16_t port, struct rte_mempool *pool)
 {
 	static const struct rte_eth_conf conf;
-	struct rte_mempool *pool = rte_pktmbuf_pool_create(
-		"packets", NB_MBUFS, 0, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
-	struct rte_eth_link link = {0};
 
-	if (pool == NULL || rte_eth_dev_configure(port, 1, 1, &conf) < 0 ||
-		rte_eth_rx_queue_setup(port, 0, NB_DESC, SOCKET_ID_ANY, NULL, pool) < 0 ||
-		rte_eth_tx_queue_setup(port, 0, NB_DESC, SOCKET_ID_ANY, NULL) < 0 ||
-		rte_eth_dev_start(port) < 0 || rte_eth_link_get(port, &link) < 0)
-		return NULL;
-	return pool;
+	return rte_eth_dev_configure(port, 1, 1, &conf) == 0 &&
+		rte_eth_rx_queue_setup(port, 0, NB_DESC, SOCKET_ID_ANY, NULL, pool) == 0 &&
+		rte_eth_tx_queue_setup(port, 0, NB_DESC, SOCKET_ID_ANY, NULL) == 0 &&
+		rte_eth_dev_start(port) == 0;
 }
 
 /* Cycles until packet seq was back, 0 if it is not within a second. */
@@ -116,8 +53,8 @@ round_trip(uint16_t port, struct rte_mempool *pool, uint64_t seq)
 
 	if (m == NULL)
 		return 0;
-	head = (struct rte_ether_hdr *)rte_pktmbuf_append(m, set.size);
-	memset(head, 0, set.size);
+	head = (struct rte_ether_hdr *)rte_pktmbuf_append(m, size);
+	memset(head, 0, size);
 	head->dst_addr = to;
 	head->src_addr = from;
 	head->ether_type = rte_cpu_to_be_16(0x88b5); /* for experiments */
@@ -135,7 +72,7 @@ round_trip(uint16_t port, struct rte_mempool *pool, uint64_t seq)
 			continue;
 		}
 		now = rte_rdtsc_precise();
-		back = m->pkt_len == set.size &&
+		back = m->pkt_len == size &&
 			memcmp(rte_pktmbuf_mtod_offset(m, const void *, sizeof(*head)), &seq,
 				sizeof(seq)) == 0;
 		rte_pktmbuf_free(m);
@@ -163,7 +100,7 @@ compare(const void *a, const void *b)
 }
 
 static void
-window(uint16_t port, struct rte_mempool *pool)
+window(uint16_t port, struct rte_mempool *pool, unsigned int ms, unsigned int gap_us)
 {
 	static const struct {
 		const char *name;
@@ -172,10 +109,10 @@ window(uint16_t port, struct rte_mempool *pool)
 		{"max", 1}};
 	static uint64_t seq;
 	double per_ns = rte_get_tsc_hz() / 1e9, sum = 0;
-	uint64_t end = rte_rdtsc() + rte_get_tsc_hz() / 1000 * set.window_ms;
+	uint64_t end = rte_rdtsc() + rte_get_tsc_hz() / 1000 * ms;
 	uint32_t n = 0, lost = 0, i;
 
-	while (rte_rdtsc() < end && n < MAX_TRIP) {
+	do {
 		uint64_t cycles = round_trip(port, pool, ++seq);
 
 		if (cycles == 0) {
@@ -184,9 +121,8 @@ window(uint16_t port, struct rte_mempool *pool)
 			trip[n++] = cycles;
 			sum += cycles;
 		}
-		if (set.gap_us > 0)
-			pause_us(set.gap_us);
-	}
+		pause_us(gap_us);
+	} while (rte_rdtsc() < end && n < MAX_TRIP);
 	qsort(trip, n, sizeof(*trip), compare);
 	printf("{\"trips\": %u, \"lost\": %u", n, lost);
 	for (i = 0; n > 0 && i < RTE_DIM(ranks); i++)
@@ -199,31 +135,41 @@ window(uint16_t port, struct rte_mempool *pool)
 int
 main(int argc, char **argv)
 {
+	unsigned int port, nb_ports, ms, gap_us;
 	struct rte_mempool *pool;
-	uint16_t port;
-	unsigned int i;
+	char line[64];
 	int ret = rte_eal_init(argc, argv);
 
 	if (ret < 0)
 		return 1;
-	parse(argc - ret, argv + ret);
-	port = rte_eth_find_next(0);
-	trip = malloc(MAX_TRIP * sizeof(*trip));
-	pool = port < RTE_MAX_ETHPORTS && trip != NULL ? start_port(port) : NULL;
-	if (pool == NULL) {
-		fprintf(stderr, "vfn-rtt: no port, or it does not start\n");
-		return 1;
+	if (argc > ret + 1)
+		size = strtoul(argv[ret + 1], NULL, 10);
+	if (argc > ret + 2 || size < 60 || size > 1514) {
+		fputs("Usage: vfn-rtt EAL-OPTIONS -- [SIZE]\n"
+		      "Bytes of a packet without FCS, 60 (default) to 1514; standard input: "
+		      "\"PORT MS GAP_US\"\n",
+			stderr);
+		return 2;
 	}
-	/* the first ones find nothing in its place */
-	for (i = 0; i < 20 || (i < 2000 && set.gap_us == 0); i++)
-		if (round_trip(port, pool, UINT64_MAX - i) == 0 && i >= 3) {
-			fprintf(stderr, "vfn-rtt: packets do not come back\n");
+	pool = rte_pktmbuf_pool_create(
+		"packets", NB_MBUFS, 0, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+	trip = malloc(MAX_TRIP * sizeof(*trip));
+	if (pool == NULL || trip == NULL)
+		return 1;
+	nb_ports = rte_eth_dev_count_avail();
+	for (port = 0; port < nb_ports; port++)
+		if (!start_port(port, pool)) {
+			fprintf(stderr, "vfn-rtt: port %u does not start\n", port);
 			return 1;
 		}
-	for (i = 0; i < set.windows; i++)
-		window(port, pool);
-	rte_eth_dev_stop(port);
-	rte_eth_dev_close(port);
-	rte_eal_cleanup();
-	return 0;
+	printf("vfn-rtt: ready\n");
+	fflush(stdout);
+	while (fgets(line, sizeof(line), stdin) != NULL &&
+		sscanf(line, "%u %u %u", &port, &ms, &gap_us) == 3 && port < nb_ports)
+		window(port, pool, ms, gap_us);
+	for (port = 0; port < nb_ports; port++) {
+		rte_eth_dev_stop(port);
+		rte_eth_dev_close(port);
+	}
+	return rte_eal_cleanup() < 0;
 }

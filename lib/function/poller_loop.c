@@ -340,8 +340,6 @@ vfn_poller_thread(void *poller)
 			(p->may_sleep && rte_rdtsc() - p->last_progress > p->spin)) {
 			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)
 				poller_sleep(p);
-		} else {
-			rte_pause();
 		}
 	}
 	return NULL;
