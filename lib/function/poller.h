@@ -22,7 +22,8 @@ struct vfn_poller_request {
  */
 struct vfn_quiet {
 	struct vringh_watch watch;
-	bool armed; /* its driver kicks for the next chain */
+	bool armed;   /* its driver kicks */
+	bool settled; /* for what the queue waits for, so it need not be armed anew */
 };
 
 struct vfn_poller {

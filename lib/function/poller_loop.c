@@ -135,7 +135,7 @@ vfn_poller_take(struct vfn_poller *p, struct vfn_work *w)
 	disarm(w);
 	w->moved_at = p->stats.iterations;
 	p->work[p->nb_work] = w;
-	p->quiet[p->nb_work].armed = false;
+	p->quiet[p->nb_work] = (struct vfn_quiet){0};
 	make_active(p, p->nb_work++);
 	return 0;
 }
@@ -289,7 +289,7 @@ poller_sleep(struct vfn_poller *p)
 		bool quiet = i >= p->nb_active;
 
 		/* Quiet queues stay armed while others come and go. */
-		if (quiet && p->quiet[i].armed) {
+		if (quiet && p->quiet[i].settled) {
 			pending |= vringh_watch_pending(&p->quiet[i].watch);
 			continue;
 		}
@@ -300,8 +300,10 @@ poller_sleep(struct vfn_poller *p)
 		pending |= arm(w);
 		if (w->stalled_since != 0)
 			timeout = STALL_POLL_MS;
-		else if (quiet)
+		if (quiet) {
 			p->quiet[i].armed = true;
+			p->quiet[i].settled = w->stalled_since == 0;
+		}
 	}
 	if (held)
 		timeout = RATE_POLL_MS;
