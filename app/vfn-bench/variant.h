@@ -54,5 +54,6 @@
 #define vringh_set_mem		VARIANT_NAME(vringh_set_mem)
 #define vringh_split_ops	VARIANT_NAME(vringh_split_ops)
 #define vringh_strerror		VARIANT_NAME(vringh_strerror)
+#define vringh_watch		VARIANT_NAME(vringh_watch)
 
 #endif /* VARIANT_H */

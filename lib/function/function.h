@@ -105,6 +105,7 @@ struct vfn_work {
 	/* Move a burst; returns what was taken from the queue. */
 	unsigned int (*run)(struct vfn_work *work);
 	uint64_t stalled_since; /* TSC when rx ran out of buffers, 0: it did not */
+	uint64_t moved_at;	/* the poller's iteration in which anything was moved last */
 };
 
 struct vfn_function {

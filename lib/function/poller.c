@@ -122,22 +122,13 @@ request_add(struct vfn_poller *p, void *arg)
 
 		if (w->poller != p)
 			continue;
-		if (p->nb_work == p->max_work) {
-			unsigned int max = RTE_MAX(2 * p->max_work, 16u);
-			struct vfn_work **work = realloc(p->work, max * sizeof(*work));
-
-			if (work == NULL) {
-				FN_LOG(ERR, fn, "queue %u: no memory to poll it", w->tx->index);
-				break;
-			}
-			p->work = work;
-			p->max_work = max;
+		if (vfn_poller_take(p, w) < 0) {
+			FN_LOG(ERR, fn, "queue %u: no memory to poll it", w->tx->index);
+			break;
 		}
-		p->work[p->nb_work++] = w;
 		doorbell(p, EPOLL_CTL_ADD, w->tx);
 		if (w->rx != NULL)
 			doorbell(p, EPOLL_CTL_ADD, w->rx);
-		vfn_poller_disarm(w);
 	}
 	may_sleep(p);
 	p->last_progress = rte_rdtsc();
@@ -146,20 +137,18 @@ request_add(struct vfn_poller *p, void *arg)
 static void
 request_remove(struct vfn_poller *p, void *arg)
 {
-	unsigned int i, kept = 0;
+	unsigned int i;
 
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
-		if (w->fn != arg) {
-			p->work[kept++] = w;
+		if (w->fn != arg)
 			continue;
-		}
 		doorbell(p, EPOLL_CTL_DEL, w->tx);
 		if (w->rx != NULL)
 			doorbell(p, EPOLL_CTL_DEL, w->rx);
 	}
-	p->nb_work = kept;
+	vfn_poller_drop(p, arg);
 	may_sleep(p);
 }
 
@@ -315,6 +304,7 @@ poller_free(struct vfn_poller *p)
 	if (p->wake_fd >= 0)
 		close(p->wake_fd);
 	free(p->work);
+	free(p->quiet);
 	rte_free(p);
 }
 

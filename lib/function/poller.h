@@ -16,6 +16,16 @@ struct vfn_poller_request {
 	void *arg;
 };
 
+/*
+ * A queue that had nothing to move for a while, and what it takes to see whether it has: nothing
+ * else of it is touched until then.
+ */
+struct vfn_quiet {
+	struct vringh_watch watch;
+	bool armed;   /* its driver kicks */
+	bool settled; /* for what the queue waits for, so it need not be armed anew */
+};
+
 struct vfn_poller {
 	/* Shared between control and the poller. */
 	struct vfn_poller_request *request; /* posted with release, set to NULL when done */
@@ -23,11 +33,17 @@ struct vfn_poller {
 	bool quit;
 
 	/* Poller. */
-	struct vfn_work **work;
+	struct vfn_work **work;	 /* the first nb_active are looked at in every iteration */
+	struct vfn_quiet *quiet; /* of those that are not, in turn: same indices as work */
 	unsigned int nb_work;
+	unsigned int nb_active;
 	unsigned int max_work;
+	unsigned int turn;   /* next one to be looked at */
+	bool look_at_all;    /* in the next iteration */
+	uint64_t next_sweep; /* iteration in which the active ones are gone through */
 	bool may_sleep;
 	uint64_t last_progress;
+	uint64_t spin;	/* cycles to look for work before it sleeps */
 	bool busy;	/* the last iteration moved something */
 	uint64_t stamp; /* TSC up to which stats counts cycles */
 	struct vfn_poller_stats stats;
@@ -52,7 +68,8 @@ struct vfn_poller {
 int vfn_poller_iterate(struct vfn_poller *p);
 void *vfn_poller_thread(void *poller);
 int32_t vfn_poller_service(void *poller);
-void vfn_poller_disarm(struct vfn_work *w);
+int vfn_poller_take(struct vfn_poller *p, struct vfn_work *w);
+void vfn_poller_drop(struct vfn_poller *p, const struct vfn_function *fn);
 void vfn_poller_count_idle(struct vfn_poller *p);
 
 #endif /* VFN_POLLER_H */

@@ -8,16 +8,28 @@
  */
 
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 
 #include <rte_common.h>
 #include <rte_cycles.h>
-#include <rte_pause.h>
 
 #include "poller.h"
 
-/* A poller that may sleep does so after this long without work. */
-#define QUIET_US 50
+/*
+ * A poller that may sleep looks for work this long before it does. To spin for about as long as it
+ * takes to be woken never costs more than twice the best that can be done. Where it was of no use
+ * lately, as the sleep was longer than any spinning, the next time is half as long; where a little
+ * more would have spared the sleep, twice.
+ */
+#define SPIN_MIN_US 5
+#define SPIN_MAX_US 50
+
+/* So many iterations without anything to move make a queue quiet. */
+#define SWEEP 1024
+
+/* Quiet queues that are looked at in an iteration. */
+#define LOOKS 16
 
 /* A stalled receiver is looked at this often even if no doorbell rings. */
 #define STALL_POLL_MS 100
@@ -39,6 +51,114 @@ vfn_poller_scratch(struct vfn_poller *p)
 	return p->scratch;
 }
 
+/* What would give us work: more to send, or, where a frame waits, a buffer to receive it. */
+static struct vringh *
+waits_for(struct vfn_work *w)
+{
+	return w->stalled_since != 0 && w->rx != NULL && vringh_pending(&w->tx->vr) ? &w->rx->vr :
+										      &w->tx->vr;
+}
+
+static void
+disarm(struct vfn_work *w)
+{
+	if (w->job != NULL)
+		return;
+	vringh_notify_disable(&w->tx->vr);
+	if (w->rx != NULL)
+		vringh_notify_disable(&w->rx->vr);
+}
+
+/* True if there is something to do already. */
+static bool
+arm(struct vfn_work *w)
+{
+	if (w->job != NULL)
+		return w->job->arm(w->job);
+	w->tx->stats[VFN_STAT_ARMED]++;
+	return vringh_notify_enable(waits_for(w));
+}
+
+/* ---- which queues there are, active and quiet ones ---- */
+
+static void
+make_quiet(struct vfn_poller *p, unsigned int i)
+{
+	p->quiet[i] = (struct vfn_quiet){.watch = vringh_watch(&p->work[i]->tx->vr)};
+}
+
+/* The quiet queue i is looked at in every iteration from now on. */
+static void
+make_active(struct vfn_poller *p, unsigned int i)
+{
+	struct vfn_work *w = p->work[i];
+
+	if (p->quiet[i].armed)
+		disarm(w);
+	p->work[i] = p->work[p->nb_active];
+	p->quiet[i] = p->quiet[p->nb_active];
+	p->work[p->nb_active++] = w;
+}
+
+static void
+sweep(struct vfn_poller *p)
+{
+	unsigned int i;
+
+	p->next_sweep = p->stats.iterations + SWEEP;
+	for (i = p->nb_active; i-- > 0;) {
+		struct vfn_work *w = p->work[i];
+
+		if (w->job != NULL || p->stats.iterations - w->moved_at < SWEEP)
+			continue;
+		p->work[i] = p->work[--p->nb_active];
+		p->work[p->nb_active] = w;
+		make_quiet(p, p->nb_active);
+	}
+}
+
+/* One more queue. 0 or -ENOMEM. */
+int
+vfn_poller_take(struct vfn_poller *p, struct vfn_work *w)
+{
+	if (p->nb_work == p->max_work) {
+		unsigned int max = RTE_MAX(2 * p->max_work, 16u);
+		struct vfn_work **work = realloc(p->work, max * sizeof(*work));
+		struct vfn_quiet *quiet = realloc(p->quiet, max * sizeof(*quiet));
+
+		p->work = work != NULL ? work : p->work;
+		p->quiet = quiet != NULL ? quiet : p->quiet;
+		if (work == NULL || quiet == NULL)
+			return -ENOMEM;
+		p->max_work = max;
+	}
+	disarm(w);
+	w->moved_at = p->stats.iterations;
+	p->work[p->nb_work] = w;
+	p->quiet[p->nb_work] = (struct vfn_quiet){0};
+	make_active(p, p->nb_work++);
+	return 0;
+}
+
+/* None of the function's queues any more. */
+void
+vfn_poller_drop(struct vfn_poller *p, const struct vfn_function *fn)
+{
+	unsigned int i, kept = 0, active = 0;
+
+	for (i = 0; i < p->nb_work; i++) {
+		if (p->work[i]->fn == fn)
+			continue;
+		active += i < p->nb_active;
+		p->work[kept] = p->work[i];
+		p->quiet[kept++] = p->quiet[i];
+	}
+	p->nb_work = kept;
+	p->nb_active = active;
+}
+
+/* ---- an iteration ---- */
+
 /* Time passes for whom? The clock is read where busy and idle meet, and after a busy iteration. */
 static void
 count_cycles(struct vfn_poller *p, uint64_t *cycles, uint64_t now)
@@ -55,16 +175,68 @@ vfn_poller_count_idle(struct vfn_poller *p)
 	p->busy = false;
 }
 
+static unsigned int
+run(struct vfn_poller *p, struct vfn_work *w, uint64_t *start)
+{
+	unsigned int n;
+
+	if (*start == 0)
+		*start = rte_rdtsc();
+	if (w->job != NULL)
+		return w->job->run(w->job);
+	n = w->run(w);
+	if (n > 0)
+		w->moved_at = p->stats.iterations;
+	p->stats.packets += n;
+	return n;
+}
+
 /*
- * One look at every queue. Returns what was moved, or -1 when another thread is at it, which
- * happens only where a service was mapped to two cores or control stands in for a stopped one.
+ * Some of the quiet queues in turn. What is found to have chains and moves none, for want of a
+ * receiver's buffers for example, ends the turn: however many of these there are, an iteration
+ * deals with one.
+ */
+static unsigned int
+look_at_quiet(struct vfn_poller *p, uint64_t *start)
+{
+	unsigned int quiet = p->nb_work - p->nb_active;
+	unsigned int looks = p->look_at_all ? quiet : RTE_MIN(quiet, (unsigned int)LOOKS);
+	unsigned int moved = 0;
+
+	p->look_at_all = false;
+	while (looks-- > 0) {
+		unsigned int i = p->turn, n;
+
+		if (i < p->nb_active || i >= p->nb_work)
+			i = p->nb_active;
+		p->turn = i + 1;
+		if (!vringh_watch_pending(&p->quiet[i].watch))
+			continue;
+		n = run(p, p->work[i], start);
+		moved += n;
+		if (n > 0) {
+			make_active(p, i);
+			continue;
+		}
+		if (p->quiet[i].armed)
+			disarm(p->work[i]);
+		make_quiet(p, i);
+		break;
+	}
+	return moved;
+}
+
+/*
+ * One look at every active queue, and at some of the others. Returns what was moved, or -1 when
+ * another thread is at it, which happens only where a service was mapped to two cores or control
+ * stands in for a stopped one.
  */
 int
 vfn_poller_iterate(struct vfn_poller *p)
 {
 	struct vfn_poller_request *request;
 	unsigned int i;
-	uint64_t start;
+	uint64_t start; /* of work in this iteration, 0: none so far */
 	int moved = 0;
 
 	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
@@ -77,22 +249,14 @@ vfn_poller_iterate(struct vfn_poller *p)
 		__atomic_store_n(&p->request, NULL, __ATOMIC_RELEASE);
 	}
 	start = p->busy ? p->stamp : 0;
-	for (i = 0; i < p->nb_work; i++) {
+	for (i = 0; i < p->nb_active; i++) {
 		struct vfn_work *w = p->work[i];
-		unsigned int n;
 
-		if (w->job == NULL && !vringh_pending(&w->tx->vr))
-			continue;
-		if (start == 0)
-			start = rte_rdtsc();
-		if (w->job != NULL) {
-			moved += w->job->run(w->job);
-			continue;
-		}
-		n = w->run(w);
-		p->stats.packets += n;
-		moved += n;
+		if (w->job != NULL || vringh_pending(&w->tx->vr))
+			moved += run(p, w, &start);
 	}
+	if (p->nb_active < p->nb_work)
+		moved += look_at_quiet(p, &start);
 	p->stats.iterations++;
 	p->busy = moved > 0;
 	if (moved > 0) {
@@ -100,35 +264,20 @@ vfn_poller_iterate(struct vfn_poller *p)
 		count_cycles(p, &p->stats.busy_cycles, rte_rdtsc());
 		p->stats.busy_iterations++;
 	}
+	if (p->stats.iterations >= p->next_sweep)
+		sweep(p);
 	if (unlikely(__atomic_load_n(&vfn_fault_untold, __ATOMIC_RELAXED)))
 		vfn_fault_tell();
 	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
 	return moved;
 }
 
-/* What would give us work: more to send, or, where a frame waits, a buffer to receive it. */
-static struct vringh *
-waits_for(struct vfn_work *w)
-{
-	return w->stalled_since != 0 && w->rx != NULL && vringh_pending(&w->tx->vr) ? &w->rx->vr :
-										      &w->tx->vr;
-}
-
-void
-vfn_poller_disarm(struct vfn_work *w)
-{
-	if (w->job != NULL)
-		return;
-	vringh_notify_disable(&w->tx->vr);
-	if (w->rx != NULL)
-		vringh_notify_disable(&w->rx->vr);
-}
-
 /* Block until a doorbell rings. Doorbells that ring while they are being armed are seen. */
 static void
 poller_sleep(struct vfn_poller *p)
 {
-	struct epoll_event event[8];
+	uint64_t us = p->stats.hz / 1000000, asleep;
+	struct epoll_event event[64];
 	bool pending = false, held = false;
 	unsigned int i;
 	int timeout = -1;
@@ -137,20 +286,24 @@ poller_sleep(struct vfn_poller *p)
 		return;
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
+		bool quiet = i >= p->nb_active;
 
-		if (w->job != NULL) {
-			pending |= w->job->arm(w->job);
+		/* Quiet queues stay armed while others come and go. */
+		if (quiet && p->quiet[i].settled) {
+			pending |= vringh_watch_pending(&p->quiet[i].watch);
 			continue;
 		}
 		if (w->held && vringh_pending(&w->tx->vr)) {
 			held = true;
 			continue;
 		}
-		w->tx->stats[VFN_STAT_ARMED]++;
-		if (vringh_notify_enable(waits_for(w)))
-			pending = true;
+		pending |= arm(w);
 		if (w->stalled_since != 0)
 			timeout = STALL_POLL_MS;
+		if (quiet) {
+			p->quiet[i].armed = true;
+			p->quiet[i].settled = w->stalled_since == 0;
+		}
 	}
 	if (held)
 		timeout = RATE_POLL_MS;
@@ -160,11 +313,17 @@ poller_sleep(struct vfn_poller *p)
 	 * Doorbells and the wake-up are edge-triggered: nothing has to be read, and an edge that
 	 * came before this call is still reported by it.
 	 */
+	asleep = rte_rdtsc();
 	epoll_wait(p->epoll_fd, event, RTE_DIM(event), pending ? 0 : timeout);
+	if (rte_rdtsc() - asleep > SPIN_MAX_US * us)
+		p->spin = RTE_MAX(p->spin / 2, SPIN_MIN_US * us);
+	else if (!pending)
+		p->spin = RTE_MIN(2 * p->spin, SPIN_MAX_US * us);
 	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
 		return;
-	for (i = 0; i < p->nb_work; i++)
-		vfn_poller_disarm(p->work[i]);
+	for (i = 0; i < p->nb_active; i++)
+		disarm(p->work[i]);
+	p->look_at_all = true;
 	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
 	p->last_progress = rte_rdtsc();
 }
@@ -172,18 +331,16 @@ poller_sleep(struct vfn_poller *p)
 void *
 vfn_poller_thread(void *poller)
 {
-	uint64_t quiet = rte_get_tsc_hz() / 1000000 * QUIET_US;
 	struct vfn_poller *p = poller;
 
+	p->spin = p->stats.hz / 1000000 * SPIN_MAX_US;
 	while (!__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE)) {
 		if (vfn_poller_iterate(p) > 0) {
 			p->last_progress = p->stamp;
 		} else if (p->nb_work == 0 ||
-			(p->may_sleep && rte_rdtsc() - p->last_progress > quiet)) {
+			(p->may_sleep && rte_rdtsc() - p->last_progress > p->spin)) {
 			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)
 				poller_sleep(p);
-		} else {
-			rte_pause();
 		}
 	}
 	return NULL;

@@ -524,6 +524,33 @@ vringh_pending(const struct vringh *vr)
 	return vr->avail != __atomic_load_n(&vr->split.avail->idx, __ATOMIC_RELAXED);
 }
 
+/**
+ * What tells whether a queue has chains to fetch, for one who looks at many queues: struct vringh
+ * need not be touched. Good until the queue is fetched from, set up or broken.
+ */
+struct vringh_watch {
+	const uint16_t *word; /**< Of the ring. */
+	uint16_t mask;
+	uint16_t value;
+	bool differs; /**< There are chains if the masked word is not value, else if it is. */
+};
+
+/**
+ * What to look at instead of vringh_pending(), of which all that is said there holds here.
+ *
+ * Runs on the thread that owns the queue.
+ */
+struct vringh_watch vringh_watch(const struct vringh *vr);
+
+/** The same answer as that of vringh_pending(). Any thread. */
+static inline bool
+vringh_watch_pending(const struct vringh_watch *watch)
+{
+	uint16_t word = __atomic_load_n(watch->word, __ATOMIC_RELAXED);
+
+	return ((word & watch->mask) == watch->value) != watch->differs;
+}
+
 /** A place in a chain's readable or writable bytes. */
 struct vringh_iter {
 	const struct vringh_seg *seg;

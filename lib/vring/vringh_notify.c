@@ -137,3 +137,24 @@ vringh_notify_disable(struct vringh *vr)
 		event_store(vr, &vr->split.used->flags, VRING_USED_F_NO_NOTIFY);
 	/* With an event index the field is left behind: 65,535 chains pass before it matches. */
 }
+
+struct vringh_watch
+vringh_watch(const struct vringh *vr)
+{
+	const uint16_t flags = 1 << VRING_PACKED_DESC_F_AVAIL | 1 << VRING_PACKED_DESC_F_USED;
+
+	bool again = vr->tracked && vr->inflight->next_resubmit < vr->inflight->nb_resubmit;
+
+	/* Without a mask the answer is always the same one. */
+	if (vr->broken != VRINGH_OK || again)
+		return (struct vringh_watch){
+			.word = &vr->avail, .differs = vr->broken != VRINGH_OK};
+	if (vr->packed)
+		return (struct vringh_watch){.word = &vr->packed_ring.desc[vr->avail].flags,
+			.mask = flags,
+			.value = vr->avail_flags};
+	return (struct vringh_watch){.word = &vr->split.avail->idx,
+		.mask = UINT16_MAX,
+		.value = vr->avail,
+		.differs = true};
+}

@@ -105,6 +105,19 @@ stat_wait(struct guest *g, unsigned int queue, enum vfn_stat stat, uint64_t valu
 	assert_int_equal(stat_of(g, queue, stat), value);
 }
 
+struct vfn_poller_stats
+poller_counters(struct guest *g)
+{
+	struct vfn_poller_stats stats;
+
+	assert_int_equal(VGET(g, nb_pollers), 1);
+	assert_true(VGET(g, poller_step) >= sizeof(stats));
+	assert_int_equal(g->link->ops->read(g->link, g->vendor.bar, VGET(g, poller_offset), &stats,
+				 sizeof(stats)),
+		0);
+	return stats;
+}
+
 /* What the capabilities say; the tests of the capabilities look closer. */
 static void
 find_structures(struct guest *g)

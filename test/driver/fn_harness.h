@@ -138,6 +138,9 @@ uint64_t stat_of(struct guest *g, unsigned int queue, enum vfn_stat stat);
 /* Wait until a counter has reached a value; fails the test if it never does. */
 void stat_wait(struct guest *g, unsigned int queue, enum vfn_stat stat, uint64_t value);
 
+/* Of the function's only poller. */
+struct vfn_poller_stats poller_counters(struct guest *g);
+
 /* ---- memory and rings ---- */
 
 uint8_t *guest_map(struct guest *g, uint64_t iova, uint64_t len, uint32_t perm);

@@ -8,7 +8,9 @@
  */
 
 #include <sched.h>
+#include <sys/resource.h>
 
+#include <rte_common.h>
 #include <rte_lcore.h>
 #include <rte_service.h>
 
@@ -25,7 +27,11 @@ take_over(void)
 {
 	assert_int_equal(rte_service_get_by_name("vfn-poll-0", &service), 0);
 	assert_int_equal(rte_service_runstate_set(service, 0), 0);
+	while (rte_service_may_be_active(service) == 1)
+		nap_us(10);
 	assert_int_equal(rte_service_lcore_stop(CORE), 0);
+	while (rte_service_lcore_may_be_active(CORE) == 1)
+		nap_us(10);
 	assert_int_equal(rte_service_lcore_del(CORE), 0);
 	assert_int_equal(rte_service_runstate_set(service, 1), 0);
 }
@@ -50,19 +56,6 @@ iterate(unsigned int n)
 	}
 }
 
-static struct vfn_poller_stats
-counters(struct guest *g)
-{
-	struct vfn_poller_stats stats;
-
-	assert_int_equal(VGET(g, nb_pollers), 1);
-	assert_true(VGET(g, poller_step) >= sizeof(stats));
-	assert_int_equal(g->link->ops->read(g->link, g->vendor.bar, VGET(g, poller_offset), &stats,
-				 sizeof(stats)),
-		0);
-	return stats;
-}
-
 /* Post and publish without a kick. */
 static void
 tx_put(struct guest *g, unsigned int queue, unsigned int n)
@@ -84,13 +77,13 @@ counters_tell_busy_from_idle(void **state)
 	rx_post(g, 0, 100, 2048, 1);
 	frame_make(&f, 1, 100);
 	take_over();
-	before = counters(g);
+	before = poller_counters(g);
 	assert_string_equal(before.name, "vfn-poll-0");
 	assert_int_equal(before.cpu, -1);
 	iterate(1000);
 	tx_put(g, 1, 40);
 	iterate(3); /* a full burst, the rest, nothing */
-	after = counters(g);
+	after = poller_counters(g);
 	/* control has run it once to read them before */
 	assert_int_equal(after.iterations - before.iterations, 1003 + 1);
 	assert_int_equal(after.busy_iterations - before.busy_iterations, 2);
@@ -101,7 +94,7 @@ counters_tell_busy_from_idle(void **state)
 
 	before = after;
 	iterate(1000);
-	after = counters(other);
+	after = poller_counters(other);
 	assert_int_equal(after.id, before.id);
 	assert_int_equal(after.iterations - before.iterations, 1000 + 1);
 	assert_int_equal(after.busy_cycles, before.busy_cycles);
@@ -128,16 +121,195 @@ stalled_sender_is_not_counted_as_busy(void **state)
 	frame_make(&f, 1, 100);
 	take_over();
 	tx_put(g, 1, 1);
-	before = counters(g);
+	before = poller_counters(g);
 	iterate(100);
-	after = counters(g);
+	after = poller_counters(g);
 	assert_int_equal(after.busy_iterations, before.busy_iterations);
 	assert_int_equal(after.busy_cycles, before.busy_cycles);
 	rx_post(g, 0, 1, 2048, 1);
 	iterate(1);
-	assert_int_equal(counters(g).busy_iterations, before.busy_iterations + 1);
+	assert_int_equal(poller_counters(g).busy_iterations, before.busy_iterations + 1);
 	rx_wait(g, 0, &got);
 	frames_equal(&got, &f);
+}
+
+/* ---- many queues ---- */
+
+#define GUESTS	 16u
+#define PAIRS	 64u
+#define QUEUES	 (GUESTS * (PAIRS + 1)) /* control queues included */
+#define SWEEP	 1024u			/* iterations after which a queue is quiet */
+#define LOOKS	 16u			/* quiet queues per iteration */
+#define ROUND	 ((QUEUES + LOOKS - 1) / LOOKS)
+#define PATIENCE (2 * ROUND + 1)
+
+static struct guest *many[GUESTS];
+
+static void
+many_open(void)
+{
+	struct guest_conf conf = {.pairs = PAIRS,
+		.size = 4,
+		.buf_len = 256,
+		.features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)};
+	char name[16];
+	unsigned int i;
+
+	for (i = 0; i < GUESTS; i++) {
+		snprintf(name, sizeof(name), "fn%u", i);
+		conf.name = name;
+		many[i] = guest_open(&conf);
+		VSET(many[i], curr_pairs, PAIRS);
+	}
+}
+
+/* Iterations until a frame on that queue is taken; the frame goes round. */
+static unsigned int
+served_after(struct guest *g, unsigned int pair)
+{
+	uint64_t before = stat_of(g, TXQ(pair), VFN_STAT_PACKETS);
+	unsigned int n = 0;
+
+	tx_put(g, TXQ(pair), 1);
+	while (stat_of(g, TXQ(pair), VFN_STAT_PACKETS) == before) {
+		iterate(1);
+		assert_true(++n <= PATIENCE + PAIRS);
+	}
+	rx_wait(g, RXQ(pair), &got);
+	frames_equal(&got, &f);
+	tx_wait(g, TXQ(pair), 1);
+	return n;
+}
+
+static void
+quiet_queues_are_looked_at_in_turn(void **state)
+{
+	unsigned int i, n, most = 0, busy = 0;
+	uint64_t seed = 7;
+
+	(void)state;
+	many_open();
+	frame_make(&f, 1, 100);
+	rx_post(many[0], RXQ(0), 4, 256, 1);
+	take_over();
+	iterate(2 * SWEEP);
+	for (i = 0; i < 60; i++) {
+		struct guest *g = many[mock_random(&seed) % GUESTS];
+		unsigned int pair = mock_random(&seed) % PAIRS;
+
+		rx_post(g, RXQ(pair), 3, 256, 1);
+		n = served_after(g, pair);
+		assert_true(n <= PATIENCE);
+		most = RTE_MAX(most, n);
+		/* now it is looked at in every iteration, as is one with traffic of its own */
+		assert_int_equal(served_after(g, pair), 1);
+		busy += served_after(many[0], 0);
+		rx_post(many[0], RXQ(0), 1, 256, 1);
+		iterate(mock_random(&seed) % 100);
+	}
+	/* or all were looked at in every iteration */
+	assert_true(most > ROUND / 2);
+	assert_true(busy < 60 + PATIENCE);
+}
+
+/* Guests whose receivers have no buffers are always worth a try, and may not cost the others. */
+static void
+stalled_queues_do_not_starve_others(void **state)
+{
+	unsigned int pair, i;
+
+	(void)state;
+	many_open();
+	frame_make(&f, 1, 100);
+	rx_post(many[1], RXQ(5), 4, 256, 1);
+	take_over();
+	for (pair = 0; pair < PAIRS; pair++)
+		tx_put(many[0], TXQ(pair), 1);
+	iterate(2 * SWEEP);
+	assert_true(served_after(many[1], 5) <= PATIENCE + PAIRS);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(served_after(many[1], 5), 1);
+	/* they are not forgotten either */
+	for (pair = 0; pair < PAIRS; pair++)
+		rx_post(many[0], RXQ(pair), 1, 256, 1);
+	iterate(PATIENCE);
+	for (pair = 0; pair < PAIRS; pair++) {
+		assert_true(rx_try(many[0], RXQ(pair), &got, 0));
+		frames_equal(&got, &f);
+	}
+}
+
+/* A queue that broke is not looked at any more; its neighbours are. */
+static void
+broken_queues_do_not_starve_others(void **state)
+{
+	unsigned int pair, i;
+
+	(void)state;
+	many_open();
+	frame_make(&f, 1, 100);
+	rx_post(many[1], RXQ(5), 4, 256, 1);
+	take_over();
+	for (pair = 0; pair < PAIRS; pair++)
+		mock_set_avail_idx(&many[0]->q[TXQ(pair)].drv, 1000);
+	iterate(2 * SWEEP);
+	for (pair = 0; pair < PAIRS; pair++)
+		assert_int_equal(stat_of(many[0], TXQ(pair), VFN_STAT_ERRORS_AVAIL_IDX), 1);
+	assert_true(served_after(many[1], 5) <= PATIENCE);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(served_after(many[1], 5), 1);
+}
+
+static void
+requests_wait_for_one_iteration_of_many_queues(void **state)
+{
+	struct vfn_poller_stats before, after;
+
+	(void)state;
+	many_open();
+	rx_post(many[1], RXQ(5), 4, 256, 1);
+	frame_make(&f, 1, 100);
+	take_over();
+	iterate(2 * SWEEP);
+	before = poller_counters(many[0]);
+	queue_suspend(many[3], TXQ(7), true);
+	after = poller_counters(many[0]);
+	/* its queues are taken away, and given back without the one; and the counters were read */
+	assert_int_equal(after.iterations - before.iterations, 2 + 1);
+	/* the others' stayed quiet meanwhile, and are found */
+	assert_true(served_after(many[1], 5) <= PATIENCE);
+	/* what came back is looked at anew */
+	rx_post(many[3], RXQ(8), 4, 256, 1);
+	assert_int_equal(served_after(many[3], 8), 1);
+	guest_close(many[2]);
+	assert_int_equal(served_after(many[3], 8), 1);
+	assert_int_equal(served_after(many[1], 5), 1);
+}
+
+static void
+busy_queues_are_served_alike(void **state)
+{
+	struct guest *g[2];
+	unsigned int i, k;
+
+	(void)state;
+	g[0] = guest_open(&(struct guest_conf){.name = "a"});
+	g[1] = guest_open(&(struct guest_conf){.name = "b", .features = BIT(VIRTIO_F_RING_PACKED)});
+	frame_make(&f, 1, 100);
+	for (k = 0; k < 2; k++)
+		rx_post(g[k], 0, 250, 2048, 1);
+	take_over();
+	iterate(2 * SWEEP);
+	/* the second one is there first */
+	tx_put(g[1], 1, 32);
+	iterate(1);
+	tx_put(g[0], 1, 200);
+	tx_put(g[1], 1, 200);
+	for (i = 1; i <= 6; i++) {
+		iterate(1);
+		assert_int_equal(stat_of(g[0], 1, VFN_STAT_PACKETS), 32 * i);
+		assert_int_equal(stat_of(g[1], 1, VFN_STAT_PACKETS), 32 * (i + 1));
+	}
 }
 
 int
@@ -147,11 +319,21 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TURN(counters_tell_busy_from_idle),
 		TURN(stalled_sender_is_not_counted_as_busy),
+		TURN(quiet_queues_are_looked_at_in_turn),
+		TURN(stalled_queues_do_not_starve_others),
+		TURN(broken_queues_do_not_starve_others),
+		TURN(requests_wait_for_one_iteration_of_many_queues),
+		TURN(busy_queues_are_served_alike),
 	};
 	unsigned int first, last;
+	struct rlimit files;
 	char lcores[64];
 	cpu_set_t cpus;
 
+	/* four eventfds per queue */
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	for (first = 0; !CPU_ISSET(first, &cpus); first++)
 		;

@@ -2,7 +2,7 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* Poller threads: sleeping and waking, interrupts, doorbells of all kinds, where they run. */
+/* Poller threads: the CPU they take, interrupts, doorbells of all kinds, where they run. */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -67,112 +67,6 @@ poller_without_work_sleeps_though_busy(void **state)
 	rx_post(g, 0, 10, 2048, 1);
 	frame_make(&f, 1, 100);
 	frame_passes(g, 1, g, 0, &f);
-}
-
-static void
-no_frame_is_lost_to_sleep(const struct shape *shape)
-{
-	struct guest *g =
-		guest_open(&(struct guest_conf){.sleep = true, .features = shape_features(shape)});
-	unsigned int i;
-	uint64_t seed = 1;
-
-	rx_post(g, 0, 100, 2048, 1);
-	for (i = 0; i < 400; i++) {
-		frame_make(&f, i, 60 + i);
-		frame_passes(g, 1, g, 0, &f);
-		rx_post(g, 0, 1, 2048, 1);
-		/* around the time after which a poller lies down */
-		nap_us(20 + mock_random(&seed) % 100);
-	}
-	assert_int_equal(stat_of(g, 0, VFN_STAT_PACKETS), 400);
-}
-
-static void
-ping_pong_between_sleeping_functions_loses_nothing(void **state)
-{
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a",
-		.sleep = true,
-		.port = VFN_PORT_WIRE,
-		.features = BIT(VIRTIO_RING_F_EVENT_IDX)});
-	struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-		.sleep = true,
-		.port = VFN_PORT_WIRE,
-		.peer = "a",
-		.features = BIT(VIRTIO_F_RING_PACKED)});
-	unsigned int i;
-
-	(void)state;
-	for (i = 0; i < 2000; i++) {
-		rx_post(a, 0, 1, 2048, 1);
-		rx_post(b, 0, 1, 2048, 1);
-		frame_make(&f, i, 60 + i % 1000);
-		frame_passes(a, 1, b, 0, &f);
-		if (i % 2 == 0)
-			nap_us(60);
-		frame_passes(b, 1, a, 0, &f);
-	}
-	assert_true(stat_of(a, 1, VFN_STAT_ARMED) > 500);
-}
-
-static void
-sleeping_sender_is_woken_by_the_receivers_buffers(const struct shape *shape)
-{
-	struct guest *g =
-		guest_open(&(struct guest_conf){.sleep = true, .features = shape_features(shape)});
-	uint64_t start = now_ms();
-	unsigned int i;
-
-	for (i = 0; i < 60; i++) {
-		frame_make(&f, i, 100);
-		tx_send(g, 1, &f);
-		nap_us(i % 2 ? 120 : 30);
-		rx_post(g, 0, 1, 2048, 1);
-		rx_wait(g, 0, &got);
-		frames_equal(&got, &f);
-		tx_wait(g, 1, 1);
-	}
-	/* woken, and not only by the look every 100 ms */
-	assert_true(now_ms() - start < 60 * 50);
-	assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_NO_BUFFER), 0);
-}
-
-static void
-receive_buffers_are_not_asked_for_while_there_are_enough(void **state)
-{
-	struct guest *g = guest_open(&sleepy);
-	unsigned int i;
-
-	(void)state;
-	rx_post(g, 0, 10, 2048, 1);
-	nap_us(2000);
-	for (i = 0; i < 20; i++) {
-		struct mock_buf buf = {.len = 2048, .write = true};
-
-		assert_true(mock_post(&g->q[0].drv, &buf, 1, 0, 0) >= 0);
-		mock_publish(&g->q[0].drv);
-		assert_false(mock_should_kick(&g->q[0].drv));
-		nap_us(200);
-	}
-}
-
-static void
-sender_is_heard_again_after_its_receiver_was_given_up(void **state)
-{
-	struct guest *g = guest_open(&sleepy);
-	uint64_t end;
-
-	(void)state;
-	frame_make(&f, 1, 100);
-	tx_send(g, 1, &f);
-	tx_wait(g, 1, 1);
-	assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_NO_BUFFER), 1);
-	/* the poller goes to sleep; it has to ask for a kick of the transmit queue */
-	for (end = now_ms() + 2000; now_ms() < end; nap_us(1000))
-		if (!(__atomic_load_n(&g->q[1].drv.used_ring->flags, __ATOMIC_RELAXED) &
-			    VRING_USED_F_NO_NOTIFY))
-			return;
-	fail_msg("the transmit queue is no longer armed");
 }
 
 /* ---- doorbells ---- */
@@ -533,9 +427,6 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		PLAIN(quiet_poller_uses_no_cpu),
 		PLAIN(poller_without_work_sleeps_though_busy),
-		PLAIN(ping_pong_between_sleeping_functions_loses_nothing),
-		PLAIN(receive_buffers_are_not_asked_for_while_there_are_enough),
-		PLAIN(sender_is_heard_again_after_its_receiver_was_given_up),
 		PLAIN(doorbell_register_wakes_a_sleeping_poller),
 		PLAIN(doorbell_register_wakes_the_poller_that_has_the_queue),
 		PLAIN(strange_doorbells_leave_the_queue_polled),
@@ -548,8 +439,6 @@ main(void)
 		PLAIN(pairs_are_spread_over_several_pollers),
 	};
 	static const struct shaped_test shaped[] = {
-		SHAPED(no_frame_is_lost_to_sleep),
-		SHAPED(sleeping_sender_is_woken_by_the_receivers_buffers),
 		SHAPED(interrupts_come_when_wanted_only),
 	};
 

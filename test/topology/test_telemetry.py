@@ -51,11 +51,11 @@ def test_telemetry_of_pollers(workdir):
     cpus = sorted({cpu(0), cpu(1)})
     spread = f"vdpa_vfn0,queues=2,poll-cpu=[{','.join(map(str, cpus))}]"
     with Backend([spread, f"vdpa_vfn1,poll-cpu={cpu(1)}"], directory=workdir) as backend:
-        names = lambda pollers: sorted(p["name"] for p in pollers.values())
-        assert names(backend.telemetry("/vfn/poller")) == [f"vfn-poll-{c}" for c in cpus]
-        assert names(backend.telemetry("/vfn/poller,vdpa_vfn1")) == [f"vfn-poll-{cpu(1)}"]
+        everyone = backend.telemetry("/vfn/poller").values()
+        assert sorted(p["name"] for p in everyone) == [f"vfn-poll-{c}" for c in cpus]
         ((number, before),) = backend.telemetry("/vfn/poller,vdpa_vfn1").items()
-        assert before["cpu"] == cpu(1) and before["hz"] > 10**6
+        assert (before["name"], before["cpu"]) == (f"vfn-poll-{cpu(1)}", cpu(1))
+        assert before["hz"] > 10**6
         with open_frontend(backend.sockets[1]) as fe:
             fe.check(frames("pollers", 100))
             after = backend.telemetry("/vfn/poller")[number]
@@ -65,6 +65,13 @@ def test_telemetry_of_pollers(workdir):
             assert all(after[key] > before[key] for key in ("busy_cycles", "idle_cycles"))
             fe.stop()
         assert backend.telemetry("/vfn/poller,vdpa_vfn2") is None
+        before = backend.telemetry("/vfn/poller,vdpa_vfn0")
+        with open_frontend(backend.sockets[0], pairs=2) as fe:
+            for pair in range(2):
+                fe.check(frames("spread", 50 * (pair + 1)), pair)
+            after = backend.telemetry("/vfn/poller,vdpa_vfn0")
+            moved = [after[n]["packets"] - before[n]["packets"] for n in after]
+            assert sorted(moved) == ([50, 100] if len(cpus) == 2 else [150])
 
 
 @pytest.mark.parametrize("command", ["/vfn/info", "/vfn/info,", "/vfn/info,vdpa_vfn7",

@@ -77,6 +77,7 @@ bool
 pending(struct queue *q)
 {
 	const struct vringh_mem *mem = q->vr.area_mem[q->v.packed ? 0 : 1];
+	struct vringh_watch watch;
 
 	/* Behind a link that is not coherent the waiter has to look for itself. */
 	if (mem->io != NULL && vringh_broken(&q->vr) == VRINGH_OK)
@@ -84,7 +85,9 @@ pending(struct queue *q)
 			q->v.packed ? (const void *)&q->vr.packed_ring.desc[q->vr.avail].flags :
 				      (const void *)&q->vr.split.avail->idx,
 			sizeof(uint16_t));
-	return vringh_pending(&q->vr);
+	watch = vringh_watch(&q->vr);
+	assert_int_equal(vringh_watch_pending(&watch), vringh_pending(&q->vr));
+	return vringh_watch_pending(&watch);
 }
 
 void
@@ -307,7 +310,7 @@ expect_broken(struct queue *q, enum vringh_error error)
 	assert_int_equal(vringh_fetch(&q->vr, &q->batch, 1), -(int)error);
 	assert_int_equal(q->batch.nb_chains, 0);
 	vringh_complete(&q->vr, &chain, 1);
-	assert_false(vringh_pending(&q->vr));
+	assert_false(pending(q));
 	assert_false(vringh_need_notify(&q->vr));
 	assert_false(vringh_notify_enable(&q->vr));
 	vringh_notify_disable(&q->vr);

@@ -358,12 +358,12 @@ sleeper_is_told(struct queue *q)
 
 	post_one(q, 8, false, 0);
 	assert_int_equal(fetch(q, 1), 1);
-	assert_false(vringh_pending(&q->vr));
+	assert_false(pending(q));
 	assert_int_equal(successor(q, t), 1);
-	assert_true(vringh_pending(&q->vr));
+	assert_true(pending(q));
 	assert_true(vringh_notify_enable(&q->vr));
 	assert_int_equal(fetch(q, 1), 1);
-	assert_false(vringh_pending(&q->vr));
+	assert_false(pending(q));
 	vringh_discard(&q->vr, q->batch.chain, 1);
 	assert_true(vringh_notify_enable(&q->vr));
 	assert_int_equal(fetch(q, 1), 1);

@@ -282,6 +282,31 @@ kick_full(struct queue *q)
 	}
 }
 
+/* What is watched stays the same while nothing is fetched, whatever the driver does. */
+static void
+watched(struct queue *q)
+{
+	struct vringh_watch watch;
+	uint32_t i, j;
+
+	for (i = 0; i <= 2 * q->v.size; i++) {
+		watch = vringh_watch(&q->vr);
+		assert_false(vringh_watch_pending(&watch));
+		for (j = 0; j <= i % q->v.size; j++) {
+			mock_post(&q->drv, two + 1, 1, 0, j);
+			assert_int_equal(pending(q), j > 0);
+			assert_int_equal(vringh_watch_pending(&watch), j > 0);
+			mock_publish(&q->drv);
+			assert_true(pending(q)); /* which brings the word over a link */
+			assert_true(vringh_watch_pending(&watch));
+		}
+		assert_int_equal(fetch(q, j), j);
+		complete(q, 0, j);
+		for (j = 0; j <= i % q->v.size; j++)
+			expect_used(q, j, 0);
+	}
+}
+
 int
 main(void)
 {
@@ -300,6 +325,7 @@ main(void)
 		{"flags without an event index", by_flags, T_ALL | T_FLAGS, 1, 256},
 		{"driver kicks when it need not, or not when it must", kick, T_ALL, 1, 8},
 		{"driver kicks in a big ring", kick, 0, 32768, 0},
+		{"watched from elsewhere", watched, T_DIRECT, 1, 16},
 		{"driver fills the ring with one kick", kick_full, T_ALL, 1, 256},
 	};
 

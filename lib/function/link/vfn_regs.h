@@ -241,7 +241,7 @@ struct vfn_poller_stats {
 	uint64_t busy_iterations; /**< Those that moved something. */
 	uint64_t busy_cycles;	  /**< That those took. */
 	uint64_t idle_cycles;	  /**< All others since it was made, sleep included. */
-	uint64_t packets;	  /**< Frames and commands taken from queues. */
+	uint64_t packets;	  /**< Frames taken from transmit queues. */
 	uint64_t sleeps;
 };
 

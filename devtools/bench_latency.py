@@ -1,0 +1,229 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Measure round trips of single packets: vfn whose poller spins, vfn whose poller sleeps, net_vhost.
+
+The front-end is vfn-rtt with a virtio-user port for each device, on CPU 0: it sends a packet, spins
+until that is back, and sends the next one, after a pause where one is asked for. The devices are on
+CPU 1 and send back what they get. All are there at the same time, but for the one whose turn it is
+they are stopped (SIGSTOP): windows are short and take turns, so that a machine that is slower for
+some seconds is so for all. A ratio is the median of those of neighbouring windows; turns in which
+other processes took 6% of a CPU are thrown away. A figure is the median over all windows of what that
+window's packets had.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import statistics
+import sys
+import time
+
+import bench
+import pmd
+
+FCS = 4
+PEER = "net_vhost"
+RANKS = ("p90", "p99", "p99.9", "mean")
+
+
+def backend(idle):
+    return pmd.Backend([f"vdpa_vfn0,port=loopback,idle={idle},poll-cpu={pmd.cpu(1)}"])
+
+
+DEVICES = {"vfn": lambda: backend("busy"), "vfn-sleep": lambda: backend("sleep"),
+           PEER: pmd.NetVhost}
+MODES = {"vfn": "busy", "vfn-sleep": "sleep"}
+
+
+class Trips(pmd.EalProcess):
+    """vfn-rtt, with a port for each socket."""
+
+    def __init__(self, paths, packed, size):
+        vdevs = []
+        for i, path in enumerate(paths):
+            vdevs += ["--vdev",
+                      f"net_virtio_user{i},path={path},queue_size=256,packed_vq={int(packed)}"]
+        super().__init__(
+            os.path.join(pmd.build_dir(), "app", "vfn-rtt"),
+            ["--lcores", f"0@{pmd.cpu(0)}", "--in-memory", "--single-file-segments", "-m", 64,
+             "--no-telemetry", "--log-level=pmd.net.virtio.*:debug", *vdevs], [size - FCS])
+
+    def __enter__(self):
+        self.expect("^vfn-rtt: ready", 30)
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def window(self, port, milliseconds, gap_us):
+        since = self.mark()
+        self.send(f"{port} {milliseconds} {gap_us}")
+        line = self.expect(r'^(\{"trips".*\})$', timeout=20 + milliseconds / 1000, since=since)
+        return json.loads(line[1])
+
+    def layouts(self):
+        """The ring layouts that were negotiated."""
+        return {"packed" if int(features, 16) >> 34 & 1 else "split"
+                for features in re.findall(r"set features: (0x[0-9a-f]+)", self.log())}
+
+
+def cpu_seconds(pid):
+    """CPU time of a process whose threads stay."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as stat:
+            total += int(stat.read().split()[0])
+    return total / 1e9
+
+
+class Turns:
+    """Devices that are stopped but for the one whose turn it is."""
+
+    def __init__(self, names, ring, size, stack):
+        self.devices = {name: stack.enter_context(DEVICES[name]()) for name in names}
+        stack.callback(lambda: [self._signal(n, signal.SIGCONT) for n in self.devices])
+        paths = [device.sockets[0] for device in self.devices.values()]
+        self.front = stack.enter_context(Trips(paths, ring == "packed", size))
+        if self.front.layouts() != {ring}:
+            raise self.front.error(f"not only {ring} rings")
+        for name in names:
+            self._signal(name, signal.SIGSTOP)
+
+    def _signal(self, name, number):
+        os.kill(self.devices[name].pid, number)
+
+    def turn(self, milliseconds, gap_us):
+        """{name: window}, or None if others used the CPUs."""
+        windows = {}
+        pids = [os.getpid(), self.front.pid, *(d.pid for d in self.devices.values())]
+        before = time.monotonic(), bench.busy_ticks(), sum(map(cpu_seconds, pids))
+        for port, (name, device) in enumerate(self.devices.items()):
+            self._signal(name, signal.SIGCONT)
+            self.front.window(port, 5, 0)
+            start, used = time.monotonic(), cpu_seconds(device.pid)
+            window = self.front.window(port, milliseconds, gap_us)
+            window["cpu"] = (cpu_seconds(device.pid) - used) / (time.monotonic() - start)
+            self._signal(name, signal.SIGSTOP)
+            if window["lost"] > 0:
+                raise self.front.error(f"{name} lost {window['lost']} packets")
+            windows[name] = window
+        busy = (bench.busy_ticks() - before[1]) / bench.TICK
+        foreign = busy - (sum(map(cpu_seconds, pids)) - before[2])
+        return windows if foreign / (time.monotonic() - before[0]) < bench.FOREIGN_CPU else None
+
+
+def measure(ring, size, args):
+    """[(gap, {name: window})], and how many turns were thrown away."""
+    kept, dropped = [], 0
+    with contextlib.ExitStack() as stack:
+        turns = Turns(args.names, ring, size, stack)
+        for gap_us in args.gaps:
+            wanted = args.windows
+            while wanted > 0:
+                windows = turns.turn(args.window_ms, gap_us)
+                if windows is not None:
+                    kept.append((gap_us, windows))
+                    wanted -= 1
+                elif (dropped := dropped + 1) > 10 * args.windows:
+                    raise pmd.PmdError("the machine is not quiet")
+    return kept, dropped
+
+
+def summary(windows):
+    """As in bench.py's rows, and the ranks."""
+    medians = [w["p50"] for w in windows]
+    return {"median": statistics.median(medians), "min": min(medians), "max": max(medians),
+            "windows": len(windows), "cpu": statistics.median(w["cpu"] for w in windows),
+            **{rank: statistics.median(w[rank] for w in windows) for rank in RANKS},
+            "lowest": min(w["min"] for w in windows), "highest": max(w["max"] for w in windows)}
+
+
+def compare(ring, size, args):
+    """A row for each kind of vfn and each pause."""
+    kept, dropped = [], 0
+    for run in range(args.runs):
+        more, lost = measure(ring, size, args)
+        kept, dropped = kept + more, dropped + lost
+        print(f"{size} B, {ring}: run {run + 1} of {args.runs}", file=sys.stderr, flush=True)
+    for gap_us, name in itertools.product(args.gaps, [n for n in args.names if n in MODES]):
+        turns = [windows for gap, windows in kept if gap == gap_us]
+        peers = [windows[PEER] for windows in turns if PEER in windows]
+        ratios = [w[PEER]["p50"] / w[name]["p50"] for w in turns if PEER in w]
+        yield {"scenario": "latency", "ring": ring, "mode": MODES[name], "size": size,
+               "gap_us": gap_us, "unit": "ns", "vfn": summary([w[name] for w in turns]),
+               "peer": summary(peers) if peers else None,
+               "ratio": statistics.median(ratios) if ratios else None,
+               "ratios": [min(ratios), max(ratios)] if ratios else None,
+               "windows_thrown_away": dropped}
+
+
+def table(rows):
+    lines = ["| us | | p50 | p90 | p99 | p99.9 | max | CPU | ratio |", "|---" * 9 + "|"]
+    seen = set()
+    for row in rows:
+        what = f"{row['size']} B, {row['ring']}"
+        what += f", every {row['gap_us']} us" if row["gap_us"] else ""
+        for name, side in (f"vfn, {row['mode']}", row["vfn"]), (PEER, row["peer"]):
+            if side is None or (what, name) in seen:
+                continue
+            seen.add((what, name))
+            median = "/".join(f"{side[k] / 1000:.2f}" for k in ("min", "median", "max"))
+            ranks = " | ".join(f"{side[r] / 1000:.2f}" for r in ("p90", "p99", "p99.9", "highest"))
+            ratio = f"{row['ratio']:.2f}" if row["ratio"] and side is row["vfn"] else ""
+            lines.append(f"| {what} | {name} | {median} | {ranks} | {100 * side['cpu']:.0f}% "
+                         f"| {ratio} |")
+    return "\n".join(lines)
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--runs", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--windows", type=int, default=15,
+                        help="of each device, per run and pause (%(default)s)")
+    parser.add_argument("--window-ms", type=int, default=150, help="(%(default)s)")
+    parser.add_argument("--devices", default="vfn,vfn-sleep,net_vhost",
+                        help=f"comma-separated, of {', '.join(DEVICES)} (%(default)s)")
+    parser.add_argument("--rings", default="split,packed", help="(%(default)s)")
+    parser.add_argument("--sizes", default="64,1518", help="with FCS (%(default)s)")
+    parser.add_argument("--gap-us", default="0",
+                        help="pauses between two packets, comma-separated (%(default)s)")
+    parser.add_argument("--quick", action="store_true",
+                        help="one run of two windows: shows that it works, not how fast it is")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows there")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.runs, args.windows = 1, 2
+    args.names = args.devices.split(",")
+    if unknown := [n for n in args.names if n not in DEVICES]:
+        parser.error(f"unknown device {unknown[0]}")
+    args.gaps = [int(gap) for gap in args.gap_us.split(",")]
+    if min(args.runs, args.windows) < 1 or args.window_ms < 100 or min(args.gaps) < 0:
+        parser.error("at least one run of one window of 100 ms")
+    return args
+
+
+def main(argv):
+    args = parse_args(argv)
+    rows, code = [], 0
+    try:
+        for ring, size in itertools.product(args.rings.split(","), args.sizes.split(",")):
+            rows += compare(ring, int(size), args)
+    except pmd.PmdError as error:
+        print(f"bench_latency.py: {error}", file=sys.stderr)
+        code = 1
+    print(f"{bench.dpdk_version()}, {args.runs} runs of {args.windows} windows of "
+          f"{args.window_ms} ms; the median of a window is given as min/median/max of all\n")
+    print(table(rows))
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as out:
+            json.dump({"dpdk": bench.dpdk_version(), "rows": rows}, out, indent=2)
+            out.write("\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
