@@ -66,6 +66,8 @@ struct vfn_poller {
 
 /* poller_loop.c */
 int vfn_poller_iterate(struct vfn_poller *p);
+/* Cycles to spin before the next sleep, after one of slept cycles; pending: there was work. */
+uint64_t vfn_poller_next_spin(const struct vfn_poller *p, uint64_t slept, bool pending);
 void *vfn_poller_thread(void *poller);
 int32_t vfn_poller_service(void *poller);
 int vfn_poller_take(struct vfn_poller *p, struct vfn_work *w);

@@ -272,11 +272,21 @@ vfn_poller_iterate(struct vfn_poller *p)
 	return moved;
 }
 
+uint64_t
+vfn_poller_next_spin(const struct vfn_poller *p, uint64_t slept, bool pending)
+{
+	uint64_t us = p->stats.hz / 1000000;
+
+	if (slept > SPIN_MAX_US * us)
+		return RTE_MAX(p->spin / 2, SPIN_MIN_US * us);
+	return pending ? p->spin : RTE_MIN(2 * p->spin, SPIN_MAX_US * us);
+}
+
 /* Block until a doorbell rings. Doorbells that ring while they are being armed are seen. */
 static void
 poller_sleep(struct vfn_poller *p)
 {
-	uint64_t us = p->stats.hz / 1000000, asleep;
+	uint64_t asleep;
 	struct epoll_event event[64];
 	bool pending = false, held = false;
 	unsigned int i;
@@ -315,10 +325,7 @@ poller_sleep(struct vfn_poller *p)
 	 */
 	asleep = rte_rdtsc();
 	epoll_wait(p->epoll_fd, event, RTE_DIM(event), pending ? 0 : timeout);
-	if (rte_rdtsc() - asleep > SPIN_MAX_US * us)
-		p->spin = RTE_MAX(p->spin / 2, SPIN_MIN_US * us);
-	else if (!pending)
-		p->spin = RTE_MIN(2 * p->spin, SPIN_MAX_US * us);
+	p->spin = vfn_poller_next_spin(p, rte_rdtsc() - asleep, pending);
 	if (__atomic_exchange_n(&p->running, true, __ATOMIC_ACQUIRE))
 		return;
 	for (i = 0; i < p->nb_active; i++)

@@ -5,18 +5,10 @@
 /* Pollers that sleep: nothing is lost to it, and each of their queues wakes them. */
 
 #include "fn_harness.h"
+#include "poller.h"
 
 static struct guest_conf sleepy = {.sleep = true};
 static struct frame f, got;
-
-static void
-stat_reaches(struct guest *g, unsigned int queue, enum vfn_stat stat, uint64_t value)
-{
-	uint64_t end = now_ms() + PATIENCE_MS;
-
-	while (stat_of(g, queue, stat) < value)
-		assert_true(now_ms() < end);
-}
 
 static void
 no_frame_is_lost_to_sleep(const struct shape *shape)
@@ -124,43 +116,28 @@ sender_is_heard_again_after_its_receiver_was_given_up(void **state)
 	fail_msg("the transmit queue is no longer armed");
 }
 
-/* Looks per sleep, over some frames that each find the poller asleep. */
-static uint64_t
-looks_before_sleep(struct guest *g, unsigned int asleep_us)
-{
-	struct vfn_poller_stats before, after;
-	unsigned int i;
-
-	before = poller_counters(g);
-	for (i = 0; i < 10; i++) {
-		uint64_t armed = stat_of(g, 1, VFN_STAT_ARMED);
-
-		rx_post(g, 0, 1, 2048, 1);
-		frame_passes(g, 1, g, 0, &f);
-		stat_reaches(g, 1, VFN_STAT_ARMED, armed + 1);
-		nap_us(asleep_us);
-	}
-	after = poller_counters(g);
-	return (after.iterations - before.iterations) / (after.sleeps - before.sleeps);
-}
-
 static void
 poller_spins_where_it_pays_only(void **state)
 {
-	struct guest *g = guest_open(&sleepy);
-	uint64_t end = now_ms() + PATIENCE_MS, once;
+	const uint64_t us = 1000;
+	struct vfn_poller p = {.stats.hz = 1000000 * us, .spin = 50 * us};
+	unsigned int i;
 
 	(void)state;
-	frame_make(&f, 1, 100);
-	for (once = 0; once < 10; once++)
-		looks_before_sleep(g, 1000);
-	once = looks_before_sleep(g, 1000);
-	/* woken as soon as it slept: some more spinning would have spared that */
-	while (looks_before_sleep(g, 0) < 3 * once)
-		assert_true(now_ms() < end);
+	/* a little more spinning would have spared these sleeps: as long as it may */
+	assert_int_equal(vfn_poller_next_spin(&p, 40 * us, false), 50 * us);
+	/* after long ones it spins half as long each time, down to a few microseconds */
+	for (i = 25; i >= 6; i /= 2) {
+		p.spin = vfn_poller_next_spin(&p, 1000 * us, false);
+		assert_true(p.spin / us == i);
+	}
+	for (i = 0; i < 3; i++)
+		p.spin = vfn_poller_next_spin(&p, 1000 * us, false);
+	assert_int_equal(p.spin, 5 * us);
+	/* work that came while it was going to sleep says nothing */
+	assert_int_equal(vfn_poller_next_spin(&p, 1 * us, true), 5 * us);
 	/* and back */
-	while (looks_before_sleep(g, 1000) > 2 * once)
-		assert_true(now_ms() < end);
+	assert_int_equal(vfn_poller_next_spin(&p, 10 * us, false), 10 * us);
 }
 
 /* Those that are quiet stay armed while the poller is awake for others. */
