@@ -489,19 +489,20 @@ vfn_net_forward(struct vfn_work *w)
 	if (b.rx_packets > 0)
 		w->stalled_since = 0;
 
+	/* Whoever has a frame finds it counted. */
 	if (b.rx != NULL) {
-		vringh_complete(&b.rx->vr, b.to->chain, b.filled);
-		vringh_discard(&b.rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
 		b.rx->stats[VFN_STAT_PACKETS] += b.rx_packets;
 		b.rx->stats[VFN_STAT_BYTES] += b.rx_bytes;
+		vringh_complete(&b.rx->vr, b.to->chain, b.filled);
+		vringh_discard(&b.rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
 		vfn_queue_call(b.rx);
 	}
+	w->tx->stats[VFN_STAT_PACKETS] += b.tx_packets;
+	w->tx->stats[VFN_STAT_BYTES] += b.tx_bytes;
 	vringh_complete(&w->tx->vr, from->chain, done);
 	vringh_discard(&w->tx->vr, from->chain + done, from->nb_chains - done);
 	if (w->rate != NULL)
 		vfn_rate_give_back(w->rate, from->chain + done, from->nb_chains - done);
-	w->tx->stats[VFN_STAT_PACKETS] += b.tx_packets;
-	w->tx->stats[VFN_STAT_BYTES] += b.tx_bytes;
 	vfn_queue_call(w->tx);
 	return done;
 }

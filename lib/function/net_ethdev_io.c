@@ -157,10 +157,10 @@ vfn_ethdev_receive(struct vfn_job *job)
 			rx->stats[bad]++;
 	}
 	rte_pktmbuf_free_bulk(mbuf, n);
-	vringh_complete(&rx->vr, b.to->chain, b.filled);
-	vringh_discard(&rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
 	rx->stats[VFN_STAT_PACKETS] += b.rx_packets;
 	rx->stats[VFN_STAT_BYTES] += b.rx_bytes;
+	vringh_complete(&rx->vr, b.to->chain, b.filled);
+	vringh_discard(&rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
 	vfn_queue_call(rx);
 	return n;
 }

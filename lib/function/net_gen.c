@@ -124,10 +124,10 @@ vfn_gen_run(struct vfn_work *w)
 	for (i = 0; i < VFN_NET_BURST; i++)
 		if (!(plain && gen_one(&b, len)) && !gen_any(&b, len))
 			break;
-	vringh_complete(&b.rx->vr, b.to->chain, b.filled);
-	vringh_discard(&b.rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
 	b.rx->stats[VFN_STAT_PACKETS] += b.rx_packets;
 	b.rx->stats[VFN_STAT_BYTES] += b.rx_bytes;
+	vringh_complete(&b.rx->vr, b.to->chain, b.filled);
+	vringh_discard(&b.rx->vr, b.to->chain + b.filled, b.to->nb_chains - b.filled);
 	vfn_queue_call(b.rx);
 	return b.filled;
 }
@@ -185,9 +185,9 @@ vfn_sink_run(struct vfn_work *w)
 		if (bad != VFN_STAT_PACKETS && bad != VFN_STAT_MAX)
 			tx->stats[bad]++;
 	}
-	vringh_complete(&tx->vr, from->chain, from->nb_chains);
 	tx->stats[VFN_STAT_PACKETS] += packets;
 	tx->stats[VFN_STAT_BYTES] += bytes;
+	vringh_complete(&tx->vr, from->chain, from->nb_chains);
 	vfn_queue_call(tx);
 	return from->nb_chains;
 }

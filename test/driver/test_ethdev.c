@@ -408,14 +408,54 @@ filters_hold_for_frames_of_the_port(void **state)
 	frames_equal(&got, &f);
 }
 
+/* Who has used each queue of a port: 0 nobody, else a thread, or UINT32_MAX for more than one. */
+struct users {
+	uint32_t rx[MAX_QUEUES], tx[MAX_QUEUES];
+};
+
+static void
+used_by(uint32_t *user)
+{
+	uint32_t self = gettid(), nobody = 0;
+
+	if (!__atomic_compare_exchange_n(
+		    user, &nobody, self, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+		nobody != self)
+		__atomic_store_n(user, UINT32_MAX, __ATOMIC_RELAXED);
+}
+
+static uint16_t
+on_tx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n, void *arg)
+{
+	(void)port;
+	(void)m;
+	used_by(&((struct users *)arg)->tx[queue]);
+	return n;
+}
+
+static uint16_t
+on_rx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n, uint16_t max, void *arg)
+{
+	(void)port;
+	(void)m;
+	(void)max;
+	used_by(&((struct users *)arg)->rx[queue]);
+	return n;
+}
+
 static void
 pairs_share_the_queues_that_the_port_has(void **state)
 {
 	struct guest_conf conf = on_ring;
+	/* one for each port: they may keep their callbacks */
+	static struct users all[MAX_QUEUES];
 	unsigned int queues, i;
 	struct guest *g;
+	uint16_t port;
 
-	for (queues = 1; queues <= 4; queues++) {
+	for (queues = 1; queues <= MAX_QUEUES; queues++) {
+		struct users *users = &all[queues - 1];
+
 		port_make("p", queues);
 		conf.pairs = 3;
 		conf.nb_cpus = nb_cpus;
@@ -423,6 +463,11 @@ pairs_share_the_queues_that_the_port_has(void **state)
 		conf.features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ);
 		g = guest_open(&conf);
 		VSET(g, curr_pairs, 2);
+		rte_eth_dev_get_port_by_name("net_ring_p", &port);
+		for (i = 0; i < queues && i < 3; i++) {
+			assert_non_null(rte_eth_add_tx_callback(port, i, on_tx, users));
+			assert_non_null(rte_eth_add_rx_callback(port, i, on_rx, users));
+		}
 		for (i = 0; i < 3; i++) {
 			frame_make(&f, i, 100);
 			tx_send(g, TXQ(i), &f);
@@ -437,6 +482,9 @@ pairs_share_the_queues_that_the_port_has(void **state)
 			inject(i, &f, 2000);
 			rx_wait(g, RXQ(i % 2), &got);
 			frames_equal(&got, &f);
+			assert_int_not_equal(users->rx[i], UINT32_MAX);
+			assert_int_not_equal(users->tx[i], UINT32_MAX);
+			assert_int_not_equal(users->tx[i], 0);
 		}
 		teardown(state);
 	}

@@ -136,8 +136,9 @@ clock_of_another_core_may_be_behind(void **state)
 {
 	(void)state;
 	vfn_rate_init(&rate, 100, HZ);
-	assert_true(passes(0, HZ * 100, 1000) > 0);
-	assert_int_equal(passes(0, HZ * 100 - 1000, 1000), 0);
+	/* to the last byte that is there: what is left is 2 us at most */
+	assert_true(passes(0, HZ * 100, 14) > 0);
+	assert_int_equal(passes(0, HZ * 100 - HZ / 100000, 14), 0);
 }
 
 /* Pairs that always have frames, looked at in the same order each time. */
@@ -299,29 +300,38 @@ frames_wait_in_order_and_none_is_lost(const struct shape *shape)
 	}
 	tx_wait(g, 1, 100);
 	assert_int_equal(stat_of(g, 1, VFN_STAT_PACKETS), 100);
+	/* in those 14 ms the poller slept, but never for a kick of this queue */
+	assert_true(stat_of(g, 1, VFN_STAT_ARMED) < 50);
 }
 
 /* The receiver takes none: what was not sent does not count against the rate. */
 static void
 stalled_frames_are_not_paid_for(void **state)
 {
-	struct guest *g = guest_open(&(struct guest_conf){.rate_mbps = 1});
+	uint64_t took = UINT64_MAX, start;
+	unsigned int round, i;
 	static struct frame got;
-	unsigned int i;
 
-	(void)state;
-	for (i = 0; i < 60; i++) {
-		frame_make(&f, i, 1000);
-		assert_true(tx_post(g, 1, &f, NULL, 0) >= 0);
+	/* paid for once they would take half a second; a machine that is busy gets more tries */
+	for (round = 0; round < 5 && took > 300; round++) {
+		struct guest *g = guest_open(&(struct guest_conf){.rate_mbps = 1});
+
+		for (i = 0; i < 60; i++) {
+			frame_make(&f, i, 1000);
+			assert_true(tx_post(g, 1, &f, NULL, 0) >= 0);
+		}
+		mock_publish(&g->q[1].drv);
+		queue_kick(g, 1);
+		nap_us(10000); /* thousands of looks */
+		assert_int_equal(stat_of(g, 1, VFN_STAT_PACKETS), 0);
+		start = now_ms();
+		rx_post(g, 0, 60, 2048, 1);
+		for (i = 0; i < 60; i++)
+			rx_wait(g, 0, &got);
+		took = now_ms() - start;
+		guests_close(state);
 	}
-	mock_publish(&g->q[1].drv);
-	queue_kick(g, 1);
-	nap_us(20000); /* thousands of looks */
-	assert_int_equal(stat_of(g, 1, VFN_STAT_PACKETS), 0);
-	rx_post(g, 0, 60, 2048, 1);
-	/* at 1 Mbit/s these would take half a second */
-	for (i = 0; i < 60; i++)
-		assert_true(rx_try(g, 0, &got, 400));
+	assert_true(took <= 300);
 }
 
 int
