@@ -3,14 +3,15 @@
  */
 
 /*
- * vfn-bench limits: what two CPUs can do at best who pass packets, whatever the software. The
+ * vfn-bench limits: what two CPUs can do at best that pass packets, whatever the software. The
  * device is the main thread, on the second CPU, and is timed; the front-end is a thread on the
  * first CPU.
  *
  * - A cache line, there and back; lines that the front-end wrote, read one after the other.
- * - Frames: the device copies buffers that the front-end wrote into buffers that it read, or, as
- *   a generator does, writes these from memory of its own.
  * - rte_ring: pointers in bursts, one way, or there and back with 256 on their way.
+ * - Frames: buffers go round as a guest's do that sends what it received. The device copies a frame
+ *   into the buffer that waits longest; the front-end leaves frames alone, as a forwarder does,
+ *   or reads and rewrites them. A generator copies from memory of its own.
  */
 
 #include <getopt.h>
@@ -36,7 +37,9 @@
 #define SPINS	    4096 /* until somebody else may need the CPU */
 #define LAPS	    2000 /* of a line */
 #define NB_OBJS	    100000
-#define AREA	    (4u << 20) /* for buffers of any size */
+#define NB_BUFS	    (5 * IN_FLIGHT) /* as with a ring of 1,024 */
+#define POOL_SIZE   (12u << 20)	    /* for so many of any size */
+#define OWN_SIZE    (2u << 20)
 #define MAX_WINDOWS 1000
 
 static const char usage[] =
@@ -45,7 +48,6 @@ static const char usage[] =
 	"\n"
 	"  --cpu A,B       front-end on CPU A, device on CPU B\n"
 	"  --windows N     of each measurement (default 21)\n"
-	"  --line          only how long a cache line takes there and back\n"
 	"  --json FILE     write the results there, - for standard output\n"
 	"  -h, --help      this text\n"
 	"\n"
@@ -66,9 +68,9 @@ struct limits {
 	uint32_t done __attribute__((aligned(2 * LINE)));
 	uint32_t ball __attribute__((aligned(2 * LINE)));
 
-	uint8_t *from __attribute__((aligned(2 * LINE))); /* IN_FLIGHT buffers, or NB_LINES lines */
-	uint8_t *to;
-	uint8_t *own; /* the device's */
+	uint8_t *pool __attribute__((aligned(2 * LINE))); /* buffers, or lines */
+	uint8_t *own;					  /* the device's */
+	uint32_t first;					  /* buffer that the front-end has */
 	uint32_t len;
 	uint32_t stride;
 	uint64_t sum; /* so that reads are not optimized away */
@@ -150,7 +152,7 @@ lines_write(struct limits *l)
 	uint32_t i;
 
 	for (i = 0; i < NB_LINES; i++)
-		l->from[i * LINE]++;
+		l->pool[i * LINE]++;
 }
 
 static void
@@ -159,19 +161,24 @@ lines_read(struct limits *l)
 	uint32_t i;
 
 	for (i = 0; i < NB_LINES; i++)
-		l->sum += l->from[i * LINE];
+		l->sum += l->pool[i * LINE];
 }
 
-/* What a guest does with frames: read those that came, write new ones. */
+static uint8_t *
+buffer(const struct limits *l, uint32_t i)
+{
+	return l->pool + (l->first + i) % NB_BUFS * l->stride;
+}
+
 static void
-frames_front(struct limits *l)
+frames_touch(struct limits *l)
 {
 	uint32_t i, j;
 
 	for (i = 0; i < IN_FLIGHT; i++) {
 		for (j = 0; j < l->len; j += LINE)
-			l->sum += l->to[i * l->stride + j];
-		memset(l->from + i * l->stride, i, l->len);
+			l->sum += buffer(l, i)[j];
+		memset(buffer(l, i), l->sum, l->len);
 	}
 }
 
@@ -181,7 +188,8 @@ frames_copy(struct limits *l)
 	uint32_t i;
 
 	for (i = 0; i < IN_FLIGHT; i++)
-		memcpy(l->to + i * l->stride, l->from + i * l->stride, l->len);
+		memcpy(buffer(l, IN_FLIGHT + i), buffer(l, i), l->len);
+	l->first = (l->first + IN_FLIGHT) % NB_BUFS;
 }
 
 static void
@@ -190,7 +198,8 @@ frames_write(struct limits *l)
 	uint32_t i;
 
 	for (i = 0; i < IN_FLIGHT; i++)
-		memcpy(l->to + i * l->stride, l->own, l->len);
+		memcpy(buffer(l, IN_FLIGHT + i), l->own, l->len);
+	l->first = (l->first + IN_FLIGHT) % NB_BUFS;
 }
 
 /* Take pointers from one ring, if there is one, and put them into another. */
@@ -268,29 +277,33 @@ static const struct measurement measurements[] = {
 	{"line, read", 0, lines_write, NULL, lines_read, NB_LINES},
 	{"rte_ring, one way", 0, NULL, one_way_front, one_way_device, NB_OBJS},
 	{"rte_ring, there and back", 0, NULL, circle_front, circle_device, NB_OBJS},
-	{"copy", 64, frames_front, NULL, frames_copy, IN_FLIGHT},
-	{"copy", 256, frames_front, NULL, frames_copy, IN_FLIGHT},
-	{"copy", 1518, frames_front, NULL, frames_copy, IN_FLIGHT},
-	{"copy", 9000, frames_front, NULL, frames_copy, IN_FLIGHT},
-	{"write", 64, frames_front, NULL, frames_write, IN_FLIGHT},
-	{"write", 256, frames_front, NULL, frames_write, IN_FLIGHT},
-	{"write", 1518, frames_front, NULL, frames_write, IN_FLIGHT},
-	{"write", 9000, frames_front, NULL, frames_write, IN_FLIGHT},
+	{"copy", 64, NULL, NULL, frames_copy, IN_FLIGHT},
+	{"copy", 256, NULL, NULL, frames_copy, IN_FLIGHT},
+	{"copy", 1518, NULL, NULL, frames_copy, IN_FLIGHT},
+	{"copy", 9000, NULL, NULL, frames_copy, IN_FLIGHT},
+	{"copy, touched", 64, frames_touch, NULL, frames_copy, IN_FLIGHT},
+	{"copy, touched", 256, frames_touch, NULL, frames_copy, IN_FLIGHT},
+	{"copy, touched", 1518, frames_touch, NULL, frames_copy, IN_FLIGHT},
+	{"copy, touched", 9000, frames_touch, NULL, frames_copy, IN_FLIGHT},
+	{"write", 64, NULL, NULL, frames_write, IN_FLIGHT},
+	{"write", 256, NULL, NULL, frames_write, IN_FLIGHT},
+	{"write", 1518, NULL, NULL, frames_write, IN_FLIGHT},
+	{"write", 9000, NULL, NULL, frames_write, IN_FLIGHT},
 };
 
 static void *
-area(void)
+area(size_t size)
 {
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS;
 	void *p;
 
 	/* As a guest's memory is; without hugepages address translation is part of the limit. */
-	p = mmap(NULL, AREA, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB, -1, 0);
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB, -1, 0);
 	if (p == MAP_FAILED)
-		p = mmap(NULL, AREA, PROT_READ | PROT_WRITE, flags, -1, 0);
+		p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;
-	memset(p, 1, AREA);
+	memset(p, 1, size);
 	return p;
 }
 
@@ -299,9 +312,8 @@ limits_open(struct limits *l)
 {
 	unsigned int i;
 
-	l->from = area();
-	l->to = area();
-	l->own = area();
+	l->pool = area(POOL_SIZE);
+	l->own = area(OWN_SIZE);
 	for (i = 0; i < DIM(l->ring); i++) {
 		l->ring[i] = aligned_alloc(2 * LINE, rte_ring_get_memsize(RING_SIZE));
 		if (l->ring[i] == NULL ||
@@ -309,11 +321,11 @@ limits_open(struct limits *l)
 				RING_F_SP_ENQ | RING_F_SC_DEQ) != 0)
 			return false;
 	}
-	return l->from != NULL && l->to != NULL && l->own != NULL;
+	return l->pool != NULL && l->own != NULL;
 }
 
 static bool
-measure(struct limits *l, uint32_t nb, uint32_t windows, FILE *text, FILE *json)
+measure(struct limits *l, uint32_t windows, FILE *text, FILE *json)
 {
 	struct clock clock = clock_calibrate();
 	double ns[MAX_WINDOWS], middle;
@@ -322,13 +334,14 @@ measure(struct limits *l, uint32_t nb, uint32_t windows, FILE *text, FILE *json)
 
 	if (json != NULL)
 		fprintf(json,
-			"{\"cpu\": [%d, %d], \"windows\": %u, \"burst\": %u, \"in_flight\": %u, "
-			"\"limits\": [",
-			l->cpu[0], l->cpu[1], windows, BURST, IN_FLIGHT);
-	for (i = 0; i < nb; i++) {
+			"{\"cpu\": [%d, %d], \"clock_per_ns\": %.4f, \"windows\": %u, "
+			"\"burst\": %u, \"in_flight\": %u, \"limits\": [",
+			l->cpu[0], l->cpu[1], clock.per_ns, windows, BURST, IN_FLIGHT);
+	for (i = 0; i < DIM(measurements); i++) {
 		const struct measurement *m = &measurements[i];
 
-		window(l, m, &clock); /* caches, branches */
+		for (w = 0; w < NB_BUFS / IN_FLIGHT; w++) /* caches, branches */
+			window(l, m, &clock);
 		for (w = 0; w < windows; w++)
 			ns[w] = window(l, m, &clock);
 		middle = median(ns, windows);
@@ -352,7 +365,7 @@ measure(struct limits *l, uint32_t nb, uint32_t windows, FILE *text, FILE *json)
 }
 
 static int
-run(int *cpu, uint32_t windows, bool line, const char *path)
+run(int *cpu, uint32_t windows, const char *path)
 {
 	bool to_stdout = path != NULL && strcmp(path, "-") == 0;
 	FILE *json = to_stdout ? stdout : NULL, *text = to_stdout ? stderr : stdout;
@@ -373,7 +386,7 @@ run(int *cpu, uint32_t windows, bool line, const char *path)
 		line_device(&l);
 		if (ok && l.pinned) {
 			fprintf(text, "%-33s %9s %9s %9s\n", "ns", "median", "min", "max");
-			ok = measure(&l, line ? 1 : DIM(measurements), windows, text, json);
+			ok = measure(&l, windows, text, json);
 			if (!ok)
 				report("--json: cannot write %s: %m", path);
 		}
@@ -390,11 +403,10 @@ run(int *cpu, uint32_t windows, bool line, const char *path)
 int
 limits_main(int argc, char **argv)
 {
-	enum { CPU, WINDOWS, ONLY_LINE, JSON };
+	enum { CPU, WINDOWS, JSON };
 	static const struct option names[] = {
 		{"cpu", required_argument, NULL, CPU},
 		{"windows", required_argument, NULL, WINDOWS},
-		{"line", no_argument, NULL, ONLY_LINE},
 		{"json", required_argument, NULL, JSON},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
@@ -402,7 +414,7 @@ limits_main(int argc, char **argv)
 	int cpu[] = {-1, -1}, opt;
 	const char *path = NULL;
 	uint32_t windows = 21;
-	bool ok = true, line = false;
+	bool ok = true;
 
 	while (ok && (opt = getopt_long(argc, argv, "h", names, NULL)) != -1) {
 		switch (opt) {
@@ -411,9 +423,6 @@ limits_main(int argc, char **argv)
 			break;
 		case WINDOWS:
 			ok = arg_number("windows", optarg, 1, MAX_WINDOWS, &windows);
-			break;
-		case ONLY_LINE:
-			line = true;
 			break;
 		case JSON:
 			path = optarg;
@@ -429,5 +438,5 @@ limits_main(int argc, char **argv)
 		report("unexpected argument %s", argv[optind]);
 		ok = false;
 	}
-	return ok ? run(cpu, windows, line, path) : EXIT_USAGE;
+	return ok ? run(cpu, windows, path) : EXIT_USAGE;
 }
