@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 
+import bench_machine
 import bench_rows
 import pmd
 from bench_rows import MODES, NAMES, RINGS, SCENARIOS, SIZES
@@ -44,7 +45,7 @@ def dpdk_version():
     return f"DPDK {output('pkg-config', '--modversion', 'libdpdk') or 'of unknown version'}"
 
 
-def machine():
+def computer():
     with open("/proc/cpuinfo", encoding="utf-8") as info:
         model = re.search(r"model name\s*: (.*)", info.read())
     return (f"{model[1] if model else platform.machine()}, {os.cpu_count()} CPUs, "
@@ -59,25 +60,49 @@ def commit():
 
 # --- what is reported -------------------------------------------------------------------------
 
-def summary(windows):
+def summary(windows, row, ghz):
     """What the JSON file says of a device in a row."""
     values = [w["value"] for w in windows]
-    result = {"median": statistics.median(values), "min": min(values), "max": max(values),
-              "windows": len(values), "values": values}
-    for key in ("device_cycles", "front_cycles"):
-        known = [w[key] for w in windows if w[key] is not None]
-        if known:
-            result[key] = statistics.median(known)
+    side = {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "windows": len(values), "values": values}
+    for end in ("device", "front"):
+        if (cycles := [w[end] for w in windows if end in w]):
+            side[f"{end}_cycles"] = statistics.median(cycles)
+            if row.unit == "Mpps":
+                # the rest are polls that find nothing
+                side[f"{end}_busy"] = side[f"{end}_cycles"] * side["median"] / (1000 * ghz)
+    return side
+
+
+def limits(row, gauges, vfn, ghz):
+    """What the two CPUs could do at best in this row, and how much of it that is.
+
+    The front-end leaves frames alone: what it sends again is what it received.
+    """
+    found = bench_machine.median(gauges)
+    one_way = row.scenario in ("g2h", "h2g")
+    frame = {"g2h": None, "h2g": "write"}.get(row.scenario, "copy")
+    result = {"line_ns": found[bench_machine.LINE],
+              "ring_ns": found[bench_machine.ONE_WAY if one_way else bench_machine.CIRCLE],
+              "copy_ns": found[frame, row.size] if frame else 0}
+    least = result["ring_ns"] + result["copy_ns"]
+    if row.unit == "Mpps":
+        result["best"] = 1000 / least
+        result["fraction"] = vfn / result["best"]
+    else:
+        result["best"] = least * ghz
+        result["fraction"] = result["best"] / vfn
     return result
 
 
-def result(row, found, dropped):
-    vfn, peer = (summary(found[name]) for name in NAMES)
+def result(row, found, dropped, ghz):
+    vfn, peer = (summary(found[name], row, ghz) for name in NAMES)
     better = vfn["median"] / peer["median"]
+    gauges = [w["limits"] for name in NAMES for w in found[name]]
     return {"scenario": row.scenario, "ring": row.ring, "mode": row.mode, "size": row.size,
             "unit": row.unit, "vfn": vfn, "peer": peer,
             "ratio": better if row.unit == "Mpps" else 1 / better,
-            "windows_thrown_away": dropped}
+            "limits": limits(row, gauges, vfn["median"], ghz), "windows_thrown_away": dropped}
 
 
 def quote(side, unit):
@@ -85,28 +110,44 @@ def quote(side, unit):
     return f"{side['min']:.{digits}f} / **{side['median']:.{digits}f}** / {side['max']:.{digits}f}"
 
 
-def pair(row, key):
-    """A figure of both devices, where it is known."""
-    return " / ".join(f"{row[side][key]:.0f}" if key in row[side] else "?"
+def both(row, key, form):
+    """A figure of vfn and of its peer, where it is known."""
+    return " / ".join(format(row[side][key], form) if key in row[side] else "-"
                       for side in ("vfn", "peer"))
 
 
 def table(rows):
-    lines = ["| | vfn | net_vhost | ratio | device, cycles per packet | front-end |",
-             "|---|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(f"| {row['scenario']}, {row['ring']}, {row['mode']}, {row['size']} B, "
-                     f"{row['unit']} | {quote(row['vfn'], row['unit'])} | "
-                     f"{quote(row['peer'], row['unit'])} | {row['ratio']:.2f} | "
-                     f"{pair(row, 'device_cycles')} | {pair(row, 'front_cycles')} |")
+    """Markdown, one table per unit."""
+    lines = []
+    for unit in sorted({row["unit"] for row in rows}):
+        lines += ["", f"| {unit} | vfn | net_vhost | ratio | device, cycles per packet "
+                  "| front-end, cycles per packet | front-end busy | of the limit |",
+                  "|---|---|---|---|---|---|---|---|"]
+        lines += [f"| {row['scenario']}, {row['ring']}, {row['mode']}, {row['size']} B | "
+                  f"{quote(row['vfn'], unit)} | {quote(row['peer'], unit)} | {row['ratio']:.2f} | "
+                  f"{both(row, 'device_cycles', '.0f')} | {both(row, 'front_cycles', '.0f')} | "
+                  f"{both(row, 'front_busy', '.0%')} | {row['limits']['fraction']:.0%} |"
+                  for row in rows if row["unit"] == unit]
     return "\n".join(lines)
 
 
-def report(args, rows):
+def limits_table(gauges):
+    """What the two CPUs can do at best, as it was between all windows."""
+    lines = ["| limits, ns | median |", "|---|---|"]
+    lines += [f"| {name}{f', {size} B' if size else ''} | {ns:.1f} |"
+              for (name, size), ns in bench_machine.median(gauges).items()]
+    return "\n".join(lines)
+
+
+def report(args, machine, rows, gauges):
     """What the file holds."""
-    return {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine(),
-            "dpdk": dpdk_version(), "command": shlex.join(["devtools/bench.py", *args.argv]),
-            "runs": args.runs, "windows": args.windows, "seconds": args.seconds, "rows": rows}
+    return {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": computer(),
+            "tsc_ghz": machine.ghz, "dpdk": dpdk_version(),
+            "command": shlex.join(["devtools/bench.py", *args.argv]),
+            "runs": args.runs, "windows": args.windows, "seconds": args.seconds,
+            "limits": [{"name": name, "size": size, "ns": ns}
+                       for (name, size), ns in bench_machine.median(gauges).items()],
+            "rows": rows}
 
 
 def save(path, content):
@@ -147,6 +188,9 @@ def parse_args(argv):
                         help="quiet windows per run and device (6; --quick: 3, pmd-perf 1)")
     parser.add_argument("--seconds", type=float, default=0.4,
                         help="length of a window (%(default)s)")
+    parser.add_argument("--line", type=float, metavar="NS",
+                        help="measure while a cache line takes that long between the CPUs, there "
+                        "and back, and not while it takes what is usual in the beginning")
     parser.add_argument("--json", metavar="FILE", help="also write every figure there")
     args = parser.parse_args(argv)
     args.argv = argv
@@ -167,9 +211,21 @@ def parse_args(argv):
 
 
 def main(argv):
-    args, rows, code = parse_args(argv), [], 0
+    args = parse_args(argv)
+    try:
+        return run(args)
+    except pmd.PmdError as error:
+        print(f"bench.py: {error}", file=sys.stderr)
+        return 1
+
+
+def run(args):
+    rows, gauges, code = [], [], 0
     # so that all that we do is counted, on a larger machine too
     os.sched_setaffinity(0, {pmd.cpu(0), pmd.cpu(1)})
+    machine = bench_machine.Machine(2 if args.set == "quick" else 6, args.line)
+    print(f"a cache line takes {machine.line_ns:.0f} ns there and back between the CPUs; only "
+          "while it does windows count", file=sys.stderr)
     for number, row in enumerate(args.rows):
         def progress(run, medians, label=f"[{number + 1}/{len(args.rows)}] {row}", unit=row.unit):
             print(f"{label}: run {run + 1} of {args.runs}: "
@@ -177,17 +233,22 @@ def main(argv):
                   + f" {unit}", file=sys.stderr, flush=True)
         try:
             windows = args.perf_windows if row.scenario == "pmd-perf" else args.windows
-            rows.append(result(row, *bench_rows.measure(row, args.runs, windows, args.seconds,
-                                                        progress)))
+            found, dropped = bench_rows.measure(row, args.runs, windows, args.seconds, machine,
+                                                progress)
         except pmd.PmdError as error:
             print(f"bench.py: {row}: {error}", file=sys.stderr)
             code = 1
+            continue
+        rows.append(result(row, found, dropped, machine.ghz))
+        gauges += [w["limits"] for name in NAMES for w in found[name]]
         if args.json:
-            save(args.json, report(args, rows))
-    about = report(args, rows)
-    print(f"{about['date']}, commit {about['commit']}, {about['dpdk']}, {about['machine']}\n\n"
-          f"    {about['command']}\n\n{args.runs} runs of {args.windows} windows of "
-          f"{args.seconds} s per device\n\n{table(rows)}")
+            save(args.json, report(args, machine, rows, gauges))
+    if rows:
+        about = report(args, machine, rows, gauges)
+        print(f"{about['date']}, commit {about['commit']}, {about['dpdk']}, {about['machine']}, "
+              f"TSC {machine.ghz:.1f} GHz\n\n    {about['command']}\n\n{args.runs} runs of "
+              f"{args.windows} windows of {args.seconds} s per device\n{table(rows)}\n\n"
+              f"{limits_table(gauges)}")
     return code
 
 

@@ -23,7 +23,8 @@ import time
 
 import bench
 import pmd
-from bench_rows import FCS, FOREIGN_CPU, CpuTime
+from bench_machine import FOREIGN_CPU, CpuTime
+from bench_rows import FCS
 
 sys.path.insert(0, os.path.join(pmd.ROOT, "test", "topology"))
 

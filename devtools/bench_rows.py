@@ -17,9 +17,9 @@ import statistics
 import time
 
 import pmd
+from bench_machine import FOREIGN_CPU, CpuTime
 
 FCS = 4
-FOREIGN_CPU = 0.06
 SETTLE = 0.05           # seconds until caches and rings are as they stay
 NAMES = ("vfn", "net_vhost")
 
@@ -98,37 +98,6 @@ def rows(scenarios, rings, modes, sizes, perf_modes=None):
     return chosen
 
 
-# --- who uses the CPUs ------------------------------------------------------------------------
-
-def run_ns(pid):
-    """CPU time of a process; threads that ended are forgotten, ours don't."""
-    total = 0
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
-                open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as stat:
-            total += int(stat.read().split()[0])
-    return total
-
-
-class CpuTime:
-    """Time on the CPUs that measure: what passed, was idle, and was used by these processes."""
-
-    def __init__(self, pids):
-        self.cpus = {pmd.cpu(0), pmd.cpu(1)}
-        with open("/proc/stat", encoding="ascii") as stat:
-            lines = [line.split() for line in stat if line.startswith("cpu")]
-        self.idle = sum(int(line[4]) + int(line[5]) for line in lines
-                        if line[0] in {f"cpu{c}" for c in self.cpus}) / os.sysconf("SC_CLK_TCK")
-        self.ours = sum(map(run_ns, pids)) / 1e9
-        self.time = time.monotonic()
-
-    def foreign_since(self, before):
-        """The share of one CPU that others took; the host of a virtual machine is one of them."""
-        passed = self.time - before.time
-        used = passed * len(self.cpus) - (self.idle - before.idle)
-        return max(0, used - (self.ours - before.ours)) / passed
-
-
 # --- the two sides ----------------------------------------------------------------------------
 
 class Peer(pmd.NetVhost):
@@ -162,10 +131,8 @@ class Vfn(pmd.Backend):
 
     def cycles(self):
         """The same, of its pollers."""
-        pollers = self.telemetry("/vfn/poller")
-        if pollers is None:
-            return None
-        return (sum(p["busy_cycles"] for p in pollers), sum(p["packets"] for p in pollers))
+        pollers = self.telemetry("/vfn/poller").values()
+        return sum(p["busy_cycles"] for p in pollers), sum(p["packets"] for p in pollers)
 
 
 DEVICES = {"vfn": Vfn, "net_vhost": Peer}
@@ -204,7 +171,7 @@ class FrontEnd(pmd.Testpmd):
 
 
 def core_cycles(testpmd):
-    found = re.search(r"total cycles=(\d+) / total \w+ packets=(\d+)\) at (\d+) MHz",
+    found = re.search(r"total cycles=(\d+) / total \w+ packets=(\d+)\) ",
                       testpmd.cmd("show fwd stats all"))
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
@@ -262,8 +229,8 @@ class Side:
         time.sleep(seconds)
         values = {"value": self.front.rate()}
         foreign = CpuTime(pids).foreign_since(cpu)
-        values["front_cycles"] = per_packet(front, core_cycles(self.front))
-        values["device_cycles"] = per_packet(device, self.device.cycles())
+        values["front"] = per_packet(front, core_cycles(self.front))
+        values["device"] = per_packet(device, self.device.cycles())
         return values, foreign
 
     def _perf(self):
@@ -286,8 +253,8 @@ class Side:
             result = re.search(r"Result: (\d+) cycles per packet", text)
             if result is None:
                 raise test.error("pmd_perf_autotest has no result")
-            values = {"value": int(result[1]), "front_cycles": None}
-            values["device_cycles"] = per_packet(device, self.device.cycles())
+            values = {"value": int(result[1])}
+            values["device"] = per_packet(device, self.device.cycles())
         finally:
             test.kill()
         return values, foreign
@@ -295,28 +262,28 @@ class Side:
 
 def per_packet(before, after):
     """Cycles per packet in between, if known."""
-    if before is None or after is None or after[1] == before[1]:
-        return None
     return (after[0] - before[0]) / (after[1] - before[1])
 
 
 # --- windows in turn --------------------------------------------------------------------------
 
-def quiet_window(side, seconds):
-    """(a window in which we were alone, how many were thrown away before)"""
-    side.wake()
-    try:
-        for dropped in range(20):
+def quiet_window(side, seconds, machine):
+    """(a window in which the machine was ours and as usual, how many were thrown away before)"""
+    for dropped in range(30):
+        machine.wait()
+        side.wake()
+        try:
             values, foreign = side.window(seconds)
-            if foreign < FOREIGN_CPU:
-                return values, dropped
-    finally:
-        side.sleep()
-    raise pmd.PmdError(f"{side.row}, {side.name}: the machine is not quiet, the last of 20 windows "
-                       f"lost {foreign:.0%} of a CPU to others")
+        finally:
+            side.sleep()
+        values["limits"] = machine.gauge()
+        if foreign < FOREIGN_CPU and machine.as_usual():
+            return values, dropped
+    raise pmd.PmdError(f"{side.row}, {side.name}: the machine is not quiet, 30 windows were thrown "
+                       f"away; in the last one others took {foreign:.0%} of a CPU")
 
 
-def measure(row, runs, windows, seconds, progress):
+def measure(row, runs, windows, seconds, machine, progress):
     """{name: [window]}, interleaved, and how many windows were thrown away.
 
     A run starts all processes anew, as where their memory lies has an influence.
@@ -328,13 +295,11 @@ def measure(row, runs, windows, seconds, progress):
             for name in NAMES:
                 sides.append(stack.enter_context(Side(name, row)))
                 sides[-1].sleep()
-            for number in range(windows):
+            for _ in range(windows):
                 for side in sides:
-                    values, lost = quiet_window(side, seconds)
+                    values, lost = quiet_window(side, seconds, machine)
                     found[side.name].append(values)
                     dropped += lost
-            for side in sides:
-                side.wake()
         progress(run, {name: statistics.median(w["value"] for w in found[name][-windows:])
                        for name in NAMES})
     return found, dropped
