@@ -103,8 +103,8 @@ def rows(scenarios, rings, modes, sizes, perf_modes=None):
 class Peer(pmd.NetVhost):
     """net_vhost in a testpmd whose forwarding mode is the best for the scenario."""
 
-    def __init__(self, row):
-        self._row = row
+    def __init__(self, row, **testpmd):
+        self._row, self._testpmd = row, testpmd
         super().__init__([f"peer{i}" for i in range(row.ports)])
 
     def start(self):
@@ -114,7 +114,7 @@ class Peer(pmd.NetVhost):
         args = [f"--port-topology={topology}", "--burst=32", "--record-core-cycles",
                 f"--txpkts={row.size - FCS}", *row.mbuf_args()]
         self.process = pmd.Testpmd(vdevs, args=args, lcores=f"0@{pmd.cpu(1)},1@{pmd.cpu(1)}",
-                                   name="net_vhost")
+                                   name="net_vhost", **self._testpmd)
         self.process.cmd(f"set fwd {PEER_MODE[row.scenario]}")
         self.process.cmd("start")
 
@@ -124,10 +124,11 @@ class Peer(pmd.NetVhost):
 
 
 class Vfn(pmd.Backend):
-    def __init__(self, row):
+    def __init__(self, row, **backend):
         super().__init__([
             f"vdpa_vfn{i},queues=1,idle=busy,poll-cpu={pmd.cpu(1)},"
-            + port.format(frame=row.size - FCS) for i, port in enumerate(VFN_PORT[row.scenario])])
+            + port.format(frame=row.size - FCS) for i, port in enumerate(VFN_PORT[row.scenario])],
+            **backend)
 
     def cycles(self):
         """The same, of its pollers."""
