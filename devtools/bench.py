@@ -9,6 +9,7 @@ Median, minimum and maximum of all windows are quoted, and the ratio of the medi
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ import subprocess
 import sys
 
 import bench_machine
+import bench_plot
 import bench_rows
 import pmd
 from bench_rows import MODES, NAMES, RINGS, SCENARIOS, SIZES
@@ -131,11 +133,12 @@ def table(rows):
     return "\n".join(lines)
 
 
-def limits_table(gauges):
+def limits_table(found):
     """What the two CPUs can do at best, as it was between all windows."""
     lines = ["| limits, ns | median |", "|---|---|"]
-    lines += [f"| {name}{f', {size} B' if size else ''} | {ns:.1f} |"
-              for (name, size), ns in bench_machine.median(gauges).items()]
+    for one in found:
+        size = f", {one['size']} B" if one["size"] else ""
+        lines.append(f"| {one['name']}{size} | {one['ns']:.1f} |")
     return "\n".join(lines)
 
 
@@ -148,6 +151,30 @@ def report(args, machine, rows, gauges):
             "limits": [{"name": name, "size": size, "ns": ns}
                        for (name, size), ns in bench_machine.median(gauges).items()],
             "rows": rows}
+
+
+def show(about):
+    """A report as Markdown."""
+    print(f"{about['date']}, commit {about['commit']}, {about['dpdk']}, {about['machine']}, "
+          f"TSC {about['tsc_ghz']:.1f} GHz\n\n    {about['command']}\n\n{about['runs']} runs of "
+          f"{about['windows']} windows of {about['seconds']} s per device; minimum, **median**, "
+          f"maximum of the windows\n{table(about['rows'])}\n\n{limits_table(about['limits'])}")
+
+
+def merged(paths):
+    """The report of several files: a row is the last one's that has it."""
+    reports, rows = [], {}
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            reports.append(json.load(file))
+        for row in reports[-1]["rows"]:
+            rows[tuple(row[key] for key in ("scenario", "ring", "mode", "size"))] = row
+    order = [dataclasses.astuple(row) for row in
+             bench_rows.rows(SCENARIOS, RINGS, MODES, SIZES)]
+    about = {**reports[-1], "rows": [rows[key] for key in order if key in rows]}
+    for key, between in (("date", ", "), ("commit", ", "), ("command", "\n    ")):
+        about[key] = between.join(dict.fromkeys(one[key] for one in reports))
+    return about
 
 
 def save(path, content):
@@ -170,7 +197,10 @@ def names(known, convert=str):
 
 
 def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", maxsplit=1)[0],
+        epilog="bench.py table FILE... prints what --json FILE has kept, bench.py plot FILE... "
+        "--out DIR makes figures of it.")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_const", dest="set", const="quick",
                        help="64 bytes, mergeable, one run: under two minutes")
@@ -211,6 +241,8 @@ def parse_args(argv):
 
 
 def main(argv):
+    if argv and argv[0] in ("table", "plot"):
+        return again(argv)
     args = parse_args(argv)
     try:
         return run(args)
@@ -244,12 +276,31 @@ def run(args):
         if args.json:
             save(args.json, report(args, machine, rows, gauges))
     if rows:
-        about = report(args, machine, rows, gauges)
-        print(f"{about['date']}, commit {about['commit']}, {about['dpdk']}, {about['machine']}, "
-              f"TSC {machine.ghz:.1f} GHz\n\n    {about['command']}\n\n{args.runs} runs of "
-              f"{args.windows} windows of {args.seconds} s per device\n{table(rows)}\n\n"
-              f"{limits_table(gauges)}")
+        show(report(args, machine, rows, gauges))
     return code
+
+
+def again(argv):
+    """bench.py table|plot: what was measured before."""
+    parser = argparse.ArgumentParser(prog=f"bench.py {argv[0]}")
+    parser.add_argument("files", nargs="+", metavar="FILE",
+                        help="of --json; where two have the same row the last one counts")
+    if argv[0] == "plot":
+        parser.add_argument("--out", metavar="DIR", required=True, help="for the SVG files")
+    args = parser.parse_args(argv[1:])
+    try:
+        about = merged(args.files)
+        if argv[0] == "table":
+            show(about)
+        else:
+            print("\n".join(bench_plot.plot(about["rows"], args.out)))
+    except ModuleNotFoundError as error:
+        print(f"bench.py: no {error.name}: apt-get install python3-matplotlib", file=sys.stderr)
+        return 1
+    except (OSError, ValueError, KeyError) as error:
+        print(f"bench.py: {error!r}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -187,7 +187,8 @@ def stage_table(row, found, burst):
     stages = collections.Counter()
     for (name, _), count in found.items():
         stages[name] += count
-    lines = [f"| vfn, {row}: instructions per packet, {burst:.1f} packets per burst | |", "|---|---|"]
+    lines = [f"| vfn, {row}: instructions per packet, {burst:.1f} packets per burst | |",
+             "|---|---|"]
     for name, count in stages.most_common():
         parts = sorted(((n, f) for (s, f), n in found.items() if s == name and n >= 0.5),
                        reverse=True)
