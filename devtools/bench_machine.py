@@ -55,9 +55,13 @@ class CpuTime:
 class Machine:
     """What the two CPUs can do, and which of that is usual."""
 
-    def __init__(self, seconds, line_ns=None):
-        """Look for so long what is usual, or wait until a line takes that many nanoseconds."""
+    def __init__(self, seconds, line_ns=None, noisy=False):
+        """Look for so long what is usual, or wait until a line takes that many nanoseconds.
+
+        Where it is noisy anything goes.
+        """
         self.ghz = 0
+        self.noisy = noisy
         self._last = None
         seen, end = [self.gauge()], time.monotonic() + (PATIENCE if line_ns else seconds)
         while time.monotonic() < end and not (line_ns and self._near(line_ns)):
@@ -88,7 +92,11 @@ class Machine:
 
     def as_usual(self):
         """At the last look."""
-        return alike(self._last, self._usual)
+        return self.noisy or alike(self._last, self._usual)
+
+    def ours(self, foreign):
+        """Is that a share of a CPU that others may have taken?"""
+        return self.noisy or foreign < FOREIGN_CPU
 
     def wait(self):
         """Until it is as usual."""

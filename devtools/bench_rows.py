@@ -17,7 +17,7 @@ import statistics
 import time
 
 import pmd
-from bench_machine import FOREIGN_CPU, CpuTime
+from bench_machine import CpuTime
 
 FCS = 4
 SETTLE = 0.05           # seconds until caches and rings are as they stay
@@ -278,7 +278,7 @@ def quiet_window(side, seconds, machine):
         finally:
             side.sleep()
         values["limits"] = machine.gauge()
-        if foreign < FOREIGN_CPU and machine.as_usual():
+        if machine.ours(foreign) and machine.as_usual():
             return values, dropped
     raise pmd.PmdError(f"{side.row}, {side.name}: the machine is not quiet, 30 windows were thrown "
                        f"away; in the last one others took {foreign:.0%} of a CPU")
