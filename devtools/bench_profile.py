@@ -115,6 +115,10 @@ def vfn_instructions(row, seconds, scratch):
             packets / sum(p["busy_iterations"] for p in pollers))
 
 
+class NotQuiet(pmd.PmdError):
+    """Idle polls were counted."""
+
+
 def peer_instructions(row, seconds, scratch):
     """{library: instructions per packet} of net_vhost, from bursts that are full."""
     path = os.path.join(scratch, "peer")
@@ -133,12 +137,22 @@ def peer_instructions(row, seconds, scratch):
     if row.scenario == "g2h":
         bursts = polls      # the front-end sends all the time
     if not bursts or polls > 1.05 * bursts:
-        raise pmd.PmdError(f"net_vhost found packets in {bursts} of {polls} polls only: is the "
-                           "machine quiet?")
+        raise NotQuiet(f"net_vhost found packets in {bursts} of {polls} polls only: is the machine "
+                       "quiet?")
     result = collections.Counter()
     for (library, *_), count in found.items():
         result[os.path.basename(library).split(".so")[0]] += count / (32 * bursts)
     return result
+
+
+def patiently(measure, *args):
+    """The front-end is the fast end unless others take its CPU."""
+    for _ in range(2):
+        try:
+            return measure(*args)
+        except NotQuiet as error:
+            print(f"profile.sh: {error} Again", file=sys.stderr)
+    return measure(*args)
 
 
 # --- perf -------------------------------------------------------------------------------------
@@ -192,8 +206,8 @@ def stage_table(row, found, burst):
     for name, count in stages.most_common():
         parts = sorted(((n, f) for (s, f), n in found.items() if s == name and n >= 0.5),
                        reverse=True)
-        lines.append(f"| **{name}**: " + ", ".join(f"{f} {n:.1f}" for n, f in parts)
-                     + f" | {count:.1f} |")
+        listed = ": " + ", ".join(f"{f} {n:.1f}" for n, f in parts) if parts else ""
+        lines.append(f"| **{name}**{listed} | {count:.1f} |")
     return "\n".join([*lines, f"| all | {sum(stages.values()):.1f} |"])
 
 
@@ -228,17 +242,17 @@ def main(argv):
     try:
         if args.only in (None, "vfn"):
             print(stage_table(row, *vfn_instructions(row, args.seconds, scratch.path)), flush=True)
-        if args.only in (None, "net_vhost"):
-            print("\n" + plain_table(f"net_vhost, {row}: instructions per packet",
-                                     peer_instructions(row, args.seconds, scratch.path), 0.1),
-                  flush=True)
         event = perf_event() if args.only in (None, "time") else None
         if event:
             print("\n" + plain_table(f"vfn, {row}: TSC cycles per packet by {event}, idle polls "
                                      "included", cycles(row, args.seconds, event, scratch.path),
-                                     0.1))
+                                     0.5), flush=True)
         elif args.only == "time":
             raise pmd.PmdError("no perf here")
+        if args.only in (None, "net_vhost"):
+            print("\n" + plain_table(f"net_vhost, {row}: instructions per packet",
+                                     patiently(peer_instructions, row, args.seconds,
+                                               scratch.path), 0.1))
     except (pmd.PmdError, subprocess.CalledProcessError) as error:
         print(f"profile.sh: {error}", file=sys.stderr)
         return 1
