@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import SLOW, build_dir
+from harness import NIGHTLY, SLOW, build_dir
 
 DEVTOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "devtools")
 # a packet costs many times as much there, and valgrind can't run it
@@ -74,6 +74,7 @@ def test_every_kind_of_traffic_has_a_row(workdir):
                 assert "loopback packed plain 64 B" in svg.read()
 
 
+@pytest.mark.skipif(not NIGHTLY, reason="60 million packets: 7 s, or half a minute if not alone")
 @NOT_SANITIZED
 def test_pmd_perf_has_a_row(workdir):
     (row,) = measured(workdir, "--scenario", "pmd-perf", "--ring", "split", "--mode",
