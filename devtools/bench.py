@@ -1,196 +1,310 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Measure vfn against a peer, run by run in turn, on stock testpmd.
+"""Measure vfn against net_vhost, window by window in turn, on stock testpmd.
 
-Method: the front-end forwards on CPU 0, the device on CPU 1. A run starts both ends anew and is the
-median of many short windows; a window in which other processes took 6% of a CPU or more is thrown
-away. Runs alternate between the device and its peer; minimum, median and maximum of the runs are
-quoted, and the ratio of the medians.
+Method: the front-end forwards on CPU 0, the device on CPU 1. A run starts both sides anew, and
+their windows alternate; a window in which other processes took 6% of a CPU or more is thrown away.
+Median, minimum and maximum of all windows are quoted, and the ratio of the medians, which is above
+1 where vfn is better.
 """
 
 import argparse
 import dataclasses
+import datetime
 import json
 import os
+import platform
+import re
+import shlex
 import statistics
 import subprocess
 import sys
-import time
 
+import bench_machine
+import bench_plot
+import bench_rows
 import pmd
+from bench_rows import MODES, NAMES, RINGS, SCENARIOS, SIZES
 
-FOREIGN_CPU = 0.06
-TICK = os.sysconf("SC_CLK_TCK")
-FCS = 4
-
-
-# --- who uses the CPUs ------------------------------------------------------------------------
-
-def busy_ticks():
-    """Ticks in which any CPU of the machine was not idle, stolen ones included."""
-    with open("/proc/stat", encoding="ascii") as stat:
-        fields = [int(f) for f in stat.readline().split()[1:]]
-    return sum(fields[:8]) - fields[3] - fields[4]    # without idle and iowait
+# what is measured if nothing is named: all of it, what the project's bars name, a taste
+SETS = {
+    "full": {"ring": RINGS, "mode": tuple(MODES), "size": SIZES},
+    "default": {"ring": RINGS, "mode": ("mergeable",), "size": (64, 1518), "perf": tuple(MODES)},
+    "quick": {"ring": RINGS, "mode": ("mergeable",), "size": (64,)},
+}
 
 
-def process_ticks(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return int(fields[11]) + int(fields[12])
+def output(*argv):
+    """What a program says, or nothing."""
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=True,
+                              cwd=pmd.ROOT).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
-class Sample:
-    """Time, packets, and CPU ticks used by all and by us."""
-
-    def __init__(self, front, pids):
-        self.packets = front.port_stats(0)["RX-packets"]
-        self.time = time.monotonic()
-        self.ours = sum(process_ticks(pid) for pid in pids)
-        self.all = busy_ticks()
-
-    def mpps_since(self, before):
-        return (self.packets - before.packets) / (self.time - before.time) / 1e6
-
-    def foreign_since(self, before):
-        """The share of one CPU that others took."""
-        ticks = (self.all - before.all) - (self.ours - before.ours)
-        return ticks / TICK / (self.time - before.time)
+def dpdk_version():
+    return f"DPDK {output('pkg-config', '--modversion', 'libdpdk') or 'of unknown version'}"
 
 
-# --- what is measured -------------------------------------------------------------------------
-
-def vfn():
-    return pmd.Backend([f"vdpa_vfn0,queues=1,port=loopback,idle=busy,poll-cpu={pmd.cpu(1)}"])
-
-
-DEVICES = {"vfn": vfn, "net_vhost": pmd.NetVhost}
+def computer():
+    with open("/proc/cpuinfo", encoding="utf-8") as info:
+        model = re.search(r"model name\s*: (.*)", info.read())
+    return (f"{model[1] if model else platform.machine()}, {os.cpu_count()} CPUs, "
+            f"Linux {platform.release()}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """One row of the table."""
-    ring: str
-    size: int           # with FCS, as the literature quotes it
-    options: str = ""   # further device arguments of virtio-user
-
-    def __str__(self):
-        return f"{self.size} B loop, {self.ring}{self.options.replace(',', ', ')}"
-
-    def front_end(self, device):
-        return pmd.Loop(device.sockets[0], self.ring == "packed", self.size - FCS, self.options)
-
-
-SCENARIOS = [Scenario(ring, size) for size in (64, 1518) for ring in ("split", "packed")]
-
-
-def measure(name, scenario, windows, seconds):
-    """One run: the median of its quiet windows in Mpps, and how many were thrown away."""
-    rates, dropped = [], 0
-    with DEVICES[name]() as device, scenario.front_end(device) as front:
-        if front.layout() != scenario.ring:
-            raise front.error(f"{name} negotiated a {front.layout()} ring")
-        pids = [os.getpid(), device.pid, front.pid]
-        front.start_traffic()
-        time.sleep(0.5)
-        before = Sample(front, pids)
-        while len(rates) < windows:
-            time.sleep(seconds)
-            now = Sample(front, pids)
-            if now.foreign_since(before) < FOREIGN_CPU:
-                rates.append(now.mpps_since(before))
-            else:
-                dropped += 1
-                if dropped > 20 * windows:
-                    raise pmd.PmdError(f"{scenario}, {name}: the machine is not quiet, "
-                                       f"{dropped} windows thrown away")
-            before = now
-        front.stop_forwarding()
-    return statistics.median(rates), dropped
-
-
-def compare(scenario, names, runs, windows, seconds):
-    """{name: [Mpps per run]}, measured in turn, and how many windows were thrown away."""
-    rates, dropped = {name: [] for name in names}, 0
-    for run in range(runs):
-        for name in names:
-            rate, lost = measure(name, scenario, windows, seconds)
-            rates[name].append(rate)
-            dropped += lost
-            print(f"{scenario}: run {run + 1} of {runs}, {name} {rate:.2f} Mpps, "
-                  f"{lost} windows thrown away", file=sys.stderr, flush=True)
-    return rates, dropped
+def commit():
+    """The commit that is checked out; what is built may differ from it."""
+    head = output("git", "rev-parse", "--short", "HEAD")
+    return head + ("+" if head and output("git", "status", "--porcelain", "-uno") else "")
 
 
 # --- what is reported -------------------------------------------------------------------------
 
-def quote(rates):
-    return f"{min(rates):.2f}/**{statistics.median(rates):.2f}**/{max(rates):.2f}"
+def summary(windows, row, ghz):
+    """What the JSON file says of a device in a row."""
+    values = [w["value"] for w in windows]
+    side = {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "windows": len(values), "values": values}
+    for end in ("device", "front"):
+        if (cycles := [w[end] for w in windows if end in w]):
+            side[f"{end}_cycles"] = statistics.median(cycles)
+            if row.unit == "Mpps":
+                # the rest are polls that find nothing
+                side[f"{end}_busy"] = side[f"{end}_cycles"] * side["median"] / (1000 * ghz)
+    return side
 
 
-def table(rows, names):
-    lines = ["| Mpps, min/**median**/max | " + " | ".join(names) + " | ratio |",
-             "|---|" + "---|" * (len(names) + 1)]
-    for row in rows:
-        lines.append(f"| {row['scenario']} | " + " | ".join(quote(row[n]) for n in names)
-                     + f" | {row['ratio']:.2f} |")
+def limits(row, gauges, vfn, ghz):
+    """What the two CPUs could do at best in this row, and how much of it that is.
+
+    The front-end leaves frames alone: what it sends again is what it received.
+    """
+    found = bench_machine.median(gauges)
+    one_way = row.scenario in ("g2h", "h2g")
+    frame = {"g2h": None, "h2g": "write"}.get(row.scenario, "copy")
+    result = {"line_ns": found[bench_machine.LINE],
+              "ring_ns": found[bench_machine.ONE_WAY if one_way else bench_machine.CIRCLE],
+              "copy_ns": found[frame, row.size] if frame else 0}
+    least = result["ring_ns"] + result["copy_ns"]
+    if row.unit == "Mpps":
+        result["best"] = 1000 / least
+        result["fraction"] = vfn / result["best"]
+    else:
+        result["best"] = least * ghz
+        result["fraction"] = result["best"] / vfn
+    return result
+
+
+def result(row, found, dropped, ghz):
+    vfn, peer = (summary(found[name], row, ghz) for name in NAMES)
+    better = vfn["median"] / peer["median"]
+    gauges = [w["limits"] for name in NAMES for w in found[name]]
+    return {"scenario": row.scenario, "ring": row.ring, "mode": row.mode, "size": row.size,
+            "unit": row.unit, "vfn": vfn, "peer": peer,
+            "ratio": better if row.unit == "Mpps" else 1 / better,
+            "limits": limits(row, gauges, vfn["median"], ghz), "windows_thrown_away": dropped}
+
+
+def quote(side, unit):
+    digits = 2 if unit == "Mpps" else 0
+    return f"{side['min']:.{digits}f} / **{side['median']:.{digits}f}** / {side['max']:.{digits}f}"
+
+
+def both(row, key, form):
+    """A figure of vfn and of its peer, where it is known."""
+    return " / ".join(format(row[side][key], form) if key in row[side] else "-"
+                      for side in ("vfn", "peer"))
+
+
+def table(rows):
+    """Markdown, one table per unit."""
+    lines = []
+    for unit in sorted({row["unit"] for row in rows}):
+        lines += ["", f"| {unit} | vfn | net_vhost | ratio | device, cycles per packet "
+                  "| front-end, cycles per packet | front-end busy | of the limit |",
+                  "|---|---|---|---|---|---|---|---|"]
+        lines += [f"| {row['scenario']}, {row['ring']}, {row['mode']}, {row['size']} B | "
+                  f"{quote(row['vfn'], unit)} | {quote(row['peer'], unit)} | {row['ratio']:.2f} | "
+                  f"{both(row, 'device_cycles', '.0f')} | {both(row, 'front_cycles', '.0f')} | "
+                  f"{both(row, 'front_busy', '.0%')} | {row['limits']['fraction']:.0%} |"
+                  for row in rows if row["unit"] == unit]
     return "\n".join(lines)
 
 
-def dpdk_version():
-    result = subprocess.run(["pkg-config", "--modversion", "libdpdk"], capture_output=True,
-                            text=True, check=False)
-    return f"DPDK {result.stdout.strip() or 'of unknown version'}"
+def limits_table(found):
+    """What the two CPUs can do at best, as it was between all windows."""
+    lines = ["| limits, ns | median |", "|---|---|"]
+    for one in found:
+        size = f", {one['size']} B" if one["size"] else ""
+        lines.append(f"| {one['name']}{size} | {one['ns']:.1f} |")
+    return "\n".join(lines)
+
+
+def report(args, machine, rows, gauges):
+    """What the file holds."""
+    return {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": computer(),
+            "tsc_ghz": machine.ghz, "dpdk": dpdk_version(),
+            "command": shlex.join(["devtools/bench.py", *args.argv]),
+            "runs": args.runs, "windows": args.windows, "seconds": args.seconds,
+            "limits": [{"name": name, "size": size, "ns": ns}
+                       for (name, size), ns in bench_machine.median(gauges).items()],
+            "rows": rows}
+
+
+def show(about):
+    """A report as Markdown."""
+    print(f"{about['date']}, commit {about['commit']}, {about['dpdk']}, {about['machine']}, "
+          f"TSC {about['tsc_ghz']:.1f} GHz\n\n    {about['command']}\n\n{about['runs']} runs of "
+          f"{about['windows']} windows of {about['seconds']} s per device; minimum, **median**, "
+          f"maximum of the windows\n{table(about['rows'])}\n\n{limits_table(about['limits'])}")
+
+
+def merged(paths):
+    """The report of several files: a row is the last one's that has it."""
+    reports, rows = [], {}
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            reports.append(json.load(file))
+        for row in reports[-1]["rows"]:
+            rows[tuple(row[key] for key in ("scenario", "ring", "mode", "size"))] = row
+    order = [dataclasses.astuple(row) for row in
+             bench_rows.rows(SCENARIOS, RINGS, MODES, SIZES)]
+    about = {**reports[-1], "rows": [rows[key] for key in order if key in rows]}
+    for key, between in (("date", ", "), ("commit", ", "), ("command", "\n    ")):
+        about[key] = between.join(dict.fromkeys(one[key] for one in reports))
+    return about
+
+
+def save(path, content):
+    with open(path, "w", encoding="utf-8") as out:
+        json.dump(content, out, indent=1)
+        out.write("\n")
+
+
+# --- the command line -------------------------------------------------------------------------
+
+def names(known, convert=str):
+    """An argument type: a comma-separated list of known names."""
+    def parse(text):
+        chosen = text.split(",")
+        if unknown := [n for n in chosen if n not in [str(k) for k in known]]:
+            raise argparse.ArgumentTypeError(
+                f"{unknown[0]!r} is none of {', '.join(map(str, known))}")
+        return tuple(convert(n) for n in chosen)
+    return parse
 
 
 def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--runs", type=int, default=5, help="per device (%(default)s)")
-    parser.add_argument("--windows", type=int, default=10,
-                        help="quiet windows per run (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0,
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", maxsplit=1)[0],
+        epilog="bench.py table FILE... prints what --json FILE has kept, bench.py plot FILE... "
+        "--out DIR makes figures of it.")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_const", dest="set", const="quick",
+                       help="64 bytes, mergeable, one run: under two minutes")
+    which.add_argument("--full", action="store_const", dest="set", const="full",
+                       help="every row: hours")
+    parser.add_argument("--scenario", type=names(SCENARIOS), default=SCENARIOS, metavar="LIST",
+                        help=f"comma-separated, of {', '.join(SCENARIOS)} (all)")
+    parser.add_argument("--ring", type=names(RINGS), metavar="LIST", help="split, packed (both)")
+    parser.add_argument("--mode", type=names(MODES), metavar="LIST",
+                        help=f"{', '.join(MODES)} (mergeable; pmd-perf: all)")
+    parser.add_argument("--size", type=names(SIZES, int), metavar="LIST",
+                        help="bytes with FCS: " + ", ".join(map(str, SIZES)) + " (64,1518)")
+    parser.add_argument("--runs", type=int, help="fresh starts per row (5; --quick: 1)")
+    parser.add_argument("--windows", type=int,
+                        help="quiet windows per run and device (6; --quick: 3, pmd-perf 1)")
+    parser.add_argument("--seconds", type=float, default=0.4,
                         help="length of a window (%(default)s)")
-    parser.add_argument("--devices", default="vfn,net_vhost",
-                        help=f"comma-separated, of {', '.join(DEVICES)} (%(default)s); the ratio "
-                             "is the first to the last")
-    parser.add_argument("--only", metavar="TEXT", default="",
-                        help="only scenarios whose name contains TEXT")
-    parser.add_argument("--quick", action="store_true",
-                        help="one run of two windows: shows that it works, not how fast it is")
-    parser.add_argument("--json", metavar="FILE", help="also write every run there")
+    parser.add_argument("--line", type=float, metavar="NS",
+                        help="measure while a cache line takes that long between the CPUs, there "
+                        "and back, and not while it takes what is usual in the beginning")
+    parser.add_argument("--noisy", action="store_true",
+                        help="all windows count, whatever else the machine does: shows that it "
+                        "works, not how fast it is")
+    parser.add_argument("--json", metavar="FILE", help="also write every figure there")
     args = parser.parse_args(argv)
-    if args.quick:
-        args.runs, args.windows = 1, 2
-    if min(args.runs, args.windows) < 1 or args.seconds < 0.4:
-        parser.error("at least one run of one window of 0.4 seconds")
-    args.names = args.devices.split(",")
-    if unknown := [n for n in args.names if n not in DEVICES]:
-        parser.error(f"unknown device {unknown[0]}")
-    args.scenarios = [s for s in SCENARIOS if args.only in str(s)]
-    if not args.scenarios:
-        parser.error(f"no scenario contains {args.only!r}")
+    args.argv = argv
+    chosen = SETS[args.set or "default"]
+    quick = args.set == "quick"
+    args.runs = args.runs if args.runs is not None else 1 if quick else 5
+    # a window of pmd-perf is a process and takes seconds
+    args.perf_windows = args.windows if args.windows is not None else 1 if quick else 6
+    args.windows = args.windows if args.windows is not None else 3 if quick else 6
+    if min(args.runs, args.windows) < 1 or args.seconds < 0.1:
+        parser.error("at least one run of one window of 0.1 seconds")
+    args.rows = bench_rows.rows(args.scenario, args.ring or chosen["ring"],
+                                args.mode or chosen["mode"], args.size or chosen["size"],
+                                args.mode or chosen.get("perf"))
+    if not args.rows:
+        parser.error("pmd-perf has frames of 64 bytes only")
     return args
 
 
 def main(argv):
+    if argv and argv[0] in ("table", "plot"):
+        return again(argv)
     args = parse_args(argv)
-    version, rows, code = dpdk_version(), [], 0
     try:
-        for scenario in args.scenarios:
-            rates, dropped = compare(scenario, args.names, args.runs, args.windows, args.seconds)
-            medians = [statistics.median(rates[n]) for n in args.names]
-            rows.append({"scenario": str(scenario), **dataclasses.asdict(scenario), **rates,
-                         "ratio": medians[0] / medians[-1], "windows_thrown_away": dropped})
+        return run(args)
     except pmd.PmdError as error:
         print(f"bench.py: {error}", file=sys.stderr)
-        code = 1
-    print(f"{version}, {args.runs} runs of {args.windows} windows of {args.seconds} s\n")
-    print(table(rows, args.names))
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as out:
-            json.dump({"dpdk": version, "runs": args.runs, "windows": args.windows,
-                       "seconds": args.seconds, "rows": rows}, out, indent=2)
-            out.write("\n")
+        return 1
+
+
+def run(args):
+    rows, gauges, code = [], [], 0
+    # so that all that we do is counted, on a larger machine too
+    os.sched_setaffinity(0, {pmd.cpu(0), pmd.cpu(1)})
+    look = 0 if args.noisy else 2 if args.set == "quick" else 6
+    machine = bench_machine.Machine(look, args.line, args.noisy)
+    print(f"a cache line takes {machine.line_ns:.0f} ns there and back between the CPUs"
+          + ("" if args.noisy else "; only while it does windows count"), file=sys.stderr)
+    for number, row in enumerate(args.rows):
+        def progress(run, medians, label=f"[{number + 1}/{len(args.rows)}] {row}", unit=row.unit):
+            print(f"{label}: run {run + 1} of {args.runs}: "
+                  + ", ".join(f"{name} {value:.2f}" for name, value in medians.items())
+                  + f" {unit}", file=sys.stderr, flush=True)
+        try:
+            windows = args.perf_windows if row.scenario == "pmd-perf" else args.windows
+            found, dropped = bench_rows.measure(row, args.runs, windows, args.seconds, machine,
+                                                progress)
+        except pmd.PmdError as error:
+            print(f"bench.py: {row}: {error}", file=sys.stderr)
+            code = 1
+            continue
+        rows.append(result(row, found, dropped, machine.ghz))
+        gauges += [w["limits"] for name in NAMES for w in found[name]]
+        if args.json:
+            save(args.json, report(args, machine, rows, gauges))
+    if rows:
+        show(report(args, machine, rows, gauges))
     return code
+
+
+def again(argv):
+    """bench.py table|plot: what was measured before."""
+    parser = argparse.ArgumentParser(prog=f"bench.py {argv[0]}")
+    parser.add_argument("files", nargs="+", metavar="FILE",
+                        help="of --json; where two have the same row the last one counts")
+    if argv[0] == "plot":
+        parser.add_argument("--out", metavar="DIR", required=True, help="for the SVG files")
+    args = parser.parse_args(argv[1:])
+    try:
+        about = merged(args.files)
+        if argv[0] == "table":
+            show(about)
+        else:
+            print("\n".join(bench_plot.plot(about["rows"], args.out)))
+    except ModuleNotFoundError as error:
+        print(f"bench.py: no {error.name}: apt-get install python3-matplotlib", file=sys.stderr)
+        return 1
+    except (OSError, ValueError, KeyError) as error:
+        print(f"bench.py: {error!r}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import time
 
 import bench
 import pmd
+from bench_machine import FOREIGN_CPU, CpuTime
 
 FCS = 4
 PEER = "net_vhost"
@@ -100,7 +101,7 @@ class Turns:
         """{name: window}, or None if others used the CPUs."""
         windows = {}
         pids = [os.getpid(), self.front.pid, *(d.pid for d in self.devices.values())]
-        before = time.monotonic(), bench.busy_ticks(), sum(map(cpu_seconds, pids))
+        before = CpuTime(pids)
         for port, (name, device) in enumerate(self.devices.items()):
             self._signal(name, signal.SIGCONT)
             self.front.window(port, 5, 0)
@@ -111,9 +112,7 @@ class Turns:
             if window["lost"] > 0:
                 raise self.front.error(f"{name} lost {window['lost']} packets")
             windows[name] = window
-        busy = (bench.busy_ticks() - before[1]) / bench.TICK
-        foreign = busy - (sum(map(cpu_seconds, pids)) - before[2])
-        return windows if foreign / (time.monotonic() - before[0]) < bench.FOREIGN_CPU else None
+        return windows if CpuTime(pids).foreign_since(before) < FOREIGN_CPU else None
 
 
 def measure(ring, size, args):

@@ -11,6 +11,7 @@ it took to stand still.
 
 import argparse
 import contextlib
+import itertools
 import json
 import mmap
 import os
@@ -22,6 +23,8 @@ import time
 
 import bench
 import pmd
+from bench_machine import FOREIGN_CPU, CpuTime
+from bench_rows import FCS
 
 sys.path.insert(0, os.path.join(pmd.ROOT, "test", "topology"))
 
@@ -97,18 +100,19 @@ def setup(device_args, front_end):
 def window(front, pids, seconds):
     """Mpps in one quiet window."""
     for _ in range(20):
-        before = bench.Sample(front, pids)
+        before = CpuTime(pids)
+        front.port_stats(0)
         time.sleep(seconds)
-        now = bench.Sample(front, pids)
-        if now.foreign_since(before) < bench.FOREIGN_CPU:
-            return now.mpps_since(before)
+        mpps = front.port_stats(0)["Rx-pps"] / 1e6
+        if CpuTime(pids).foreign_since(before) < FOREIGN_CPU:
+            return mpps
     raise pmd.PmdError("the machine is not quiet")
 
 
-def log_cost(lm, scenario, windows, seconds):
+def log_cost(lm, size, ring, windows, seconds):
     """({"off": [Mpps per window], "on": [...]}, pages that were dirty at the end)"""
     def front_end(path):
-        return pmd.Loop(path, scenario.ring == "packed", scenario.size - bench.FCS)
+        return pmd.Loop(path, ring == "packed", size - FCS)
     rates = {"off": [], "on": []}
     with setup(f",lm={lm}", front_end) as (backend, proxy, front):
         pids = [os.getpid(), backend.pid, front.pid]
@@ -205,8 +209,9 @@ def main(argv):
             print("| Mpps, min/**median**/max of windows | log off | log on | cost, % |\n"
                   "|---|---|---|---|")
         for lm in args.modes:
-            for scenario in bench.SCENARIOS:
-                rates, pages = log_cost(lm, scenario, args.windows, args.seconds)
+            for size, ring in itertools.product((64, 1518), bench.RINGS):
+                scenario = f"{size} B loop, {ring}"
+                rates, pages = log_cost(lm, size, ring, args.windows, args.seconds)
                 costs = [100 * cost for cost in paired_costs(rates)]
                 report[f"{lm}, {scenario}"] = {**rates, "costs": costs, "pages": pages}
                 print(f"| lm={lm}, {scenario} | {quote(rates['off'])} | {quote(rates['on'])} | "

@@ -20,6 +20,7 @@ import time
 
 import bench
 import pmd
+from bench_machine import FOREIGN_CPU, CpuTime
 
 sys.path.insert(0, os.path.join(pmd.ROOT, "test", "topology"))
 
@@ -68,12 +69,12 @@ def measure(start, ring, size, pairs, args):
             front.start_traffic()
             time.sleep(0.5)
             for _ in range(20 * args.windows):
-                cycles, before = Cycles(device), bench.Sample(front, pids)
+                cycles, before = Cycles(device), CpuTime(pids)
+                front.port_stats(0)
                 time.sleep(args.seconds)
-                now = bench.Sample(front, pids)
-                if now.foreign_since(before) < bench.FOREIGN_CPU:
-                    kept.append((now.mpps_since(before),
-                                 Cycles(device).per_packet_since(cycles)))
+                rate = front.port_stats(0)["Rx-pps"] / 1e6
+                if CpuTime(pids).foreign_since(before) < FOREIGN_CPU:
+                    kept.append((rate, Cycles(device).per_packet_since(cycles)))
                 if len(kept) == args.windows:
                     break
             front.stop_forwarding()

@@ -13,7 +13,7 @@ readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev meson ninja-build
 	libcmocka-dev python3 python3-pyelftools scdoc)
 # shellcheck disable=SC2034
 readonly TEST_PACKAGES=(clang python3-pytest qemu-system-x86 busybox-static ethtool
-	netcat-openbsd)
+	netcat-openbsd valgrind)
 # shellcheck disable=SC2034
 readonly COVERAGE_PACKAGES=(gcovr)
 

@@ -295,10 +295,11 @@ class Backend(Device):
     """
 
     def __init__(self, devs=("vdpa_vfn0",), client=False, directory=None, eal=(), args=(),
-                 start=True):
+                 start=True, wrapper=()):
         super().__init__(client, directory)
         if isinstance(devs, str):
             devs = [devs]
+        self._wrapper = wrapper
         self.devs = [self._defaults(d) for d in devs]
         self.names = [d.split(",")[0] for d in self.devs]
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
@@ -327,7 +328,8 @@ class Backend(Device):
         args = ["--iface", os.path.join(self.directory, "sock"), "-i", *self._args]
         if self.client:
             args.append("--client")
-        self.process = PromptProcess("vdpa> ", program, eal, args, env=with_plugin())
+        self.process = PromptProcess("vdpa> ", program, eal, args, env=with_plugin(),
+                                     wrapper=self._wrapper)
         ready = self.process.expect(r"vfn-vhost: ready, \d+ port", timeout)
         self.process.at_prompt(timeout, ready.end())
 
@@ -383,7 +385,7 @@ class Testpmd(PromptProcess):
     __test__ = False    # not a test class, whatever pytest makes of the name
 
     def __init__(self, vdevs, eal=(), args=(), lcores=None, memory="huge", megabytes=256,
-                 name="testpmd", timeout=20, start=True):
+                 name="testpmd", timeout=20, start=True, wrapper=()):
         if memory == "huge":
             mem = ["--in-memory", "--single-file-segments", "-m", megabytes]
         elif memory == "no-huge":
@@ -397,7 +399,8 @@ class Testpmd(PromptProcess):
         args = ["-i", "--no-mlockall", "--nb-cores=1", *args]
         if not any(a.startswith("--total-num-mbufs") for a in args):
             args.append("--total-num-mbufs=20000")
-        super().__init__("testpmd> ", "dpdk-testpmd", options, args, name=name, wrapper=("stdbuf", "-oL"))
+        super().__init__("testpmd> ", "dpdk-testpmd", options, args, name=name,
+                         wrapper=("stdbuf", "-oL", *wrapper))
         if start:
             self.ready(timeout)
 

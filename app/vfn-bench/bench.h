@@ -27,6 +27,7 @@ enum exit_code {
 /* The subcommands: exit codes. */
 int vring_main(int argc, char **argv);
 int ringtest_main(int argc, char **argv);
+int limits_main(int argc, char **argv);
 
 /* Arguments; what is wrong is reported with the option's name. */
 bool arg_number(const char *option, const char *arg, uint32_t min, uint32_t max, uint32_t *value);

@@ -9,10 +9,11 @@
 #include "bench.h"
 
 static const char usage[] =
-	"Usage: vfn-bench vring|ringtest [options]\n"
+	"Usage: vfn-bench vring|ringtest|limits [options]\n"
 	"\n"
 	"  vring       time of lib/vring per chain, by ring format, memory and kind of chain\n"
 	"  ringtest    chains between two CPUs: a driver on one, a device on the other\n"
+	"  limits      what two CPUs can do at best that pass packets: lines, copies, rte_ring\n"
 	"\n"
 	"vfn-bench COMMAND --help shows the options of one.\n"
 	"vfn-bench --version shows the version of the library.\n";
@@ -23,7 +24,8 @@ main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*main)(int argc, char **argv);
-	} commands[] = {{"vring", vring_main}, {"ringtest", ringtest_main}};
+	} commands[] = {
+		{"vring", vring_main}, {"ringtest", ringtest_main}, {"limits", limits_main}};
 	const char *name = argc > 1 ? argv[1] : "";
 	unsigned int i;
 
@@ -43,8 +45,8 @@ main(int argc, char **argv)
 		return commands[i].main(argc - 1, argv + 1);
 	}
 	if (name[0] == '\0')
-		report("what to measure: vring or ringtest? See --help");
+		report("what to measure: vring, ringtest or limits? See --help");
 	else
-		report("%s is neither vring nor ringtest, see --help", name);
+		report("%s is neither vring, ringtest nor limits, see --help", name);
 	return EXIT_USAGE;
 }

@@ -44,7 +44,8 @@ class Usage(unittest.TestCase):
             self.assertIn(word, done.stderr)
 
     def test_help(self):
-        for args in [['--help'], ['vring', '--help'], ['ringtest', '--help']]:
+        for args in [['--help'], ['vring', '--help'], ['ringtest', '--help'],
+                     ['limits', '--help']]:
             done = run(*args)
             self.assertEqual((done.returncode, done.stderr), (0, ''))
             self.assertIn('Usage: vfn-bench', done.stdout)
@@ -53,7 +54,7 @@ class Usage(unittest.TestCase):
             self.assertIn('--' + option, run('vring', '--help').stdout)
 
     def test_arguments_are_named(self):
-        self.refused([], 'vring', 'ringtest')
+        self.refused([], 'vring', 'ringtest', 'limits')
         self.refused(['vrings'], 'vrings')
         self.refused(['vring', '--speed'], '--speed')
         self.refused(['vring', '--cpu'], '--cpu')
@@ -67,11 +68,17 @@ class Usage(unittest.TestCase):
         for option, value in [('format', 'x'), ('count', '0'), ('batch', '257'), ('cpu', '0'),
                               ('cpu', '0,0,0'), ('timeout', '0')]:
             self.refused(['ringtest', '--' + option, value], '--' + option, value)
+        for option, value in [('cpu', '0'), ('windows', '0'), ('windows', '1001')]:
+            self.refused(['limits', '--' + option, value], '--' + option, value)
+        self.refused(['limits', 'now'], 'now')
         self.refused(['vring', '--variant', 'handwritten', '--format', 'packed'], '--list')
 
     def test_file_that_cannot_be_written(self):
         with tempfile.TemporaryDirectory() as path:
             done = run(*ONE, '--json', path)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(path, done.stderr)
+            done = run('limits', '--windows', '1', '--json', path)
             self.assertEqual(done.returncode, 1)
             self.assertIn(path, done.stderr)
 
@@ -163,6 +170,25 @@ class Ringtest(unittest.TestCase):
                     self.assertGreater(int(line[3]), 0)
                 else:
                     self.assertEqual(line[3:], ['0', '0'])
+
+
+class Limits(unittest.TestCase):
+    def test_all_of_them(self):
+        done = run('limits', '--windows', '3', '--json', '-')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout)
+        self.assertEqual([result[k] for k in ['windows', 'burst', 'in_flight']], [3, 32, 256])
+        found = {(one['name'], one['size']): one for one in result['limits']}
+        frames = itertools.product(['copy', 'copy, touched', 'write'], [64, 256, 1518, 9000])
+        others = ['line, there and back', 'line, read', 'rte_ring, one way',
+                  'rte_ring, there and back']
+        self.assertEqual(set(found), {*frames, *((name, 0) for name in others)})
+        for one in found.values():
+            self.assertGreater(one['min'], 0)
+            self.assertLessEqual(one['min'], one['ns'])
+            self.assertLessEqual(one['ns'], one['max'])
+        # 140 times as many bytes
+        self.assertGreater(found['copy', 9000]['min'], 4 * found['copy', 64]['min'])
 
 
 class Broken(unittest.TestCase):
