@@ -394,25 +394,20 @@ forward_plain(struct burst *b, struct vringh_chain *chain, uint32_t n)
 	return i;
 }
 
-static void
-prefetch_first(const struct vringh_batch *batch, bool write)
+/* Lines of the headers and of what follows them. A burst's segments lie one behind the other. */
+static inline void
+prefetch(const struct vringh_batch *batch, bool write)
 {
-	uint32_t i;
+	uint32_t i, n = RTE_MIN(batch->nb_segs, 2u * VFN_NET_BURST);
 
-	for (i = 0; i < batch->nb_chains; i++) {
-		const struct vringh_chain *chain = &batch->chain[i];
-		const uint8_t *addr;
+	for (i = 0; i < n; i++) {
+		const uint8_t *addr = batch->seg[i].addr;
 
-		if (chain->nb_read + chain->nb_write == 0)
-			continue;
-		addr = chain->seg->addr;
-		if (write) {
-			__builtin_prefetch(addr, 0);
+		rte_prefetch0(addr);
+		if (write)
 			vfn_prefetch_write(addr + VFN_NET_HDR_SIZE);
-		} else {
-			rte_prefetch0(addr);
+		else
 			rte_prefetch0(addr + VFN_NET_HDR_SIZE);
-		}
 	}
 }
 
@@ -470,8 +465,8 @@ vfn_net_forward(struct vfn_work *w)
 	b.max_frame = vfn_net_largest_frame(b.to_fn);
 	b.filter = w->filter;
 	b.max_plain = b.filter ? 0 : b.max_frame;
-	prefetch_first(from, false);
-	prefetch_first(b.to, true);
+	prefetch(from, false);
+	prefetch(b.to, true);
 
 	for (done = 0; done < from->nb_chains; done++) {
 		struct vringh_chain *chain;

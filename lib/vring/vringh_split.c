@@ -233,7 +233,8 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 		vr->avail_seen = idx;
 		if (known < max)
 			max = known;
-		/* Most likely the head, if not so far: its line comes along with that of the entry. */
+		/* Most likely the head, if not so far: its line comes along with that of the entry.
+		 */
 		if (!io)
 			__builtin_prefetch(&vr->split.desc[vr->avail & (vr->size - 1)]);
 	}
