@@ -31,8 +31,8 @@ ENTRIES = {"loopback": "vfn_net_forward", "wire": "vfn_net_forward", "g2h": "vfn
 STAGES = (
     (r"notify|queue_call", "notify"),
     (r"prefetch", "prefetch"),
-    (r":copy|:vringh_copy|mem(cpy|move|set)", "copy"),
-    (r"complete|batch_|:used_|inflight_after|log_", "complete"),
+    (r":vfn_net_copy|:vringh_copy|mem(cpy|move|set)", "copy"),
+    (r"complete|batch_|:used_|avx2_used|inflight_after|log_", "complete"),
     (r"poller_(iterate|thread)|poller_loop", "poll"),
     (r"lib/vring/|^(singles|fetch|quick|vringh)_", "fetch"),
     (r"", "forward"),
