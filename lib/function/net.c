@@ -431,6 +431,18 @@ vfn_net_largest_frame(const struct vfn_function *to)
 }
 
 unsigned int
+vfn_net_fetch(struct vfn_work *w, struct vringh_batch *from)
+{
+	int n = vringh_fetch(&w->tx->vr, from, VFN_NET_BURST);
+
+	if (n < 0)
+		vfn_queue_broken(w->tx);
+	if (n <= 0)
+		return 0;
+	return w->rate == NULL ? (unsigned int)n : vfn_net_limit(w, from);
+}
+
+unsigned int
 vfn_net_forward(struct vfn_work *w)
 {
 	struct vringh_batch *from = vfn_poller_batch(w->poller, 0);
@@ -440,20 +452,10 @@ vfn_net_forward(struct vfn_work *w)
 		.to = vfn_poller_batch(w->poller, 1),
 		.scratch = vfn_poller_scratch(w->poller),
 	};
-	uint32_t done;
-	int n;
+	uint32_t done, n = vfn_net_fetch(w, from);
 
-	n = vringh_fetch(&w->tx->vr, from, VFN_NET_BURST);
-	if (n <= 0) {
-		if (n < 0)
-			vfn_queue_broken(w->tx);
+	if (n == 0)
 		return 0;
-	}
-	if (w->rate != NULL) {
-		n = vfn_net_limit(w, from);
-		if (n == 0)
-			return 0;
-	}
 	if (b.rx != NULL && vringh_fetch(&b.rx->vr, b.to, n) < 0) {
 		vfn_queue_broken(b.rx);
 		b.rx = NULL;

@@ -64,6 +64,8 @@ uint32_t vfn_net_largest_frame(const struct vfn_function *to);
 
 /* Nothing was taken since when? True once the receiver has been given enough time. */
 bool vfn_net_stalled_too_long(struct vfn_work *w);
+/* A burst of what w's guest sends, as far as its rate limit lets it pass. Returns how many. */
+unsigned int vfn_net_fetch(struct vfn_work *w, struct vringh_batch *from);
 /* What of a batch of w's the rate limit lets pass; the rest is handed back. Returns how many. */
 unsigned int vfn_net_limit(struct vfn_work *w, struct vringh_batch *from);
 

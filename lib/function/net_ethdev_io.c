@@ -49,12 +49,7 @@ vfn_ethdev_send(struct vfn_work *w)
 	uint32_t i, done, nb_good = 0, nb_sent = 0, nb_mbufs;
 	bool give_up = false;
 
-	if (vringh_fetch(&tx->vr, from, VFN_NET_BURST) <= 0) {
-		if (vringh_broken(&tx->vr) != VRINGH_OK)
-			vfn_queue_broken(tx);
-		return 0;
-	}
-	if (w->rate != NULL && vfn_net_limit(w, from) == 0)
+	if (vfn_net_fetch(w, from) == 0)
 		return 0;
 	nb_mbufs = from->nb_chains;
 	if (rte_pktmbuf_alloc_bulk(e->pool, mbuf, nb_mbufs) != 0)
@@ -63,7 +58,6 @@ vfn_ethdev_send(struct vfn_work *w)
 		struct virtio_net_hdr_mrg_rxbuf hdr;
 		struct vringh_iter frame;
 
-		from->chain[i].written = 0;
 		verdict[i] =
 			vfn_net_judge(tx, &from->chain[i], e->max_frame, &hdr, &frame, &len[i]);
 		if (verdict[i] == VFN_STAT_PACKETS && nb_good < nb_mbufs)

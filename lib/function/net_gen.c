@@ -154,12 +154,7 @@ vfn_sink_run(struct vfn_work *w)
 	uint64_t packets = 0, bytes = 0;
 	uint32_t i;
 
-	if (vringh_fetch(&tx->vr, from, VFN_NET_BURST) <= 0) {
-		if (vringh_broken(&tx->vr) != VRINGH_OK)
-			vfn_queue_broken(tx);
-		return 0;
-	}
-	if (w->rate != NULL && vfn_net_limit(w, from) == 0)
+	if (vfn_net_fetch(w, from) == 0)
 		return 0;
 	for (i = 0; i < from->nb_chains; i++)
 		if (from->chain[i].nb_read > 0)
@@ -171,7 +166,6 @@ vfn_sink_run(struct vfn_work *w)
 		enum vfn_stat bad;
 		uint32_t len;
 
-		chain->written = 0;
 		if (likely(sink_one(chain))) {
 			packets++;
 			bytes += chain->read_len - VFN_NET_HDR_SIZE;

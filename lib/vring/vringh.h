@@ -220,7 +220,7 @@ struct vringh_chain {
 	uint16_t nb_write;
 	uint16_t id;	  /**< Split: head. Packed: buffer id. */
 	uint16_t slots;	  /**< Ring entries that the chain takes; 1 for split. */
-	uint32_t written; /**< Set by the caller before vringh_complete(): bytes written. */
+	uint32_t written; /**< 0 when fetched; the caller sets it to the bytes written. */
 	uint8_t error;	  /**< enum vringh_error: VRINGH_OK, or why there are no segments. */
 	bool again;	  /**< Was in flight when a predecessor ended, see vringh_set_inflight(). */
 	uint16_t mark;	  /* packed: its place in the in-flight region */
