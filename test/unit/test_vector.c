@@ -123,6 +123,7 @@ complete_both(struct queue *q, struct vringh *scalar, struct vringh_batch *batch
 	vringh_complete(scalar, batch->chain, batch->nb_chains);
 	assert_memory_equal(ring, after, len);
 	assert_int_equal(vringh_get_state(&q->vr).used, vringh_get_state(scalar).used);
+	assert_memory_equal(q->vr.nb_errors, scalar->nb_errors, sizeof(scalar->nb_errors));
 	free(before);
 	free(after);
 }
