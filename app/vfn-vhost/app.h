@@ -22,6 +22,12 @@ enum exit_code {
 #define report(...)	  report_(__VA_ARGS__, "")
 #define report_(fmt, ...) fprintf(stderr, "vfn-vhost: " fmt "%s\n", __VA_ARGS__)
 
+/**
+ * Let nobody wait for whoever reads standard output and standard error. With `log` what DPDK's
+ * libraries say goes there too, each message with the time.
+ */
+void output_init(bool log);
+
 /** The command line; constant once parsed. */
 extern struct options {
 	const char *prefix; /**< of the socket paths; NULL: the prompt creates them */
@@ -33,6 +39,15 @@ extern struct options {
 
 /** How the devices are found: every bus, class vdpa. */
 #define VDPA_DEVICES "class=vdpa"
+
+/** Whether --vdev names each device once; reported when not. Before EAL starts. */
+bool devices_named_once(int argc, char **argv);
+
+/** Whether every device that was asked for is there; reported when not. */
+bool devices_complete(void);
+
+/** Report arguments of devices that name what is not there, or not yet. */
+void devices_warn(void);
 
 /** Name of a vDPA device, as given to --vdev or found on its bus. */
 const char *vdpa_name(struct rte_vdpa_device *dev);
@@ -52,6 +67,10 @@ int early_watch(int vid);
 /** Disconnect every front-end and remove every socket. */
 void ports_destroy(void);
 
+/** The same, but ports_resume() serves the same devices again. -1 if one could not be. */
+void ports_suspend(void);
+int ports_resume(void);
+
 unsigned int ports_count(void);
 
 /** Socket path of a device, NULL when none was created. */
@@ -69,8 +88,14 @@ int state_load(struct rte_vdpa_device *dev, const char *path);
 /** Save every device in a directory, in files with their names. 0; -1 if one failed. */
 int states_save(const char *directory);
 
-/** Load every device that has a file there; `take` removes those that were. -1 if one failed. */
-int states_load(const char *directory, bool take);
+/** Load every device that has a file in a directory, which has to be there. -1 if one failed. */
+int states_load(const char *directory);
+
+/** Remove the files of states_save(). */
+void states_remove(const char *directory);
+
+/** Have the next guest of every device go on where the last one stopped. -1 if one failed. */
+int states_resume(void);
 
 /** Be ready to hand over: a descriptor to wait on for handover_run(), or -1: reported. */
 int handover_init(void);
@@ -78,15 +103,23 @@ int handover_init(void);
 /** Do what another process asks for. True if the program is to end. */
 bool handover_run(void);
 
+/** Milliseconds after which handover_run() is to be called again, -1: when there is something. */
+int handover_timeout(void);
+
 /**
  * Have another process let go of its devices, and restore them here.
  *
+ * @param sigfd
+ *   readable when the program is told to end.
  * @return
- *   what to give to taken_over() when the devices are served, or -1 with the reason reported: then
- *   the other process serves on.
+ *   a descriptor that becomes readable when the other process ends: call taken_over() then; or -1
+ *   with the reason reported: the other process serves on.
  */
-int take_over(const char *file_prefix);
-void taken_over(int fd);
+int take_over(const char *file_prefix, int sigfd);
+
+/** The sockets are there. 0: the other process ends; -1: it serves again, and nothing is ours. */
+int take_over_commit(void);
+void taken_over(void);
 
 /** Whether a socket address can hold the path; reported when not. */
 bool socket_path_fits(const char *path);

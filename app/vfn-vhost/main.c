@@ -14,6 +14,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <rte_common.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -39,6 +40,20 @@ static const char usage[] =
 	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"
 	"Example: vfn-vhost -d librte_vdpa_vfn.so --vdev vdpa_vfn0 -- --iface /run/vfn-\n"
 	"Exit status: 0 ended as asked, 1 failure, 2 wrong usage, 3 no vDPA device\n";
+
+/* An EAL option, before "--". */
+static bool
+is_given(int argc, char **argv, const char *option)
+{
+	size_t len = strlen(option);
+	int i;
+
+	for (i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strncmp(argv[i], option, len) == 0 &&
+			(argv[i][len] == '\0' || argv[i][len] == '='))
+			return true;
+	return false;
+}
 
 static void
 show_help(void)
@@ -161,6 +176,21 @@ open_standard_fds(void)
 		close(fd);
 }
 
+/* What would end the process at once ends it in order; but for what nohup and the like ignore. */
+static void
+ending_signals(sigset_t *set)
+{
+	static const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM,
+		SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGXCPU, SIGSTKFLT};
+	struct sigaction act;
+	unsigned int i;
+
+	sigemptyset(set);
+	for (i = 0; i < RTE_DIM(numbers); i++)
+		if (sigaction(numbers[i], NULL, &act) == 0 && act.sa_handler != SIG_IGN)
+			sigaddset(set, numbers[i]);
+}
+
 static enum exit_code
 serve(int sigfd)
 {
@@ -168,25 +198,28 @@ serve(int sigfd)
 		{.fd = sigfd, .events = POLLIN},
 		{.fd = -1, .events = POLLIN},
 		{.fd = handover_init(), .events = POLLIN},
+		{.fd = -1, .events = POLLIN}, /* the process that was taken over from */
 	};
 	struct rte_dev_iterator it;
 	enum cli_state state = CLI_RUNNING;
-	int other = -1;
 
 	rte_dev_iterator_init(&it, VDPA_DEVICES); /* fails for any old rte_errno: next tells */
 	if (rte_dev_iterator_next(&it) == NULL)
 		return report_no_device();
-	if (fds[2].fd < 0 || (options.restore != NULL && states_load(options.restore, false) != 0))
+	if (!devices_complete())
+		return EXIT_NO_DEVICE;
+	devices_warn();
+	if (fds[2].fd < 0 || (options.restore != NULL && states_load(options.restore) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */
-	if (options.take_over != NULL &&
-		((options.prefix != NULL && !ports_fit(options.prefix)) ||
-			(other = take_over(options.take_over)) < 0))
+	if (options.take_over != NULL) {
+		fds[3].fd = take_over(options.take_over, sigfd);
+		if (fds[3].fd < 0)
+			return EXIT_RUNTIME;
+	}
+	if (ports_create(options.prefix) != 0 ||
+		(options.take_over != NULL && take_over_commit() != 0))
 		return EXIT_RUNTIME;
-	if (options.prefix != NULL && ports_create(options.prefix) != 0)
-		return EXIT_RUNTIME;
-	if (other >= 0)
-		taken_over(other);
 	printf("vfn-vhost: ready, %u port(s)\n", ports_count());
 
 	if (options.interactive) {
@@ -195,10 +228,14 @@ serve(int sigfd)
 		fds[1].fd = STDIN_FILENO;
 	}
 	while (fds[0].revents == 0 && state != CLI_QUIT) {
-		if (poll(fds, 3, -1) < 0)
+		if (poll(fds, 4, handover_timeout()) < 0)
 			continue;
-		if (fds[2].revents != 0 && handover_run())
+		if ((fds[2].revents != 0 || handover_timeout() >= 0) && handover_run())
 			break;
+		if (fds[3].revents != 0) {
+			taken_over();
+			fds[3].fd = -1;
+		}
 		if (fds[1].revents == 0)
 			continue;
 		state = cli_input();
@@ -219,25 +256,27 @@ main(int argc, char **argv)
 	int eal_argc, parsed, sigfd;
 
 	open_standard_fds();
-	setvbuf(stdout, NULL, _IOLBF, 0);
 
+	/* EAL's own stream goes to syslog too. */
+	output_init(!is_given(argc, argv, "--syslog"));
 	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
 		if (strcmp(argv[eal_argc], "--help") == 0)
 			show_help();
 	parse_options(argc - eal_argc, argv + eal_argc);
 
 	/* Before EAL and its plugins start threads: they inherit the mask. */
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
+	ending_signals(&signals);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	sigfd = signalfd(-1, &signals, SFD_CLOEXEC);
 	signal(SIGPIPE, SIG_IGN); /* a log reader that leaves must not end the server */
+	signal(SIGXFSZ, SIG_IGN); /* nor a state that is too large a file: an error */
 	if (sigfd < 0) {
 		report("signalfd: %s", strerror(errno));
 		return EXIT_RUNTIME;
 	}
 
+	if (!devices_named_once(eal_argc, argv))
+		return EXIT_USAGE;
 	parsed = rte_eal_init(eal_argc, argv);
 	if (parsed < 0)
 		return report_eal_failure(rte_errno);

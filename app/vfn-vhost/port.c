@@ -208,8 +208,21 @@ ports_create(const char *prefix)
 	return 0;
 }
 
+int
+ports_resume(void)
+{
+	unsigned int i, n = nb_ports;
+	int ret = 0;
+
+	nb_ports = 0;
+	for (i = 0; i < n; i++)
+		if (port_create(ports[i].path, ports[i].dev) != 0)
+			ret = -1;
+	return ret;
+}
+
 void
-ports_destroy(void)
+ports_suspend(void)
 {
 	unsigned int i;
 	int lock;
@@ -222,6 +235,13 @@ ports_destroy(void)
 			report("cannot unregister socket %s", ports[i].path);
 		if (lock >= 0)
 			close(lock);
+		ports[i].started = false;
 	}
+}
+
+void
+ports_destroy(void)
+{
+	ports_suspend();
 	nb_ports = 0;
 }

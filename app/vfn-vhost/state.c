@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <rte_dev.h>
@@ -47,7 +48,8 @@ call(struct rte_vdpa_device *dev, const char *name, const char *what, const char
 	if (function == NULL)
 		report("the driver of %s keeps no state", vdpa_name(dev));
 	else if (ret < 0)
-		report("%s: cannot %s %s: %s", vdpa_name(dev), what, path, strerror(-ret));
+		report("%s: cannot %s %s: %s", vdpa_name(dev), what, path != NULL ? path : "",
+			strerror(-ret));
 	return ret < 0 ? -1 : 0;
 }
 
@@ -63,8 +65,9 @@ state_load(struct rte_vdpa_device *dev, const char *path)
 	return call(dev, "rte_vdpa_vfn_restore", "restore its state from", path);
 }
 
-int
-states_save(const char *directory)
+/* Of every device the file in the directory that has its name. */
+static int
+for_each(const char *directory, int (*what)(struct rte_vdpa_device *, const char *))
 {
 	struct rte_dev_iterator it;
 	struct rte_device *dev;
@@ -73,28 +76,66 @@ states_save(const char *directory)
 
 	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
 		snprintf(path, sizeof(path), "%s/%s", directory, rte_dev_name(dev));
-		if (state_save(rte_vdpa_find_device_by_name(rte_dev_name(dev)), path) != 0)
+		if (what(rte_vdpa_find_device_by_name(rte_dev_name(dev)), path) != 0)
 			ret = -1;
 	}
 	return ret;
 }
 
 int
-states_load(const char *directory, bool take)
+states_save(const char *directory)
 {
-	struct rte_dev_iterator it;
-	struct rte_device *dev;
-	char path[PATH_MAX];
-	int ret = 0;
+	return for_each(directory, state_save);
+}
 
-	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
-		snprintf(path, sizeof(path), "%s/%s", directory, rte_dev_name(dev));
-		if (access(path, F_OK) != 0 && errno == ENOENT)
-			report("%s: there is no state of it in %s", rte_dev_name(dev), directory);
-		else if (state_load(rte_vdpa_find_device_by_name(rte_dev_name(dev)), path) != 0)
-			ret = -1;
-		else if (take)
-			unlink(path);
+static int
+load(struct rte_vdpa_device *dev, const char *path)
+{
+	if (access(path, F_OK) == 0 || errno != ENOENT)
+		return state_load(dev, path);
+	report("%s: there is no state of it at %s, it starts anew", vdpa_name(dev), path);
+	return 0;
+}
+
+int
+states_load(const char *directory)
+{
+	struct stat st;
+
+	if (stat(directory, &st) != 0) {
+		report("cannot restore from %s: %s", directory, strerror(errno));
+		return -1;
 	}
-	return ret;
+	if (!S_ISDIR(st.st_mode)) {
+		report("cannot restore from %s: not a directory", directory);
+		return -1;
+	}
+	return for_each(directory, load);
+}
+
+static int
+remove_state(struct rte_vdpa_device *dev, const char *path)
+{
+	(void)dev;
+	unlink(path);
+	return 0;
+}
+
+void
+states_remove(const char *directory)
+{
+	for_each(directory, remove_state);
+}
+
+static int
+resume(struct rte_vdpa_device *dev, const char *path)
+{
+	(void)path;
+	return call(dev, "rte_vdpa_vfn_restore", "go on with its last state", NULL);
+}
+
+int
+states_resume(void)
+{
+	return for_each("", resume);
 }

@@ -35,6 +35,8 @@ int rte_vdpa_vfn_snapshot(const char *device, const char *path);
  * The file may be anything: it is checked, and refused without any effect. Where a ring of that
  * guest is not the saved one, it starts as its front-end says.
  *
+ * @param path
+ *   NULL: no file, but the state in which the last guest left the device, if there is one.
  * @return
  *   0; -ENODEV; -EBUSY while a guest uses the device; -ENOTSUP if the state needs what the
  *   function does not have; or another negative errno, with the reason in the log.

@@ -236,12 +236,19 @@ write_all(int fd, const uint8_t *data, size_t len)
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
+/*
+ * Replaces the file at once or not at all. What is there and is no file of this kind stays: a
+ * device, a FIFO, a link that somebody else may have put there.
+ */
 static int
 file_write(const char *path, const struct vfn_kept *kept)
 {
 	char *temporary;
+	struct stat st;
 	int fd, ret;
 
+	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EEXIST;
 	if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
 		return -ENOMEM;
 	fd = mkostemp(temporary, O_CLOEXEC); /* mode 0600 */
@@ -349,13 +356,33 @@ restore(struct vfn_dev *dev, struct vfn_kept *kept)
 	return 0;
 }
 
+/* The state in which the last guest left it. */
+static int
+restore_last(const char *name)
+{
+	struct vfn_dev *dev = vfn_dev_lock_by_name(name);
+	int ret = 0;
+
+	if (dev == NULL)
+		return -ENODEV;
+	if (dev->pending.data == NULL && dev->last.data != NULL) {
+		ret = restore(dev, &dev->last);
+		if (ret == 0)
+			dev->last = (struct vfn_kept){0};
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return ret;
+}
+
 int
 rte_vdpa_vfn_restore(const char *name, const char *path)
 {
 	struct vfn_kept kept = {0};
 	struct vfn_dev *dev;
-	int ret;
+	int ret = 0;
 
+	if (path == NULL)
+		return restore_last(name);
 	ret = file_read(path, VFN_STATE_SIZE, &kept);
 	if (ret == 0) {
 		dev = vfn_dev_lock_by_name(name);
@@ -385,8 +412,9 @@ tell(const char *params, struct rte_tel_data *d, int (*what)(const char *, const
 		return -ENODEV;
 	rte_strscpy(name, dev->name, sizeof(name));
 	pthread_mutex_unlock(&dev->lock);
-	if (*path == '\0') {
-		DRV_LOG(ERR, "telemetry: the name of a file is missing");
+	/* Relative ones would be files in whatever directory the server was started in. */
+	if (*path != '/') {
+		DRV_LOG(ERR, "telemetry: the absolute path of a file is missing");
 		return -EINVAL;
 	}
 	ret = what(name, path);
