@@ -6,9 +6,11 @@
 #ifndef VFN_VHOST_APP_H
 #define VFN_VHOST_APP_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include <rte_vdpa.h>
 
@@ -49,16 +51,27 @@ bool devices_complete(void);
 /** Report arguments of devices that name what is not there, or not yet. */
 void devices_warn(void);
 
+/** A socket of our own, or with --client one of a front-end's. */
+struct port_socket {
+	char path[PATH_MAX];
+	mode_t mode; /**< 0: as umask says */
+	uid_t uid;   /**< -1: ours, like gid */
+	gid_t gid;
+};
+
+/**
+ * The socket that a device is to be served on: socket=PATH of its arguments, or else the prefix
+ * with the number that its name ends in. 1; 0 if there is none (prefix is NULL); -1: reported.
+ */
+int device_socket(struct rte_device *dev, const char *prefix, struct port_socket *sock);
+
 /** Name of a vDPA device, as given to --vdev or found on its bus. */
 const char *vdpa_name(struct rte_vdpa_device *dev);
 
 /** Serve one device on one socket. 0, or -1 with the reason reported. */
-int port_create(const char *path, struct rte_vdpa_device *dev);
+int port_create(const struct port_socket *sock, struct rte_vdpa_device *dev);
 
-/** Whether any number fits behind the prefix of socket paths; reported when not. */
-bool ports_fit(const char *prefix);
-
-/** Serve every device on <prefix>0, <prefix>1, ... 0, or -1 with the reason reported. */
+/** Serve every device on the socket of device_socket(). 0, or -1 with the reason reported. */
 int ports_create(const char *prefix);
 
 /** Watch the first messages of a connection (a vhost callback): early.c. 0, or -1. */

@@ -89,9 +89,13 @@ cmd_create(void *parsed, struct cmdline *cl, void *data)
 	struct command *cmd = parsed;
 	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
 
+	struct port_socket sock = {.uid = -1, .gid = -1};
+
 	(void)data;
-	if (dev != NULL)
-		port_create(cmd->path, dev);
+	if (dev == NULL)
+		return;
+	snprintf(sock.path, sizeof(sock.path), "%s", cmd->path);
+	port_create(&sock, dev);
 }
 
 static void

@@ -4,6 +4,10 @@
  * the guest would get none, or another's. Runs on the main thread.
  */
 
+#include <ctype.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <rte_dev.h>
@@ -87,6 +91,132 @@ devices_complete(void)
 	return vdev && pci;
 }
 
+/* ---- arguments of devices ---- */
+
+/* NULL if it has none. */
+static struct rte_kvargs *
+arguments(struct rte_device *dev)
+{
+	const struct rte_devargs *devargs = rte_dev_devargs(dev);
+
+	return devargs != NULL && devargs->args != NULL ? rte_kvargs_parse(devargs->args, NULL) :
+							  NULL;
+}
+
+static bool
+parse_mode(const char *text, mode_t *mode)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 8);
+
+	*mode = v;
+	return *text != '\0' && *end == '\0' && v <= 0777;
+}
+
+/* USER, USER:GROUP or :GROUP, by name or number. */
+static bool
+parse_owner(const char *text, uid_t *uid, gid_t *gid)
+{
+	char user[64];
+	size_t len = strcspn(text, ":");
+	const struct passwd *pw;
+	const struct group *gr;
+	char *end;
+
+	if (len >= sizeof(user))
+		return false;
+	memcpy(user, text, len);
+	user[len] = '\0';
+	if (len > 0) {
+		*uid = strtoul(user, &end, 10);
+		if (*end != '\0') {
+			pw = getpwnam(user);
+			if (pw == NULL)
+				return false;
+			*uid = pw->pw_uid;
+		}
+	}
+	if (text[len] == '\0')
+		return len > 0;
+	text += len + 1;
+	*gid = strtoul(text, &end, 10);
+	if (*text == '\0' || *end != '\0') {
+		gr = getgrnam(text);
+		if (gr == NULL)
+			return false;
+		*gid = gr->gr_gid;
+	}
+	return true;
+}
+
+/* The number that a name ends in. */
+static bool
+number_of(const char *name, const char **number)
+{
+	const char *at = name + strlen(name);
+
+	while (at > name && isdigit((unsigned char)at[-1]))
+		at--;
+	*number = at;
+	return *at != '\0';
+}
+
+static int
+parse_socket(const char *name, const struct rte_kvargs *args, const char *prefix,
+	struct port_socket *sock)
+{
+	const char *path = rte_kvargs_get(args, "socket"), *number;
+	const char *mode = rte_kvargs_get(args, "socket-mode");
+	const char *owner = rte_kvargs_get(args, "socket-owner");
+	int n;
+
+	if (path == NULL && prefix == NULL) {
+		if (mode == NULL && owner == NULL)
+			return 0;
+		report("%s: socket-mode and socket-owner need a socket", name);
+		return -1;
+	}
+	if (options.client && (mode != NULL || owner != NULL)) {
+		report("%s: with --client the socket's owner and mode are the front-end's", name);
+		return -1;
+	}
+	if (path != NULL) {
+		n = snprintf(sock->path, sizeof(sock->path), "%s", path);
+	} else if (number_of(name, &number)) {
+		n = snprintf(sock->path, sizeof(sock->path), "%s%s", prefix, number);
+	} else {
+		report("%s: its name has no number for --iface to end in: give it socket=PATH",
+			name);
+		return -1;
+	}
+	if ((size_t)n >= sizeof(sock->path)) {
+		report("%s: the path of its socket is too long", name);
+		return -1;
+	}
+	if (mode != NULL && !parse_mode(mode, &sock->mode)) {
+		report("%s: socket-mode=%s is no octal mode", name, mode);
+		return -1;
+	}
+	if (owner != NULL && !parse_owner(owner, &sock->uid, &sock->gid)) {
+		report("%s: socket-owner=%s is no USER, USER:GROUP or :GROUP that is known", name,
+			owner);
+		return -1;
+	}
+	return 1;
+}
+
+int
+device_socket(struct rte_device *dev, const char *prefix, struct port_socket *sock)
+{
+	struct rte_kvargs *args = arguments(dev);
+	int ret;
+
+	*sock = (struct port_socket){.uid = -1, .gid = -1};
+	ret = parse_socket(rte_dev_name(dev), args, prefix, sock);
+	rte_kvargs_free(args);
+	return ret;
+}
+
 static void
 warn(const char *name, const struct rte_kvargs *args)
 {
@@ -108,9 +238,7 @@ devices_warn(void)
 	struct rte_device *dev;
 
 	RTE_DEV_FOREACH(dev, "class=vdpa", &it) {
-		const struct rte_devargs *devargs = rte_dev_devargs(dev);
-		struct rte_kvargs *args =
-			devargs != NULL ? rte_kvargs_parse(devargs->args, NULL) : NULL;
+		struct rte_kvargs *args = arguments(dev);
 
 		if (args != NULL)
 			warn(rte_dev_name(dev), args);

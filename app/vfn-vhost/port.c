@@ -5,10 +5,11 @@
  * the main thread while a port is destroyed).
  */
 
+#include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 
 struct port {
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	struct port_socket socket;
 	struct rte_vdpa_device *dev;
 	atomic_int vid; /**< of the connected front-end; written by the callbacks */
 	bool started;
@@ -147,11 +149,13 @@ start(struct port *port)
 }
 
 int
-port_create(const char *path, struct rte_vdpa_device *dev)
+port_create(const struct port_socket *sock, struct rte_vdpa_device *dev)
 {
 	struct port *port = &ports[nb_ports];
+	const char *path = sock->path;
 	unsigned int i;
 	int lock = -1, ret;
+	mode_t mask;
 
 	if (nb_ports == MAX_PORTS) {
 		report("no more than %d ports", MAX_PORTS);
@@ -175,7 +179,15 @@ port_create(const char *path, struct rte_vdpa_device *dev)
 	strcpy(port->path, path);
 	port->dev = dev;
 	port->vid = NO_VID;
+	port->socket = *sock;
+	mask = umask(0);
+	umask(sock->mode != 0 ? ~sock->mode & 0777 : mask);
 	ret = start(port);
+	umask(mask);
+	if (ret == 0 && !options.client && chown(path, sock->uid, sock->gid) != 0) {
+		report("cannot give socket %s to its owner: %s", path, strerror(errno));
+		ret = -1;
+	}
 	if (lock >= 0)
 		close(lock);
 	if (ret == 0)
@@ -184,25 +196,19 @@ port_create(const char *path, struct rte_vdpa_device *dev)
 	return ret;
 }
 
-bool
-ports_fit(const char *prefix)
-{
-	char path[PATH_MAX];
-
-	return (size_t)snprintf(path, sizeof(path), "%s%d", prefix, MAX_PORTS) < sizeof(path) &&
-		socket_path_fits(path);
-}
-
 int
 ports_create(const char *prefix)
 {
+	struct port_socket sock;
 	struct rte_dev_iterator it;
 	struct rte_device *dev;
-	char path[PATH_MAX];
+	int ret;
 
 	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
-		snprintf(path, sizeof(path), "%s%u", prefix, nb_ports);
-		if (port_create(path, rte_vdpa_find_device_by_name(rte_dev_name(dev))) != 0)
+		ret = device_socket(dev, prefix, &sock);
+		if (ret > 0)
+			ret = port_create(&sock, rte_vdpa_find_device_by_name(rte_dev_name(dev)));
+		if (ret < 0)
 			return -1;
 	}
 	return 0;
@@ -216,7 +222,7 @@ ports_resume(void)
 
 	nb_ports = 0;
 	for (i = 0; i < n; i++)
-		if (port_create(ports[i].path, ports[i].dev) != 0)
+		if (port_create(&ports[i].socket, ports[i].dev) != 0)
 			ret = -1;
 	return ret;
 }

@@ -230,6 +230,14 @@ parse_fault(const char *value, struct vfn_args *args)
 	return true;
 }
 
+/* What tells vfn-vhost where to serve the device is not the driver's business. */
+static bool
+parse_socket(const char *value, struct vfn_args *args)
+{
+	RTE_SET_USED(args);
+	return *value != '\0';
+}
+
 static const struct arg args_known[] = {
 	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues},
 	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac},
@@ -246,6 +254,9 @@ static const struct arg args_known[] = {
 	{"drain-ms", "1 to 60000", parse_drain_ms},
 	{"doorbell", "on or off", parse_doorbell},
 	{"inflight", "a directory for what crash recovery needs", parse_inflight},
+	{"socket", "the path of a socket", parse_socket},
+	{"socket-mode", "an octal mode", parse_socket},
+	{"socket-owner", "USER, USER:GROUP or :GROUP", parse_socket},
 	{"fault", "no-log, no-used-log or no-suspend", parse_fault},
 };
 

@@ -347,4 +347,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "drain-ms=<1-60000> "
 					    "doorbell=<on|off> "
 					    "inflight=<directory> "
+					    "socket=<path> "
+					    "socket-mode=<octal> "
+					    "socket-owner=<user:group> "
 					    "fault=<no-log|no-used-log|no-suspend>");
