@@ -17,6 +17,7 @@
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_log.h>
 
 #include "app.h"
 
@@ -161,6 +162,18 @@ open_standard_fds(void)
 		close(fd);
 }
 
+/* Without --log-level librte_vhost says a hundred lines per connection. */
+static bool
+asks_for_logs(int argc, char **argv)
+{
+	int i;
+
+	for (i = 1; i < argc; i++)
+		if (strncmp(argv[i], "--log-level", strlen("--log-level")) == 0)
+			return true;
+	return false;
+}
+
 static enum exit_code
 serve(int sigfd)
 {
@@ -176,7 +189,7 @@ serve(int sigfd)
 	rte_dev_iterator_init(&it, VDPA_DEVICES); /* fails for any old rte_errno: next tells */
 	if (rte_dev_iterator_next(&it) == NULL)
 		return report_no_device();
-	if (fds[2].fd < 0 || (options.restore != NULL && states_load(options.restore, false) != 0))
+	if (fds[2].fd < 0 || gate_start() != 0 || (options.restore != NULL && states_load(options.restore, false) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */
 	if (options.take_over != NULL &&
@@ -241,6 +254,8 @@ main(int argc, char **argv)
 	parsed = rte_eal_init(eal_argc, argv);
 	if (parsed < 0)
 		return report_eal_failure(rte_errno);
+	if (!asks_for_logs(eal_argc, argv))
+		rte_log_set_level_pattern("lib.vhost.*", RTE_LOG_WARNING);
 	if (parsed + 1 < eal_argc) {
 		report("unexpected argument %s, see --help", argv[parsed + 1]);
 		code = EXIT_USAGE;
@@ -249,6 +264,7 @@ main(int argc, char **argv)
 	}
 	cli_stop();
 	ports_destroy();
+	gate_stop();
 	rte_eal_cleanup();
 	return code;
 }
