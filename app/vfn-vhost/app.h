@@ -71,11 +71,37 @@ const char *vdpa_name(struct rte_vdpa_device *dev);
 /** Serve one device on one socket. 0, or -1 with the reason reported. */
 int port_create(const struct port_socket *sock, struct rte_vdpa_device *dev);
 
-/** Serve every device on the socket of device_socket(). 0, or -1 with the reason reported. */
+/**
+ * Be ready to serve every device on the socket of device_socket(): front-ends may come there, and
+ * wait for ports_open(). 0, or -1 with the reason reported.
+ */
 int ports_create(const char *prefix);
 
-/** Watch the first messages of a connection (a vhost callback): early.c. 0, or -1. */
-int early_watch(int vid);
+/** Let front-ends in. 0, or -1 with the reason reported. */
+int ports_open(void);
+
+/** Start the gate in front of librte_vhost (lib/gate). 0, or -1 with the reason reported. */
+int gate_start(void);
+
+/** End it, and remove its directory. Allowed in any state. */
+void gate_stop(void);
+
+/** Where librte_vhost listens for a port, behind the gate: room for a socket address. */
+void gate_private_path(char *path, size_t size, unsigned int port);
+
+/**
+ * Let front-ends come to a port that librte_vhost serves on its private path.
+ *
+ * @param listen_fd
+ *   of the public socket, taken over; -1: connect to `path`.
+ * @return
+ *   a handle for gate_shut(), or -1 with the reason reported.
+ */
+int gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *dev,
+	int listen_fd);
+
+/** Hang up on the front-ends of a port, and let nobody else come. */
+void gate_shut(int handle);
 
 /** Disconnect every front-end and remove every socket. */
 void ports_destroy(void);
@@ -137,17 +163,23 @@ void taken_over(void);
 /** Whether a socket address can hold the path; reported when not. */
 bool socket_path_fits(const char *path);
 
+/** A listening socket and where it is. */
+struct listener {
+	int fd; /**< -1: none */
+	dev_t dev;
+	ino_t ino;
+};
+
 /**
- * Make sure that a listening socket can be created at the path: a stale socket is removed, anything
- * else in the way is reported.
+ * Listen on a socket: a stale one there is removed, anything else in the way is reported.
  *
  * @return
- *   the lock of socket_lock(), which is to be held until the socket listens, or -1.
+ *   0, or -1 with the reason reported.
  */
-int socket_claim(const char *path);
+int socket_listen(const struct port_socket *sock, struct listener *listener);
 
-/** Lock the directory of a socket against other instances; close() unlocks. -1: reported. */
-int socket_lock(const char *path);
+/** Remove the socket from its path, unless somebody else's is there by now. */
+void socket_remove(const char *path, const struct listener *listener);
 
 enum cli_state {
 	CLI_RUNNING,

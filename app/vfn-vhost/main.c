@@ -18,6 +18,7 @@
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_log.h>
 
 #include "app.h"
 
@@ -209,7 +210,8 @@ serve(int sigfd)
 	if (!devices_complete())
 		return EXIT_NO_DEVICE;
 	devices_warn();
-	if (fds[2].fd < 0 || (options.restore != NULL && states_load(options.restore) != 0))
+	if (fds[2].fd < 0 || gate_start() != 0 ||
+		(options.restore != NULL && states_load(options.restore) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */
 	if (options.take_over != NULL) {
@@ -218,7 +220,7 @@ serve(int sigfd)
 			return EXIT_RUNTIME;
 	}
 	if (ports_create(options.prefix) != 0 ||
-		(options.take_over != NULL && take_over_commit() != 0))
+		(options.take_over != NULL && take_over_commit() != 0) || ports_open() != 0)
 		return EXIT_RUNTIME;
 	printf("vfn-vhost: ready, %u port(s)\n", ports_count());
 
@@ -280,6 +282,9 @@ main(int argc, char **argv)
 	parsed = rte_eal_init(eal_argc, argv);
 	if (parsed < 0)
 		return report_eal_failure(rte_errno);
+	/* It says a hundred lines per connection. */
+	if (!is_given(eal_argc, argv, "--log-level"))
+		rte_log_set_level_pattern("lib.vhost.*", RTE_LOG_WARNING);
 	if (parsed + 1 < eal_argc) {
 		report("unexpected argument %s, see --help", argv[parsed + 1]);
 		code = EXIT_USAGE;
@@ -288,6 +293,7 @@ main(int argc, char **argv)
 	}
 	cli_stop();
 	ports_destroy();
+	gate_stop();
 	rte_eal_cleanup();
 	return code;
 }

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Ports: one vDPA device served on one vhost-user socket. Created and destroyed on the main thread;
- * the connect and disconnect callbacks run on librte_vhost's event thread (its reconnect thread, or
- * the main thread while a port is destroyed).
+ * the connect and disconnect callbacks run on librte_vhost's event thread (or the main thread while a
+ * port is destroyed). Front-ends come through the gate, which owns the socket: gate.c.
  */
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -24,7 +22,10 @@
 struct port {
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	struct port_socket socket;
+	char private_path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	struct rte_vdpa_device *dev;
+	struct listener listener;
+	int gate;	/**< handle */
 	atomic_int vid; /**< of the connected front-end; written by the callbacks */
 	bool started;
 };
@@ -47,13 +48,13 @@ ports_count(void)
 static struct port *
 find_by_vid(int vid)
 {
-	char path[sizeof(ports->path)];
+	char path[sizeof(ports->private_path)];
 	unsigned int i;
 
 	if (rte_vhost_get_ifname(vid, path, sizeof(path)) != 0)
 		return NULL;
 	for (i = 0; i < nb_ports; i++)
-		if (strcmp(ports[i].path, path) == 0)
+		if (strcmp(ports[i].private_path, path) == 0)
 			return &ports[i];
 	return NULL;
 }
@@ -99,7 +100,6 @@ destroy_device(int vid)
 static const struct rte_vhost_device_ops device_ops = {
 	.new_device = new_device,
 	.destroy_device = destroy_device,
-	.new_connection = early_watch,
 };
 
 const char *
@@ -119,43 +119,55 @@ port_rings(const struct rte_vdpa_device *dev)
 	return vid != NO_VID ? rte_vhost_get_vring_num(vid) : 0;
 }
 
+/* The library listens where only the gate comes. */
 static int
 start(struct port *port)
 {
-	uint64_t flags = options.client ? RTE_VHOST_USER_CLIENT : 0;
+	const char *path = port->private_path;
 	uint64_t protocol;
 
-	if (rte_vhost_driver_register(port->path, flags) != 0 ||
-		rte_vhost_driver_callback_register(port->path, &device_ops) != 0 ||
-		rte_vhost_driver_attach_vdpa_device(port->path, port->dev) != 0) {
-		report("cannot register socket %s with librte_vhost", port->path);
+	gate_private_path(port->private_path, sizeof(port->private_path), port - ports);
+	if (rte_vhost_driver_register(path, 0) != 0 ||
+		rte_vhost_driver_callback_register(path, &device_ops) != 0 ||
+		rte_vhost_driver_attach_vdpa_device(path, port->dev) != 0) {
+		report("cannot register socket %s with librte_vhost", path);
 		return -1;
 	}
 	nb_ports++;
 	/* Without this librte_vhost holds back what it does not offer by itself, such as CONFIG. */
 	if (rte_vdpa_get_protocol_features(port->dev, &protocol) != 0 ||
-		rte_vhost_driver_set_protocol_features(port->path, protocol) != 0)
+		rte_vhost_driver_set_protocol_features(path, protocol) != 0)
 		report("%s: protocol features are librte_vhost's own", port->path);
 	/*
 	 * A port that fails here stays in the table, unusable, and is never unregistered: that
-	 * would close its descriptor again and unlink a path which somebody else has bound.
+	 * would close its descriptor again.
 	 */
-	if (rte_vhost_driver_start(port->path) != 0) {
-		report("cannot start socket %s", port->path);
+	if (rte_vhost_driver_start(path) != 0) {
+		report("cannot start socket %s", path);
 		return -1;
 	}
 	port->started = true;
 	return 0;
 }
 
-int
-port_create(const struct port_socket *sock, struct rte_vdpa_device *dev)
+/* Of a port that no front-end was let in to. */
+static void
+unlisten(struct port *port)
+{
+	if (port->listener.fd < 0)
+		return;
+	socket_remove(port->path, &port->listener);
+	close(port->listener.fd);
+	port->listener.fd = -1;
+}
+
+/* Everything but letting front-ends in. */
+static int
+prepare(const struct port_socket *sock, struct rte_vdpa_device *dev)
 {
 	struct port *port = &ports[nb_ports];
 	const char *path = sock->path;
 	unsigned int i;
-	int lock = -1, ret;
-	mode_t mask;
 
 	if (nb_ports == MAX_PORTS) {
 		report("no more than %d ports", MAX_PORTS);
@@ -170,30 +182,40 @@ port_create(const struct port_socket *sock, struct rte_vdpa_device *dev)
 	}
 	if (!socket_path_fits(path))
 		return -1;
-	if (!options.client) {
-		lock = socket_claim(path);
-		if (lock < 0)
-			return -1;
-	}
+	port->listener.fd = -1;
+	if (!options.client && socket_listen(sock, &port->listener) != 0)
+		return -1;
 
 	strcpy(port->path, path);
+	port->socket = *sock;
 	port->dev = dev;
 	port->vid = NO_VID;
-	port->socket = *sock;
-	mask = umask(0);
-	umask(sock->mode != 0 ? ~sock->mode & 0777 : mask);
-	ret = start(port);
-	umask(mask);
-	if (ret == 0 && !options.client && chown(path, sock->uid, sock->gid) != 0) {
-		report("cannot give socket %s to its owner: %s", path, strerror(errno));
-		ret = -1;
+	port->gate = -1;
+	if (start(port) != 0) {
+		unlisten(port);
+		return -1;
 	}
-	if (lock >= 0)
-		close(lock);
-	if (ret == 0)
-		printf("port %td: %s on %s (%s)\n", port - ports, vdpa_name(dev), path,
-			options.client ? "client" : "server");
-	return ret;
+	return 0;
+}
+
+/* Let front-ends in, who may wait at the socket already. */
+static int
+open_port(struct port *port)
+{
+	port->gate = gate_serve(port->path, port->private_path, port->dev, port->listener.fd);
+	if (port->gate < 0)
+		return -1;
+	printf("port %td: %s on %s (%s)\n", port - ports, vdpa_name(port->dev), port->path,
+		options.client ? "client" : "server");
+	return 0;
+}
+
+int
+port_create(const struct port_socket *sock, struct rte_vdpa_device *dev)
+{
+	unsigned int number = nb_ports;
+
+	return prepare(sock, dev) != 0 ? -1 : open_port(&ports[number]);
 }
 
 int
@@ -207,7 +229,7 @@ ports_create(const char *prefix)
 	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it) {
 		ret = device_socket(dev, prefix, &sock);
 		if (ret > 0)
-			ret = port_create(&sock, rte_vdpa_find_device_by_name(rte_dev_name(dev)));
+			ret = prepare(&sock, rte_vdpa_find_device_by_name(rte_dev_name(dev)));
 		if (ret < 0)
 			return -1;
 	}
@@ -215,15 +237,29 @@ ports_create(const char *prefix)
 }
 
 int
+ports_open(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nb_ports; i++)
+		if (ports[i].gate < 0 && open_port(&ports[i]) != 0)
+			return -1;
+	return 0;
+}
+
+int
 ports_resume(void)
 {
 	unsigned int i, n = nb_ports;
+	struct port_socket sock;
 	int ret = 0;
 
 	nb_ports = 0;
-	for (i = 0; i < n; i++)
-		if (port_create(&ports[i].socket, ports[i].dev) != 0)
+	for (i = 0; i < n; i++) {
+		sock = ports[i].socket;
+		if (port_create(&sock, ports[i].dev) != 0)
 			ret = -1;
+	}
 	return ret;
 }
 
@@ -231,16 +267,22 @@ void
 ports_suspend(void)
 {
 	unsigned int i;
-	int lock;
 
+	/* The front-ends first, so that the library finds nobody to wait for. */
 	for (i = nb_ports; i-- > 0;) {
-		if (!ports[i].started)
+		if (ports[i].gate < 0) {
+			unlisten(&ports[i]);
 			continue;
-		lock = options.client ? -1 : socket_lock(ports[i].path);
-		if (rte_vhost_driver_unregister(ports[i].path) != 0)
-			report("cannot unregister socket %s", ports[i].path);
-		if (lock >= 0)
-			close(lock);
+		}
+		if (ports[i].listener.fd >= 0)
+			socket_remove(ports[i].path, &ports[i].listener);
+		gate_shut(ports[i].gate);
+		ports[i].gate = -1;
+		ports[i].listener.fd = -1;
+	}
+	for (i = nb_ports; i-- > 0;) {
+		if (ports[i].started && rte_vhost_driver_unregister(ports[i].private_path) != 0)
+			report("cannot unregister socket %s", ports[i].private_path);
 		ports[i].started = false;
 	}
 }

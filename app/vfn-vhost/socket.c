@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The file-system side of a listening socket: what may be at its path, and who may put it there.
- * librte_vhost binds, listens and, at the end, unlinks. Runs on the main thread.
+ * Runs on the main thread.
  */
 
 #include <errno.h>
@@ -20,6 +20,8 @@
 #define LOCK_WAIT_MS 500
 #define LOCK_POLL_MS 5
 
+#define BACKLOG 128
+
 bool
 socket_path_fits(const char *path)
 {
@@ -33,11 +35,11 @@ socket_path_fits(const char *path)
 }
 
 /*
- * Between "is it stale?" and the library's bind, and between the library's close and its unlink,
- * a second instance must not act on the same path. The directory itself is locked: that leaves no
- * file behind, ends with the process, and holds across containers and spellings of the path.
+ * Between "is it stale?" and the bind, and between "is it ours?" and the unlink, a second instance
+ * must not act on the same path. The directory itself is locked: that leaves no file behind, ends
+ * with the process, and holds across containers and spellings of the path.
  */
-int
+static int
 socket_lock(const char *path)
 {
 	char copy[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
@@ -115,34 +117,58 @@ clear_path(const struct sockaddr_un *un)
 	return 0;
 }
 
-/* A trial, because librte_vhost cannot take back a port whose bind failed: see port_create(). */
+/* Nobody it is not meant for gets in between. */
 static int
-try_bind(const struct sockaddr_un *un)
+bind_and_listen(const struct port_socket *sock, const struct sockaddr_un *un,
+	struct listener *listener)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int ret = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)un, sizeof(*un));
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), ret;
+	mode_t mask = umask(0);
+	struct stat st;
 
-	if (ret != 0)
+	umask(sock->mode != 0 ? ~sock->mode & 0777 : mask);
+	ret = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)un, sizeof(*un));
+	umask(mask);
+	if (ret != 0) {
 		report("cannot create socket %s: %s", un->sun_path, strerror(errno));
-	else
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	if (lstat(un->sun_path, &st) != 0 || lchown(un->sun_path, sock->uid, sock->gid) != 0 ||
+		listen(fd, BACKLOG) != 0) {
+		report("cannot listen on socket %s: %s", un->sun_path, strerror(errno));
 		unlink(un->sun_path);
-	if (fd >= 0)
 		close(fd);
-	return ret;
+		return -1;
+	}
+	*listener = (struct listener){fd, st.st_dev, st.st_ino};
+	return 0;
 }
 
 int
-socket_claim(const char *path)
+socket_listen(const struct port_socket *sock, struct listener *listener)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	int lock = socket_lock(path);
+	int lock = socket_lock(sock->path), ret;
 
 	if (lock < 0)
 		return -1;
-	strcpy(un.sun_path, path);
-	if (clear_path(&un) != 0 || try_bind(&un) != 0) {
+	strcpy(un.sun_path, sock->path);
+	ret = clear_path(&un) != 0 ? -1 : bind_and_listen(sock, &un, listener);
+	close(lock);
+	return ret;
+}
+
+void
+socket_remove(const char *path, const struct listener *listener)
+{
+	int lock = socket_lock(path);
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino &&
+		unlink(path) != 0)
+		report("cannot remove socket %s: %s", path, strerror(errno));
+	if (lock >= 0)
 		close(lock);
-		return -1;
-	}
-	return lock;
 }
