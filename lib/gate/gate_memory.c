@@ -32,7 +32,8 @@ region_fits(const struct gate_region *r)
 
 	if (w->size == 0)
 		return "an empty region";
-	if (w->gpa > UINT64_MAX - w->size || w->uva > UINT64_MAX - w->size ||
+	/* The last address there is may be in it; the end of a file must be a number. */
+	if (w->gpa > UINT64_MAX - (w->size - 1) || w->uva > UINT64_MAX - (w->size - 1) ||
 		w->offset > UINT64_MAX - w->size)
 		return "a region that wraps";
 	if (w->offset % PAGE != 0)

@@ -12,7 +12,7 @@ import pytest
 
 from harness import Backend, parse_stats, random_packets, wait_until
 from net_device import open_frontend
-from vhost_user import get_features, Connection
+from vhost_user import F_STATUS, get_status, set_protocol_features, Connection
 
 PAIRS = 3       # of vdpa_vfn0; vdpa_vfn1 has one
 FORMATS = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
@@ -37,9 +37,11 @@ class Server(Backend):
 
     @staticmethod
     def answers(path):
-        """Wait until everything sent on other connections before was looked at."""
+        """Wait until everything sent on other connections before was looked at: by something
+        that the gate does not answer itself."""
         conn = Connection(path)
-        conn.ask(get_features())
+        conn.send(set_protocol_features(1 << F_STATUS))
+        conn.ask(get_status())
         conn.close()
 
     def fds(self):
@@ -57,8 +59,9 @@ class Server(Backend):
         self.expected = (*self.expected, *patterns)
 
     def lines(self):
-        """What was said about devices since the test began: warnings and errors only."""
-        return re.findall(r"^(?:vdpa> )?((?:vdpa_vfn\d+|vfn): .*)$",
+        """What was said about devices since the test began: warnings and errors only, and what
+        the gate refused."""
+        return re.findall(r"^(?:vdpa> )?(?:vfn-vhost: )?((?:vdpa_vfn\d+|vfn): .*)$",
                           self.process.log()[self.since:], re.M)
 
     def said(self, pattern):

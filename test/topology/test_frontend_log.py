@@ -235,11 +235,10 @@ def test_no_log_at_all(server, migrating):
     fe.check(frames("on"))
 
 
-@pytest.mark.parametrize("shmfd", [False, True], ids=["not-negotiated", "negotiated"])
-def test_log_is_answered(server, shmfd):
+def test_log_is_answered(server):
     with FrontEnd(server.sockets[0]) as fe:
-        fe.connect().negotiate(protocol=PROTOCOL | shmfd << F_LOG_SHMFD)
-        assert fe.protocol >> F_LOG_SHMFD & 1 == shmfd and fe.offered >> LOG_ALL & 1
+        fe.connect().negotiate(protocol=PROTOCOL)
+        assert fe.protocol >> F_LOG_SHMFD & 1 and fe.offered >> LOG_ALL & 1
         fe.setup(memory=tracked()).start()
         with logs(Log.of(fe.memory)) as log:
             assert fe.conn.tell(log.message()) == b""
@@ -247,6 +246,17 @@ def test_log_is_answered(server, shmfd):
             fe.check(frames("logged"))
             fe.stop()
             assert_exact(fe, log)
+
+
+def test_log_needs_its_protocol_feature(server, neighbour):
+    """Else the message means an address, and no descriptor comes with it."""
+    with FrontEnd(server.sockets[0]) as fe:
+        fe.connect().negotiate(protocol=PROTOCOL & ~(1 << F_LOG_SHMFD))
+        fe.setup(memory=tracked()).start()
+        with logs(Log.of(fe.memory)) as log, pytest.raises(Closed):
+            fe.conn.tell(log.message())
+        server.said("^vdpa_vfn0: SET_LOG_BASE refused: its protocol feature was not negotiated$")
+    neighbour.check(frames("neighbour"))
 
 
 @FORMATS

@@ -153,7 +153,7 @@ def set_vring_enable(ring, on=True):
 
 
 def set_log_base(size, offset, fd):
-    """librte_vhost answers this one whether LOG_SHMFD was negotiated or not."""
+    """Answered, as LOG_SHMFD has to be negotiated for it."""
     return Message(Request.SET_LOG_BASE, struct.pack("=QQ", size, offset), (fd,), replies=True)
 
 
@@ -182,6 +182,10 @@ def set_inflight_fd(size, rings, entries, fd):
 
 def set_status(status):
     return _u64(Request.SET_STATUS, status)
+
+
+def get_status():
+    return Message(Request.GET_STATUS, replies=True)
 
 
 class Closed(Exception):
