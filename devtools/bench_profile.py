@@ -103,7 +103,8 @@ def vfn_instructions(row, seconds, scratch):
     """({(stage, function): instructions per packet}, packets per burst)"""
     path = os.path.join(scratch, "vfn")
     wrapper = callgrind(path, f"--toggle-collect={ENTRIES[row.scenario]}")
-    with bench_rows.Vfn(row, wrapper=wrapper) as device:
+    # valgrind makes code while the process runs
+    with bench_rows.Vfn(row, wrapper=wrapper, args=["--no-confine"]) as device:
         with bench_rows.FrontEnd(row, device.sockets) as front:
             time.sleep(seconds)
             front.stop_forwarding()

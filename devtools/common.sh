@@ -9,8 +9,8 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 export PATH
 
 # shellcheck disable=SC2034  # used by the scripts that source this
-readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev meson ninja-build pkg-config gcc
-	libcmocka-dev python3 python3-pyelftools scdoc)
+readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev libseccomp-dev meson
+	ninja-build pkg-config gcc libcmocka-dev python3 python3-pyelftools scdoc)
 # shellcheck disable=SC2034
 readonly TEST_PACKAGES=(clang python3-pytest qemu-system-x86 busybox-static ethtool
 	netcat-openbsd valgrind)

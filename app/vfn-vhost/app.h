@@ -37,6 +37,7 @@ extern struct options {
 	bool interactive;
 	const char *restore;   /**< directory with the states of the devices, or NULL */
 	const char *take_over; /**< file prefix of the process to replace, or NULL */
+	bool no_confine;
 } options;
 
 /** How the devices are found: every bus, class vdpa. */
@@ -159,6 +160,21 @@ int take_over(const char *file_prefix, int sigfd);
 /** The sockets are there. 0: the other process ends; -1: it serves again, and nothing is ours. */
 int take_over_commit(void);
 void taken_over(void);
+
+/** Understand the NAME[:GROUP] of --user. 0, or -1 with the reason reported. */
+int user_find(const char *spec);
+
+/**
+ * Become the user of --user, and give up what a running server has no use for. For all threads, and
+ * for good.
+ *
+ * @return
+ *   0, or -1 with the reason reported.
+ */
+int confine(void);
+
+/** Leave only the system calls of a running server. 0; -ENOTSUP: built without; or -errno. */
+int seccomp_install(void);
 
 /** Whether a socket address can hold the path; reported when not. */
 bool socket_path_fits(const char *path);

@@ -35,6 +35,8 @@ static const char usage[] =
 	"  --client           connect to sockets which the front-ends own, reconnect for ever\n"
 	"  --restore DIR      go on with the states of the devices saved in DIR, files by name\n"
 	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
+	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
+	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
 	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
 	"  -h, --help         this text\n"
 	"\n"
@@ -67,12 +69,14 @@ static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, INTERACTIVE, HELP };
+	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP };
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
 		{"restore", required_argument, NULL, RESTORE},
 		{"take-over", required_argument, NULL, TAKE_OVER},
+		{"user", required_argument, NULL, USER},
+		{"no-confine", no_argument, NULL, NO_CONFINE},
 		{"interactive", no_argument, NULL, INTERACTIVE},
 		{"help", no_argument, NULL, HELP},
 		{NULL, 0, NULL, 0},
@@ -93,6 +97,13 @@ parse_options(int argc, char **argv)
 			break;
 		case TAKE_OVER:
 			options.take_over = optarg;
+			break;
+		case USER:
+			if (user_find(optarg) != 0)
+				exit(EXIT_USAGE);
+			break;
+		case NO_CONFINE:
+			options.no_confine = true;
 			break;
 		case INTERACTIVE:
 		case 'i':
@@ -210,6 +221,9 @@ serve(int sigfd)
 	if (!devices_complete())
 		return EXIT_NO_DEVICE;
 	devices_warn();
+	/* Before files that others wrote are read, and before the first front-end. */
+	if (confine() != 0)
+		return EXIT_RUNTIME;
 	if (fds[2].fd < 0 || gate_start() != 0 ||
 		(options.restore != NULL && states_load(options.restore) != 0))
 		return EXIT_RUNTIME;
