@@ -60,9 +60,10 @@ def with_plugin(env=None):
 
 
 def runtime_dirs(prefix):
-    """Where EAL keeps the run-time files of a file prefix: as root, and otherwise."""
+    """Where EAL keeps the run-time files of a file prefix: as told, as root, and otherwise."""
     user = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    return [os.path.join(base, "dpdk", prefix) for base in ("/var/run", user)]
+    bases = [b for b in (os.environ.get("RUNTIME_DIRECTORY"), "/var/run", user) if b]
+    return [os.path.join(base, "dpdk", prefix) for base in bases]
 
 
 def hugetlbfs_mounts():

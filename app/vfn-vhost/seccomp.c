@@ -14,6 +14,8 @@
 #ifdef HAVE_SECCOMP
 
 #include <dlfcn.h>
+#include <linux/if_tun.h>
+#include <linux/netlink.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -23,6 +25,7 @@
 #include <unistd.h>
 
 #include <rte_common.h>
+#include <rte_ethdev.h>
 
 /* With any arguments. */
 static const char *const allowed[] = {
@@ -57,16 +60,15 @@ static const char *const allowed[] = {
 	"uname",
 };
 
-/* Terminals and net_tap's interfaces, one by one: their type has TIOCSTI and TIOCLINUX in it, too. */
+/* Of terminals, one by one: their type has TIOCSTI and TIOCLINUX in it, too. */
 static const unsigned int ioctls[] = {
-	TCGETS,	    TCSETS,	TCSETSW,    TCSETSF,	TIOCGWINSZ, TIOCGPGRP,	FIONREAD,   FIONBIO,
-	0x800454cf, /* TUNGETFEATURES */
-	0x400454ca, /* TUNSETIFF */
-	0x800454d2, /* TUNGETIFF */
-	0x400454d0, /* TUNSETOFFLOAD */
-	0x400454d4, /* TUNSETSNDBUF */
-	0x400454d8, /* TUNSETVNETHDRSZ */
-	0x400454d9, /* TUNSETQUEUE */
+	TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCGPGRP, FIONREAD, FIONBIO,
+};
+
+/* Of net_tap, which makes an interface whenever its port is opened. */
+static const unsigned int tap_ioctls[] = {
+	TUNGETFEATURES, TUNSETIFF,	 TUNGETIFF,	 TUNSETOFFLOAD,
+	TUNSETSNDBUF,	TUNSETVNETHDRSZ, TUNSETQUEUE,
 };
 
 /*
@@ -105,7 +107,7 @@ add_conditional(scmp_filter_ctx ctx)
 	ret |= ALLOW_IF(ctx, prlimit64, SCMP_A0(SCMP_CMP_EQ, 0));
 	ret |= ALLOW_IF(ctx, prctl, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
 	ret |= ALLOW_IF(ctx, prctl, SCMP_A0(SCMP_CMP_EQ, PR_GET_NAME));
-	/* no way to another machine, nor to the kernel's less trodden protocols */
+	/* no way to other machines, nor to the kernel's less trodden protocols */
 	ret |= ALLOW_IF(ctx, socket, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	ret |= ALLOW_IF(ctx, socketpair, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	for (i = 0; i < RTE_DIM(ioctls); i++)
@@ -113,6 +115,20 @@ add_conditional(scmp_filter_ctx ctx)
 	for (i = 0; i < RTE_DIM(ioctl_types); i++)
 		ret |= ALLOW_IF(ctx, ioctl,
 			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, (uint64_t)ioctl_types[i] << 8));
+	return ret;
+}
+
+/* A port of DPDK's is opened and closed with the functions on it. */
+static int
+add_for_ports(scmp_filter_ctx ctx)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < RTE_DIM(tap_ioctls); i++)
+		ret |= ALLOW_IF(ctx, ioctl, SCMP_A1(SCMP_CMP_EQ, tap_ioctls[i]));
+	ret |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+		SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_EQ, NETLINK_ROUTE));
 	return ret;
 }
 
@@ -153,6 +169,8 @@ seccomp_install(void)
 	if (ret == 0)
 		ret = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(EPERM));
 	if (ret == 0 && (add_unconditional(ctx) != 0 || add_conditional(ctx) != 0))
+		ret = -EINVAL;
+	if (ret == 0 && rte_eth_dev_count_avail() > 0 && add_for_ports(ctx) != 0)
 		ret = -EINVAL;
 	if (ret == 0)
 		ret = seccomp_load(ctx);

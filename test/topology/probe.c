@@ -167,7 +167,7 @@ static const struct probe forbidden[] = {
 	{"ioctl_TIOCLINUX", SYS_ioctl, {-1, TIOCLINUX}, NULL},
 	{"ioctl_USERFAULTFD_IOC_NEW", SYS_ioctl, {-1, 0xaa00}, NULL},
 	{"prctl_PR_SET_DUMPABLE", SYS_prctl, {PR_SET_DUMPABLE, 99}, NULL},
-	{"prctl_PR_SET_MM", SYS_prctl, {PR_SET_MM, -1}, NULL},
+	{"prctl_PR_SET_PDEATHSIG", SYS_prctl, {PR_SET_PDEATHSIG, -1}, NULL},
 	{"clone_CLONE_NEWUSER", SYS_clone,
 		{CLONE_THREAD | CLONE_VM | CLONE_SIGHAND | CLONE_NEWUSER}, NULL},
 	{"clone_process", 0, {0}, forks},
