@@ -173,7 +173,7 @@ int user_find(const char *spec);
  */
 int confine(void);
 
-/** Leave only the system calls of a running server. 0; -ENOTSUP: built without; or -errno. */
+/** Leave only the system calls of a running server. 0, 1: built without libseccomp, or -errno. */
 int seccomp_install(void);
 
 /** Whether a socket address can hold the path; reported when not. */

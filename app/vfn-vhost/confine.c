@@ -200,7 +200,7 @@ confine(void)
 		return -1;
 	}
 	ret = seccomp_install();
-	if (ret < 0 && ret != -ENOTSUP) {
+	if (ret < 0) {
 		report("cannot install the seccomp filter: %s; --no-confine does without",
 			strerror(-ret));
 		return -1;

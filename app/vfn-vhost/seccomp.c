@@ -183,7 +183,7 @@ seccomp_install(void)
 int
 seccomp_install(void)
 {
-	return -ENOTSUP;
+	return 1;
 }
 
 #endif
