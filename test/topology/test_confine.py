@@ -18,7 +18,8 @@ import subprocess
 
 import pytest
 
-from harness import Backend, Echo, EalProcess, build_dir, plugin_dir, wait_until
+from harness import (NIGHTLY, Backend, Echo, EalProcess, Process, build_dir, plugin_dir,
+                     wait_until)
 
 USER = "nobody"
 PROBE = ["-d", "probe.so"]
@@ -446,3 +447,120 @@ def test_served_as_the_unit_has_it(workdir, home, unit):
             assert wait_until(lambda: os.path.exists(f"{home}/state"))
             os.unlink(f"{home}/state")
         assert not os.path.exists(server.socket)
+
+
+# As the first process of a container of its own: what it could change of this machine is read-only or
+# covered, and nothing but the unit is started.
+CONTAINER = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir /run/systemd
+for place in etc/systemd/system usr/local etc/passwd etc/group; do
+	mount --bind "$0/$place" "/$place"
+done
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+export container=vfn
+exec /lib/systemd/systemd --system --unit=vfn.target --log-target=console --show-status=no
+"""
+
+DROP_IN = """[Unit]
+DefaultDependencies=no
+[Service]
+Environment="EAL=--no-pci --no-huge -m 64 --no-shconf -d librte_vdpa_vfn.so --vdev vdpa_vfn0,idle=sleep"
+Environment=LD_LIBRARY_PATH=/usr/local/bin
+StandardOutput=append:/run/vfn.log
+StandardError=append:/run/vfn.log
+"""
+
+
+def container_tree(root, unit_path):
+    """What CONTAINER mounts over the machine's own."""
+    units, programs = (os.path.join(root, d) for d in ("etc/systemd/system", "usr/local/bin"))
+    os.makedirs(os.path.join(units, "vfn-vhost.service.d"))
+    os.makedirs(programs)
+    for path in (os.path.join(plugin_dir(), "librte_vdpa_vfn.so"),
+                 os.path.join(build_dir(), "app", "vfn-vhost")):
+        shutil.copy(path, programs)
+    with open(unit_path, encoding="ascii") as source:
+        text = re.sub(r"^ExecStart=\S+", "ExecStart=/usr/local/bin/vfn-vhost", source.read(),
+                      flags=re.MULTILINE)
+    for name, content in (("vfn-vhost.service", text),
+                          ("vfn-vhost.service.d/test.conf", DROP_IN),
+                          ("vfn.target", "[Unit]\nDefaultDependencies=no\n"
+                                         "Requires=vfn-vhost.service\n")):
+        with open(os.path.join(units, name), "w", encoding="ascii") as target:
+            target.write(content)
+    for name, line in (("passwd", "vfn:x:997:997::/:/usr/sbin/nologin"), ("group", "vfn:x:997:")):
+        with open(f"/etc/{name}", encoding="utf-8") as source:
+            lines = [ln for ln in source.read().splitlines() if not ln.startswith("vfn:")]
+        with open(os.path.join(root, "etc", name), "w", encoding="utf-8") as target:
+            target.write("\n".join([*lines, line, ""]))
+
+
+def cgroups():
+    return {os.path.join(base, name) for base, names, _ in os.walk("/sys/fs/cgroup")
+            for name in names}
+
+
+@needs_root
+@confined
+@pytest.mark.skipif(not NIGHTLY, reason="for the night: systemd makes cgroups on this machine")
+def test_started_by_systemd(workdir, unit):
+    """Start, traffic, restart and stop, with all that the unit takes away."""
+    if not os.access("/lib/systemd/systemd", os.X_OK):
+        pytest.skip("no systemd here")
+    os.chmod(workdir, 0o755)
+    root = os.path.join(workdir, "root")
+    container_tree(root, unit[0])
+    before = cgroups()
+    systemd = Process(["unshare", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork",
+                       "--kill-child", "--mount-proc", "sh", "-c", CONTAINER, root], name="systemd")
+
+    def first():
+        with open(f"/proc/{systemd.pid}/task/{systemd.pid}/children", encoding="ascii") as pids:
+            return pids.read().split()
+
+    def ask(*command):
+        return subprocess.run(["nsenter", "-t", first()[0], "-m", "-p", "systemctl", *command],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False)
+
+    def log():
+        try:
+            with open(f"/proc/{first()[0]}/root/run/vfn.log", encoding="utf-8") as text:
+                return text.read()
+        except (FileNotFoundError, IndexError):
+            return ""
+
+    try:
+        wait_until(lambda: not systemd.alive() or "loaded" in ask("list-units").stdout, 20)
+        if not systemd.alive():
+            pytest.skip(f"systemd does not run in a container here: {systemd.log()[-200:]}")
+        for number in range(2):
+            assert wait_until(lambda n=number: log().count("vfn-vhost: ready") > n, 20), log()
+            server = ask("show", "vfn-vhost", "-p", "Result,NRestarts").stdout
+            assert "Result=success" in server and "NRestarts=0" in server
+            assert log().count("vfn-vhost: confined, seccomp filter") == number + 1
+            with Echo(workdir, f"/proc/{first()[0]}/root/run/vfn/vfn-0", memory="no-huge") as pmd:
+                pmd.rounds(f"systemd {number}", rounds=2)
+            assert ask("restart" if number == 0 else "stop", "vfn-vhost").returncode == 0
+        ended = ask("show", "vfn-vhost", "-p", "Result,ExecMainCode,ExecMainStatus").stdout
+        assert "Result=success" in ended and "ExecMainStatus=0" in ended
+        assert not os.path.exists(f"/proc/{first()[0]}/root/run/vfn")
+    finally:
+        systemd.kill()
+        for path in sorted(cgroups() - before, reverse=True):
+            if os.path.basename(path) in ("init.scope", "system.slice", "vfn-vhost.service"):
+                wait_until(lambda p=path: _removed(p), 2)
+
+
+def _removed(path):
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
