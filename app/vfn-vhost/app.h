@@ -164,6 +164,9 @@ void taken_over(void);
 /** Understand the NAME[:GROUP] of --user. 0, or -1 with the reason reported. */
 int user_find(const char *spec);
 
+/** Give up new privileges, before there are other threads: each has its own. 0, or -1: reported. */
+int confine_early(void);
+
 /**
  * Become the user of --user, and give up what a running server has no use for. For all threads, and
  * for good.

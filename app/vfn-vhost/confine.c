@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What the process gives up when EAL and the devices are up, before it hears of any front-end:
- * root's identity, new privileges, core files, and most system calls (seccomp.c). On the main
- * thread, for all threads.
+ * What the process gives up: new privileges at once, and when EAL and the devices are up, before it
+ * hears of any front-end, root's identity, core files, and most system calls (seccomp.c). On the
+ * main thread, for all threads.
  */
 
 #include <dirent.h>
@@ -174,6 +174,19 @@ become_user(void)
 }
 
 int
+confine_early(void)
+{
+#ifdef SANITIZED
+	/* They map code, and trace the process when it ends. */
+	options.no_confine = true;
+#endif
+	if (options.no_confine || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+		return 0;
+	report("cannot give up new privileges: %s", strerror(errno));
+	return -1;
+}
+
+int
 confine(void)
 {
 	int ret;
@@ -183,10 +196,6 @@ confine(void)
 			return -1;
 		printf("vfn-vhost: user %s\n", user.name);
 	}
-#ifdef SANITIZED
-	/* They map code, and trace the process when it ends. */
-	options.no_confine = true;
-#endif
 	if (options.no_confine) {
 		printf("vfn-vhost: not confined\n");
 		return 0;
@@ -195,8 +204,8 @@ confine(void)
 	 * Guests' memory is in this process: no core file of it, no other process of the user that
 	 * attaches to it. After the change of identity, which resets this.
 	 */
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
-		report("cannot give up privileges: %s", strerror(errno));
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
+		report("cannot refuse core files: %s", strerror(errno));
 		return -1;
 	}
 	ret = seccomp_install();

@@ -293,6 +293,8 @@ main(int argc, char **argv)
 
 	if (!devices_named_once(eal_argc, argv))
 		return EXIT_USAGE;
+	if (confine_early() != 0)
+		return EXIT_RUNTIME;
 	parsed = rte_eal_init(eal_argc, argv);
 	if (parsed < 0)
 		return report_eal_failure(rte_errno);

@@ -64,3 +64,12 @@ def test_program_builds_against_the_library(installed, workdir):
 def test_program_and_man_page_are_installed(installed):
     assert os.access(found(installed, "vfn-vhost"), os.X_OK)
     found(installed, "vfn-vhost.1")
+
+
+def test_unit_starts_the_installed_program_as_a_user_that_is_made(installed):
+    with open(found(installed, "vfn-vhost.service"), encoding="ascii") as unit:
+        text = unit.read()
+    program = text.split("ExecStart=")[1].split()[0]
+    assert os.access(installed + program, os.X_OK), program
+    with open(found(installed, "vfn-vhost.conf"), encoding="ascii") as users:
+        assert "\nu vfn " in users.read() and "\nUser=vfn\n" in text
