@@ -3,7 +3,7 @@
  * The system calls that are left to a running server, on all of its threads. What serving,
  * reconnects, migration, state files, hand-over, telemetry, the prompt and DPDK's ports need is
  * allowed, found by tracing the tests; all else answers EPERM. An error and no signal: should a
- * library ask for something that no test made it ask for, one operation fails, and not every guest's
+ * library ask for something that no test made it ask for, one operation fails, not every guest's
  * network; and whoever took over a thread gains nothing by asking again. Runs on the main thread.
  */
 
@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <rte_common.h>
@@ -36,6 +37,12 @@ static const char *const allowed[] = {
 	"mkdir", "mkdirat", "newfstatat", "open", "openat", "pipe2", "pread64", "preadv", "pwrite64",
 	"pwritev", "read", "readlink", "readlinkat", "readv", "rename", "renameat", "renameat2",
 	"rmdir", "stat", "statfs", "statx", "umask", "unlink", "unlinkat", "write", "writev",
+	/* a socket's owner; who is no root can give files to groups of his own only */
+#ifdef SYS_lchown
+	"lchown",
+#else
+	"fchownat",
+#endif
 	/* waiting and time */
 	"clock_getres", "clock_gettime", "clock_nanosleep", "epoll_create", "epoll_create1",
 	"epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "gettimeofday", "nanosleep",
