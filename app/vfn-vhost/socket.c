@@ -117,6 +117,14 @@ clear_path(const struct sockaddr_un *un)
 	return 0;
 }
 
+static int
+give(const struct port_socket *sock, const char *path)
+{
+	return sock->uid == (uid_t)-1 && sock->gid == (gid_t)-1 ?
+		0 :
+		lchown(path, sock->uid, sock->gid);
+}
+
 /* Nobody it is not meant for gets in between. */
 static int
 bind_and_listen(const struct port_socket *sock, const struct sockaddr_un *un,
@@ -135,7 +143,7 @@ bind_and_listen(const struct port_socket *sock, const struct sockaddr_un *un,
 			close(fd);
 		return -1;
 	}
-	if (lstat(un->sun_path, &st) != 0 || lchown(un->sun_path, sock->uid, sock->gid) != 0 ||
+	if (lstat(un->sun_path, &st) != 0 || give(sock, un->sun_path) != 0 ||
 		listen(fd, BACKLOG) != 0) {
 		report("cannot listen on socket %s: %s", un->sun_path, strerror(errno));
 		unlink(un->sun_path);
