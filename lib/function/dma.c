@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "function.h"
-#include "vfn_fault.h"
+#include "vfn_guard.h"
 
 /* Old regions that are not in the new table are nobody's concern any more. */
 static void
@@ -25,7 +25,7 @@ dma_unwatch(struct vfn_function *fn, const struct vringh_mem *old, const struct 
 		while (j < new->nb_regions &&new->table[j].iova < old->table[i].iova)
 			j++;
 		if (j == new->nb_regions || new->table[j].iova != old->table[i].iova)
-			vfn_fault_unwatch(old->table[i].host, &fn->memory_lost);
+			vfn_guard_unwatch(old->table[i].host, &fn->memory_lost);
 	}
 }
 
@@ -92,7 +92,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
 			(map->writable ? VRINGH_PERM_WRITE : 0),
 	};
-	ret = vfn_fault_watch(map->host, map->len, &fn->memory_lost);
+	ret = vfn_guard_watch(map->host, map->len, &fn->memory_lost);
 	if (ret < 0) {
 		free(table);
 		return ret;

@@ -137,7 +137,7 @@ struct vfn_function {
 	/* IOMMU. */
 	struct vringh_mem dma; /* VFN_DMA_GUEST */
 	struct vringh_mem own; /* VFN_DMA_OWN */
-	bool memory_lost;      /* some of it was replaced; set by the handler, see fault.c */
+	bool memory_lost;      /* some of it was replaced; set by the handler, see lost.c */
 
 	/* Dirty log. */
 	uint64_t log_addr;
@@ -263,11 +263,9 @@ void vfn_dma_free(struct vfn_function *fn);
 /* Memory of the function's own; NULL if some of it is not mapped. Valid until the next unmap. */
 void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
 
-/* fault.c: memory that is taken away. */
-extern bool vfn_fault_untold;
-void vfn_fault_tell(void);
-void vfn_fault_unblock(void);
-void vfn_fault_check(struct vfn_function *fn);
+/* lost.c: memory that was taken away. */
+void vfn_lost_tell(void);
+void vfn_lost_check(struct vfn_function *fn);
 
 /* log.c: the dirty log. */
 void vfn_log_control(struct vfn_function *fn, bool on);

@@ -38,7 +38,7 @@ local_write(
 
 	pthread_mutex_lock(&vfn_control_lock);
 	ret = vfn_regs_write(function(link), region, offset, buf, len);
-	vfn_fault_check(function(link));
+	vfn_lost_check(function(link));
 	pthread_mutex_unlock(&vfn_control_lock);
 	return ret;
 }

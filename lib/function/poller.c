@@ -35,6 +35,7 @@
 #include <rte_service_component.h>
 
 #include "poller.h"
+#include "vfn_guard.h"
 
 /* Segments of a burst: one chain may be as long as the largest queue (2.7.5.3.1). */
 #define BATCH_SEGS   (VRINGH_MAX_SIZE + VFN_NET_BURST)
@@ -116,7 +117,7 @@ request_add(struct vfn_poller *p, void *arg)
 	struct vfn_function *fn = arg;
 	unsigned int i;
 
-	vfn_fault_unblock();
+	vfn_guard_unblock();
 	for (i = 0; i < fn->nb_work; i++) {
 		struct vfn_work *w = &fn->work[i];
 

@@ -15,6 +15,7 @@
 #include <rte_cycles.h>
 
 #include "poller.h"
+#include "vfn_guard.h"
 
 /*
  * A poller that may sleep looks for work this long before it does. To spin for about as long as it
@@ -266,8 +267,8 @@ vfn_poller_iterate(struct vfn_poller *p)
 	}
 	if (p->stats.iterations >= p->next_sweep)
 		sweep(p);
-	if (unlikely(__atomic_load_n(&vfn_fault_untold, __ATOMIC_RELAXED)))
-		vfn_fault_tell();
+	if (unlikely(__atomic_load_n(&vfn_guard_hit, __ATOMIC_RELAXED)))
+		vfn_lost_tell();
 	__atomic_store_n(&p->running, false, __ATOMIC_RELEASE);
 	return moved;
 }

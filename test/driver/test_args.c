@@ -451,12 +451,16 @@ statistics_start_from_zero_at_a_reset(void **state)
 	static struct frame f;
 	struct rte_vdpa_device *dev;
 	unsigned int i, round;
+	struct vfn_dev *found;
 	struct guest *g;
 
 	assert_int_equal(rte_vdev_init("vdpa_vfn0", ""), 0);
 	dev = device("vdpa_vfn0");
 	/* in librte_vhost's place */
-	g = guest_open(&(struct guest_conf){.link = vfn_dev_by_vdpa(dev)->link});
+	found = vfn_dev_get_by_vdpa(dev);
+	assert_non_null(found);
+	g = guest_open(&(struct guest_conf){.link = found->link});
+	vfn_dev_put(found);
 	frame_make(&f, 1, 100);
 	for (round = 1; round <= 3; round++) {
 		rx_post(g, 0, round, 2048, 1);

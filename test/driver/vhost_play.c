@@ -19,22 +19,16 @@ int __wrap_rte_vhost_get_vring_base(int vid, uint16_t queue, uint16_t *avail, ui
 int __wrap_rte_vhost_set_vring_base(int vid, uint16_t queue, uint16_t avail, uint16_t used);
 int __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem);
 int __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features);
-int __wrap_rte_vhost_get_log_base(int vid, uint64_t *base, uint64_t *len);
-int __wrap_vfn_watch_start(int vid);
-void __wrap_vfn_watch_stop(void);
+struct vfn_map *__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
+int __wrap_vfn_watch_start(struct vfn_guest *guest);
 bool __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* No messages come that could be watched, and the memory is there. */
 int
-__wrap_vfn_watch_start(int vid)
+__wrap_vfn_watch_start(struct vfn_guest *guest)
 {
-	(void)vid;
+	(void)guest;
 	return 0;
-}
-
-void
-__wrap_vfn_watch_stop(void)
-{
 }
 
 bool
@@ -43,6 +37,24 @@ __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
 	(void)dev;
 	(void)guest;
 	return true;
+}
+
+static struct vfn_map *
+map_of(uint8_t *host, uint64_t len)
+{
+	struct vfn_map *map = calloc(1, sizeof(*map));
+
+	assert_non_null(map);
+	*map = (struct vfn_map){.refs = 1, .host = host, .len = len};
+	return map;
+}
+
+/* Offsets in a guest's file are addresses here: its memory begins at none. */
+struct vfn_map *
+__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len)
+{
+	(void)fd;
+	return map_of((uint8_t *)(uintptr_t)offset, len);
 }
 
 int
@@ -114,7 +126,6 @@ __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem)
 		*r = (struct rte_vhost_mem_region){.guest_phys_addr = HEAP_AT + at,
 			.host_user_addr = (uintptr_t)host + at,
 			.size = i + 1 < p->nb_regions ? step : len - at,
-			.mmap_addr = host + at,
 			.fd = -1};
 	}
 	return 0;
@@ -124,14 +135,6 @@ int
 __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features)
 {
 	*features = __atomic_load_n(&plays[vid].features, __ATOMIC_RELAXED);
-	return 0;
-}
-
-int
-__wrap_rte_vhost_get_log_base(int vid, uint64_t *base, uint64_t *len)
-{
-	*base = (uintptr_t)plays[vid].log;
-	*len = plays[vid].log_len;
 	return 0;
 }
 
@@ -222,6 +225,18 @@ play_open(int vid, const struct play_conf *conf)
 	return p;
 }
 
+/* SET_LOG_BASE. */
+static void
+log_give(struct play *p)
+{
+	struct vfn_guest *guest = vfn_conf_guest(p->dev, p - plays);
+
+	if (guest == NULL)
+		return;
+	vfn_map_put(guest->log);
+	guest->log = p->log != NULL ? map_of(p->log, p->log_len) : NULL;
+}
+
 void
 play_start(struct play *p)
 {
@@ -231,6 +246,7 @@ play_start(struct play *p)
 	pthread_mutex_lock(&p->dev->lock);
 	for (q = 0; q < 2u * p->dev->max_pairs; q++)
 		vfn_conf_vring(p->dev, vid, q, true);
+	log_give(p);
 	assert_int_equal(vfn_conf_start(p->dev, vid), 0);
 	pthread_mutex_unlock(&p->dev->lock);
 	for (q = 0; q < 2u * p->dev->max_pairs; q++)
@@ -248,6 +264,7 @@ play_stop(struct play *p)
 int
 plays_close(void **state)
 {
+	unsigned int i;
 	int vid;
 
 	for (vid = 0; vid < PLAYS; vid++) {
@@ -257,7 +274,8 @@ plays_close(void **state)
 		pthread_mutex_trylock(&plays[vid].dev->lock);
 		vfn_conf_forget(plays[vid].dev, vid);
 		pthread_mutex_unlock(&plays[vid].dev->lock);
-		play_log(&plays[vid], 0);
+		for (i = 0; i < plays[vid].nb_logs; i++)
+			munmap(plays[vid].logs[i].map, plays[vid].logs[i].len);
 		free(plays[vid].found);
 	}
 	guests_close(state);
@@ -278,18 +296,19 @@ plays_close(void **state)
 void
 play_log(struct play *p, uint64_t len)
 {
-	uint8_t *old = p->log;
-	uint64_t old_len = p->log_len;
-
+	if (len > 0 && p->nb_logs == DIM(p->logs))
+		fail_msg("too many logs");
 	p->log = NULL;
 	p->log_len = len;
 	if (len > 0) {
 		p->log = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 		assert_true(p->log != MAP_FAILED);
+		p->logs[p->nb_logs].map = p->log;
+		p->logs[p->nb_logs++].len = len;
 	}
-	/* after that, as librte_vhost has it: they differ */
-	if (old != NULL)
-		munmap(old, old_len);
+	pthread_mutex_lock(&p->dev->lock);
+	log_give(p);
+	pthread_mutex_unlock(&p->dev->lock);
 }
 
 void

@@ -26,6 +26,11 @@ struct play {
 	struct vringh_state base[VFN_MAX_QUEUES];
 	uint8_t *log;
 	uint64_t log_len;
+	struct {
+		uint8_t *map;
+		uint64_t len;
+	} logs[16]; /* all that there were: the driver may still have one mapped */
+	unsigned int nb_logs;
 	uint8_t *found; /* pages that the function has written to receive buffers, as log */
 };
 extern struct play plays[PLAYS];
@@ -47,7 +52,7 @@ struct play *play_open(int vid, const struct play_conf *conf);
 void play_start(struct play *p); /* dev_conf with every ring ready */
 void play_stop(struct play *p);	 /* dev_close */
 int plays_close(void **state);
-/* A new log, all zeros; 0: none. The old one is unmapped. */
+/* A new log, all zeros; 0: none. */
 void play_log(struct play *p, uint64_t len);
 /* A log that reaches as far as the guest's memory. */
 uint64_t play_log_len(const struct play *p);

@@ -80,8 +80,9 @@ class Survivor(FrontEnd):
         tell = self.conn.tell
         if self.log is not None:
             self.features |= 1 << LOG_ALL
-            tell(set_log_base(os.fstat(self.log).st_size, 0, self.log))
         tell(set_features(self.features))
+        if self.log is not None:
+            tell(set_log_base(os.fstat(self.log).st_size, 0, self.log))
         tell(set_mem_table(self.memory.regions))
         for ring in self.rings:
             tell(set_vring_num(ring.index, ring.size))
@@ -466,15 +467,18 @@ def test_region_that_is_too_small(workdir, packed, fault):
         with Survivor(backend.sockets[0], None, packed) as fe:
             if fault == "few entries":
                 fe.entries = SIZE // 2
+                fe.meet().run(0.2)
+                assert fe.next_in == 0
+                backend.process.expect("queue 1.* in-flight region .*too small")
             else:
                 # the second ring's region begins before the end of the file
                 fe.entries = 100 if packed else 200
                 fd = os.memfd_create("region")
                 fe.inflight = 1 << 16, fd
                 os.ftruncate(fd, 4096)
-            fe.meet().run(0.2)
-            assert fe.next_in == 0
-            backend.process.expect("queue 1.* in-flight region .*(too small|shorter)")
+                with pytest.raises(Refused):
+                    fe.meet()
+                backend.process.expect("in-flight regions .* refused: their file is shorter")
         with open_frontend(backend.sockets[0], packed=packed) as fe:
             fe.check(random_packets("after", 50))
         backend.stop()

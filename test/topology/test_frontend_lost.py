@@ -173,7 +173,7 @@ def test_table_whose_rings_are_cut_off_while_running(server, neighbour, opened, 
 
 def test_dirty_log_is_cut_off(server, neighbour):
     """The log is the front-end's file too."""
-    server.expect(CUT_OFF, BROKEN, "dirty log: its file is shorter than it says")
+    server.expect(CUT_OFF, BROKEN, "dirty log: its file was cut off, marks are missing")
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate(protocol=0xffff_ffff & ~(1 << 9)).setup()
         fe.start()

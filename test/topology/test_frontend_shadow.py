@@ -145,8 +145,8 @@ def test_starts_shadowed(server, guest, features):  # noqa: F811
     """The destination of a migration that goes on at once: LOG_ALL before the rings are there."""
     fe = guest(features)
     fe.setup(pairs=2)
-    fe.new_log().log_all(True)
-    fe.start()
+    fe.log_all(True)
+    fe.new_log().start()
     for pair in range(2):
         fe.check(frames(f"pair{pair}"), pair)
         assert shadowed(server, 2 * pair) and shadowed(server, 2 * pair + 1)
@@ -229,10 +229,10 @@ def test_log_too_short_or_missing(server, guest, features):  # noqa: F811
     server.said("^vdpa_vfn0: dirty log: it is too short")
     fe.check(frames("short"))
     assert not shadowed(server)
-    # a driver is told of another log only when something else happens: here, that the guest stops
     fe.new_log()
-    bases = fe.stop()
     server.said("^vdpa_vfn0: dirty log: it came late, the whole memory is dirty")
+    assert shadowed(server)
+    bases = fe.stop()
     assert all(fe.logged(gpa) for r in fe.memory.regions
                for gpa in range(r.gpa, r.gpa + r.size, 4096))
     assert bases == {ring.index: ring.position() for ring in fe.rings}

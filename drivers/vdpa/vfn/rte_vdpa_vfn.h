@@ -43,6 +43,17 @@ int rte_vdpa_vfn_snapshot(const char *device, const char *path);
  */
 int rte_vdpa_vfn_restore(const char *device, const char *path);
 
+/**
+ * Have the driver judge the messages of a connection from the first one on. Without this it hears
+ * of a connection with SET_FEATURES, and of what librte_vhost did until then nothing.
+ *
+ * For rte_vhost_device_ops.new_connection of an application, which is to hand on what it returns.
+ *
+ * @return
+ *   0; -ENODEV if the connection's device is none of this driver's, or is being removed; -ENOMEM.
+ */
+int rte_vdpa_vfn_new_connection(int vid);
+
 #ifdef __cplusplus
 }
 #endif

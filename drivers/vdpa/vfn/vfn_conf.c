@@ -10,10 +10,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
 
 #include <rte_common.h>
 #include <rte_cycles.h>
@@ -66,50 +66,42 @@ move(struct vfn_dev *dev, enum vfn_state to)
 	return 0;
 }
 
-/* Guest-physical address of something that librte_vhost has mapped here. */
-static bool
-guest_address(const struct rte_vhost_memory *mem, const void *host, uint64_t *gpa)
+/* What librte_vhost knows of a ring. */
+int
+vfn_conf_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 {
-	uint64_t addr = (uintptr_t)host;
-	uint32_t i;
-
-	for (i = 0; i < mem->nregions; i++) {
-		const struct rte_vhost_mem_region *r = &mem->regions[i];
-
-		if (addr - r->host_user_addr < r->size) {
-			*gpa = addr - r->host_user_addr + r->guest_phys_addr;
-			return true;
-		}
-	}
-	return false;
-}
-
-static int
-ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
-{
-	struct rte_vhost_memory *mem = NULL;
 	struct rte_vhost_vring vring;
-	bool found;
+	uint64_t features = 0;
+	uint16_t *used_idx;
 
 	if (rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) < 0 ||
 		rte_vhost_get_vring_base(dev->guest->vid, queue, &ring->avail, &ring->used) < 0 ||
-		rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0) {
+		rte_vhost_get_negotiated_features(dev->guest->vid, &features) < 0) {
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not tell its ring", queue);
 		return -EINVAL;
 	}
 	/* The three areas are unions with those of a packed ring. */
-	found = guest_address(mem, vring.desc, &ring->desc) &&
-		guest_address(mem, vring.avail, &ring->driver) &&
-		guest_address(mem, vring.used, &ring->device);
-	free(mem);
-	if (!found) {
+	if (!vfn_memory_gpa(dev, vring.desc, &ring->desc) ||
+		!vfn_memory_gpa(dev, vring.avail, &ring->driver) ||
+		!vfn_memory_gpa(dev, vring.used, &ring->device)) {
 		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
 		return -EINVAL;
+	}
+	ring->used_idx = 0;
+	if (!(features & UINT64_C(1) << VIRTIO_F_RING_PACKED)) {
+		/* librte_vhost tells of areas, too, that end behind their region. */
+		used_idx = vfn_memory_at(dev, ring->device + offsetof(struct vring_used, idx),
+			sizeof(*used_idx));
+		if (used_idx == NULL) {
+			DEV_LOG(ERR, dev, "queue %u: its used ring is not in the guest's memory",
+				queue);
+			return -EINVAL;
+		}
+		ring->used_idx = __atomic_load_n(used_idx, __ATOMIC_RELAXED);
 	}
 	/* 0 if the front-end did not say: then it is the address of the ring. */
 	ring->log = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
 	ring->size = vring.size;
-	ring->used_idx = vring.used->idx;
 	ring->inflight = ring->inflight_len = 0;
 	/* A poller that sleeps would not see a store, so it gets nothing that lets it sleep. */
 	ring->kickfd = dev->doorbells.fd >= 0 ? -1 : vring.kickfd;
@@ -137,10 +129,13 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 		return 0;
 	if (dev->shadow[queue] != NULL) {
 		vfn_pci_queue_reset(dev, queue);
-		vfn_shadow_free(dev, queue, true);
+		if (dev->log.on)
+			vfn_shadow_spare(dev, queue);
+		else
+			vfn_shadow_free(dev, queue, true);
 	}
 	rte_vhost_get_negotiated_features(dev->guest->vid, &features);
-	ret = ring_get(dev, queue, &ring);
+	ret = vfn_conf_ring(dev, queue, &ring);
 	if (ret == 0) {
 		vfn_state_take_position(dev, queue, &ring);
 		ret = vfn_inflight_attach(
@@ -230,70 +225,53 @@ vfn_conf_pause(struct vfn_dev *dev)
 		if (!dev->paused[q])
 			continue;
 		vfn_pci_queue_reset(dev, q);
-		vfn_shadow_free(dev, q, true);
+		vfn_shadow_spare(dev, q);
 	}
 }
 
-/* As long as one of them is off senders wait, so that the order does not matter. */
+/*
+ * As long as one of them is off senders wait, so that the order does not matter. One that could not
+ * be started before is tried again.
+ */
 void
 vfn_conf_resume(struct vfn_dev *dev)
 {
 	uint16_t q;
 
 	for (q = 0; q < dev->nb_queues; q++)
-		if (dev->paused[q])
+		if (dev->paused[q] || (dev->state == VFN_RUNNING && dev->guest->wanted[q]))
 			queue_start(dev, q);
 	memset(dev->paused, 0, sizeof(dev->paused));
 	vfn_shadow_resume(dev);
 }
 
-/* Touching what is mapped behind a file's end would be a bus error. */
-static bool
-shorter_than(int fd, uint64_t end)
-{
-	struct stat st;
-
-	return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size < end;
-}
-
+/* Let the function reach the guest's memory. */
 static int
 map_memory(struct vfn_dev *dev)
 {
-	struct rte_vhost_memory *mem = NULL;
-	const char *why;
+	int ret = vfn_memory_open(dev);
 	uint32_t i;
-	int ret = 0;
 
-	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0) {
-		DEV_LOG(ERR, dev, "librte_vhost has no memory table");
-		return -EINVAL;
-	}
-	for (i = 0; i < mem->nregions && ret == 0; i++) {
-		const struct rte_vhost_mem_region *r = &mem->regions[i];
+	for (i = 0; i < dev->memory.nb_regions && ret == 0; i++) {
+		const struct vfn_mem_region *r = &dev->memory.region[i];
 		struct vfn_dma_map map = {
-			.iova = r->guest_phys_addr,
+			.iova = r->gpa,
 			.len = r->size,
-			.host = (void *)(uintptr_t)r->host_user_addr,
+			.host = r->map->host,
 			.fd = r->fd,
-			.offset = r->host_user_addr - (uintptr_t)r->mmap_addr,
+			.offset = r->offset,
 			.readable = true,
 			.writable = true,
 		};
 
-		if (shorter_than(map.fd, map.offset + map.len)) {
-			ret = -EINVAL;
-			why = "its file is shorter";
-		} else {
-			ret = dev->link->ops->dma_map(dev->link, &map);
-			why = ret == -EEXIST ? "it overlaps another" : strerror(-ret);
-		}
+		ret = dev->link->ops->dma_map(dev->link, &map);
 		if (ret < 0)
 			DEV_LOG(ERR, dev,
 				"memory region %u (0x%" PRIx64 ", %" PRIu64
 				" bytes) is refused: %s",
-				i, map.iova, map.len, why);
+				i, map.iova, map.len,
+				ret == -EEXIST ? "it overlaps another" : strerror(-ret));
 	}
-	free(mem);
 	return ret;
 }
 
@@ -309,6 +287,7 @@ release(struct vfn_dev *dev)
 	vfn_inflight_release(dev);
 	for (q = 0; q < dev->nb_queues; q++)
 		vfn_shadow_free(dev, q, false);
+	vfn_memory_close(dev);
 }
 
 struct vfn_guest *
@@ -322,7 +301,7 @@ vfn_conf_guest(struct vfn_dev *dev, int vid)
 	return guest;
 }
 
-/* Lives until dev_cleanup, with which every connection ends. */
+/* Lives until the dev_cleanup with which its connection ends. */
 static struct vfn_guest *
 guest_get(struct vfn_dev *dev, int vid)
 {
@@ -330,13 +309,18 @@ guest_get(struct vfn_dev *dev, int vid)
 
 	if (guest != NULL)
 		return guest;
+	if (dev->removed) {
+		DEV_LOG(ERR, dev, "is being removed, and takes no connection");
+		return NULL;
+	}
 	guest = calloc(1, sizeof(*guest));
-	if (guest == NULL || vfn_watch_start(vid) < 0) {
+	if (guest != NULL)
+		guest->vid = vid;
+	if (guest == NULL || vfn_watch_start(guest) < 0) {
 		free(guest);
 		DEV_LOG(ERR, dev, "no memory for another connection");
 		return NULL;
 	}
-	guest->vid = vid;
 	TAILQ_INSERT_TAIL(&dev->guests, guest, next);
 	return guest;
 }
@@ -425,6 +409,29 @@ vfn_conf_stop(struct vfn_dev *dev, int vid)
 	DEV_LOG(INFO, dev, "stopped");
 }
 
+/* The driver hears of a connection before librte_vhost has read any of its messages. */
+int
+vfn_conf_connection(struct vfn_dev *dev, int vid)
+{
+	return guest_get(dev, vid) != NULL ? 0 : dev->removed ? -ENODEV : -ENOMEM;
+}
+
+/* After RESET_OWNER a connection is as new, but for what librte_vhost does not forget either. */
+static void
+guest_renew(struct vfn_guest *guest)
+{
+	const struct vfn_guest old = *guest;
+
+	*guest = (struct vfn_guest){
+		.next = old.next,
+		.vid = old.vid,
+		.unanswered = old.unanswered,
+		.barred = old.barred,
+		.resetting = true,
+	};
+	vfn_watch_forgive(guest);
+}
+
 /* The guest is gone; its rings are not told one by one. */
 void
 vfn_conf_forget(struct vfn_dev *dev, int vid)
@@ -434,9 +441,14 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 	if (guest == NULL)
 		return;
 	vfn_conf_stop(dev, vid);
-	vfn_watch_stop();
-	TAILQ_REMOVE(&dev->guests, guest, next);
-	free(guest);
+	vfn_map_put(guest->log);
+	vfn_map_put(guest->inflight.map);
+	if (guest->resetting) {
+		guest_renew(guest);
+	} else {
+		TAILQ_REMOVE(&dev->guests, guest, next);
+		free(guest);
+	}
 	if (dev->config_reader == vid)
 		dev->config_reader = -1;
 	if (dev->state != VFN_IDLE)
@@ -456,10 +468,12 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 void
 vfn_conf_features(struct vfn_dev *dev, int vid)
 {
+	struct vfn_guest *guest = guest_get(dev, vid);
 	uint64_t features;
 
-	if (guest_get(dev, vid) == NULL)
+	if (guest == NULL)
 		return;
+	guest->features = true;
 	if (dev->state == VFN_RUNNING && dev->guest->vid == vid &&
 		rte_vhost_get_negotiated_features(vid, &features) == 0)
 		vfn_lm_update(dev, features);

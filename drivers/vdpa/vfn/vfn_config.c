@@ -107,9 +107,9 @@ config_interrupt(void *arg)
 
 	if (eventfd_read(dev->config_fd, &count) < 0)
 		return;
-	pthread_mutex_lock(&dev->lock);
+	vfn_dev_lock(dev);
 	front_end_tell(dev);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_unlock(dev);
 }
 
 /* What the front-end has asked for may have changed since; before the start it cannot be told. */
@@ -122,14 +122,13 @@ vfn_config_start(struct vfn_dev *dev)
 		eventfd_write(dev->config_fd, 1);
 }
 
-/* GET_CONFIG. The function is read after what says that it was: a change now is told again. */
+/* GET_CONFIG, dev->lock held. The function is read after what says that it was: a change now is told again. */
 int
 vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 {
 	uint16_t status = 0;
 	int ret;
 
-	pthread_mutex_lock(&dev->lock);
 	dev->config_told = false;
 	dev->config_reader = vid;
 	dev->config_seen = vfn_pci_config_generation(dev);
@@ -142,7 +141,6 @@ vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 		if (status & VIRTIO_NET_S_ANNOUNCE)
 			vfn_pci_announce(dev, false);
 	}
-	pthread_mutex_unlock(&dev->lock);
 	return ret;
 }
 
@@ -203,7 +201,7 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 		rte_tel_data_add_dict_int(d, "announce", !!(config.status & VIRTIO_NET_S_ANNOUNCE));
 		rte_tel_data_add_dict_int(d, "mtu", config.mtu);
 	}
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return ret;
 }
 

@@ -77,6 +77,38 @@ struct vfn_ring {
 	int kickfd, callfd;
 };
 
+/* A part of a front-end's file, mapped here and watched, see vfn_map.c. */
+struct vfn_map {
+	uint32_t refs;
+	bool lost;    /* the file was cut off; set by a signal handler */
+	uint8_t *map; /* whole pages */
+	size_t map_len;
+	uint8_t *host; /* the part, in map */
+	uint64_t len;
+};
+
+/* A region of the guest's memory. */
+struct vfn_mem_region {
+	uint64_t gpa, size;
+	uint64_t theirs; /* librte_vhost's address of it */
+	struct vfn_map *map;
+	int fd; /* librte_vhost's */
+	uint64_t offset;
+	uint64_t dev, ino; /* of the file */
+};
+
+struct vfn_memory {
+	uint32_t nb_regions;
+	struct vfn_mem_region *region;
+};
+
+/* In-flight regions that a front-end has handed out, one behind the other. */
+struct vfn_inflight_given {
+	struct vfn_map *map; /* NULL: none */
+	uint16_t queues, entries;
+	bool packed;
+};
+
 /* A connection of a front-end, as far as librte_vhost has told of it. */
 struct vfn_guest {
 	TAILQ_ENTRY(vfn_guest) next;
@@ -84,11 +116,13 @@ struct vfn_guest {
 	bool waits;		      /* for the device, which another one uses */
 	bool wanted[VFN_MAX_QUEUES];  /* librte_vhost says the ring is ready */
 	unsigned int unanswered;      /* doorbells whose answer was not waited for */
+	bool features;		      /* are negotiated */
 	bool memory;		      /* librte_vhost took the last memory table, see vfn_watch.c */
-	bool lost;		      /* librte_vhost found some of it cut off */
-	uint16_t inflight;	      /* rings that point into an in-flight region */
-	bool inflight_lost;	      /* which is no longer mapped */
 	bool told;		      /* the log says why the guest has no device */
+	bool barred;		      /* librte_vhost has in-flight regions of it */
+	bool resetting;		      /* dev_cleanup is not the connection's end */
+	struct vfn_map *log;	      /* the last dirty log that it gave, NULL: none */
+	struct vfn_inflight_given inflight;
 	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
 	uint16_t stopped_at[VFN_MAX_QUEUES];
 };
@@ -108,10 +142,7 @@ struct vfn_log {
 	bool wanted;  /* LOG_ALL is negotiated */
 	bool missed;  /* for some of that time nothing was logged */
 	bool on;      /* the function logs */
-	uint8_t *map; /* our own mapping of the log, NULL: none */
-	size_t map_len;
-	uint8_t *bitmap; /* in map */
-	uint64_t len;
+	struct vfn_map *map; /* NULL: none */
 	uint32_t starts, refusals, announced; /* counters */
 };
 
@@ -146,9 +177,8 @@ struct vfn_kept {
 
 /* An in-flight region as it is mapped here, see vfn_inflight.c. */
 struct vfn_inflight_region {
-	uint8_t *map; /* NULL: none */
-	size_t map_len;
-	size_t offset; /* of the region in map */
+	struct vfn_map *map; /* NULL: none */
+	uint8_t *host;	     /* of the region, in map */
 	uint64_t len;
 	bool own; /* in our file, not the front-end's */
 };
@@ -161,6 +191,8 @@ struct vfn_inflight {
 
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
+	uint64_t id; /* grows from one in the list to the next */
+	uint32_t refs; /* both: under the list's lock */
 	char name[VFN_NAME_SIZE];
 	enum vfn_lm lm;
 	uint32_t drain_ms;
@@ -182,11 +214,14 @@ struct vfn_dev {
 
 	pthread_mutex_t lock; /* protects what follows */
 	enum vfn_state state;
+	bool removed; /* takes no new connections */
 	TAILQ_HEAD(, vfn_guest) guests;
 	struct vfn_guest *guest;		   /* whose device it is unless idle */
 	bool started[VFN_MAX_QUEUES];		   /* the function runs it */
 	bool paused[VFN_MAX_QUEUES];		   /* from vfn_conf_pause() to vfn_conf_resume() */
+	struct vfn_memory memory;		   /* from dev_conf to dev_close */
 	struct vfn_shadow *shadow[VFN_MAX_QUEUES]; /* NULL: the function has the guest's ring */
+	struct vfn_shadow *spare[VFN_MAX_QUEUES];  /* for a queue that will have one */
 	struct vfn_shadow_thread shadow_thread;
 	struct vfn_log log;
 	struct vfn_notify doorbells;
@@ -212,11 +247,6 @@ struct vfn_queue_info {
 	uint16_t error;
 };
 
-/* Every device; the lock also protects them from removal. */
-TAILQ_HEAD(vfn_dev_list, vfn_dev);
-extern struct vfn_dev_list vfn_devs;
-extern pthread_mutex_t vfn_devs_lock;
-
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
 int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
 
@@ -229,6 +259,7 @@ int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ri
 int vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue);
 void vfn_pci_queue_off(struct vfn_dev *dev, uint16_t queue);
 void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
+void vfn_pci_queue_resume(struct vfn_dev *dev, uint16_t queue);
 int vfn_pci_suspend(struct vfn_dev *dev);
 void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
 uint64_t vfn_pci_doorbell(struct vfn_dev *dev, uint16_t queue);
@@ -254,13 +285,15 @@ void vfn_conf_stop(struct vfn_dev *dev, int vid);
 void vfn_conf_forget(struct vfn_dev *dev, int vid);
 void vfn_conf_features(struct vfn_dev *dev, int vid);
 int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+int vfn_conf_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+int vfn_conf_connection(struct vfn_dev *dev, int vid);
 void vfn_conf_pause(struct vfn_dev *dev);
 void vfn_conf_resume(struct vfn_dev *dev);
 struct vfn_guest *vfn_conf_guest(struct vfn_dev *dev, int vid);
 
 /* vfn_watch.c: the messages of a connection. dev->lock held. */
-int vfn_watch_start(int vid);
-void vfn_watch_stop(void);
+int vfn_watch_start(struct vfn_guest *guest);
+void vfn_watch_forgive(struct vfn_guest *guest);
 bool vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
@@ -273,15 +306,32 @@ int vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 /* vfn_inflight.c: crash recovery. dev->lock held, but for open and close. */
 int vfn_inflight_open(struct vfn_dev *dev, const char *dir);
 void vfn_inflight_close(struct vfn_dev *dev);
+int vfn_inflight_create(struct vfn_dev *dev, const struct vfn_guest *guest, uint16_t queues,
+	uint16_t entries, uint64_t *size);
+int vfn_inflight_set(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset,
+	uint64_t len, uint16_t queues, uint16_t entries);
 int vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed);
 bool vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
-/* vfn_map.c */
-void *vfn_map_again(uint64_t at, uint64_t len, uint8_t **map, size_t *map_len);
+/* vfn_map.c: what front-ends share, mapped. */
+bool vfn_map_allowed(int fd);
+struct vfn_map *vfn_map_fd(int fd, uint64_t offset, uint64_t len);
+struct vfn_map *vfn_map_get(struct vfn_map *map);
+void vfn_map_put(struct vfn_map *map);
+bool vfn_map_lost(const struct vfn_map *map);
 
-/* vfn_lm.c: live migration. dev->lock held, a guest has the device. */
+/* vfn_memory.c: the guest's memory. dev->lock held, a guest has the device. */
+int vfn_memory_open(struct vfn_dev *dev);
+void vfn_memory_close(struct vfn_dev *dev);
+bool vfn_memory_gpa(const struct vfn_dev *dev, const void *theirs, uint64_t *gpa);
+const struct vfn_mem_region *vfn_memory_find(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
+void *vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
+
+/* vfn_lm.c: live migration. dev->lock held; all but the first: a guest has the device. */
+int vfn_lm_set_log(
+	struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len);
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
 void vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged);
 void vfn_lm_stop(struct vfn_dev *dev);
@@ -305,9 +355,13 @@ void vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_rin
 void vfn_state_free(struct vfn_dev *dev);
 
 /* vfn_shadow.c: shadow rings. dev->lock held, a guest has the device. */
+int vfn_shadow_prepare(
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features);
+void vfn_shadow_unprepare(struct vfn_dev *dev);
 int vfn_shadow_start(
 	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features);
 void vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+void vfn_shadow_spare(struct vfn_dev *dev, uint16_t queue);
 void vfn_shadow_free(struct vfn_dev *dev, uint16_t queue, bool mapped);
 bool vfn_shadow_any_live(const struct vfn_dev *dev);
 const struct vfn_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
@@ -323,9 +377,20 @@ int vfn_stats_get(
 	struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats, unsigned int n);
 int vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue);
 
-/* vfn_vdpa.c */
-struct vfn_dev *vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa);
-struct vfn_dev *vfn_dev_by_vid(int vid);
+/* vfn_list.c: the devices, and who may lock what while what is held; any thread. */
+void vfn_dev_add(struct vfn_dev *dev);
+void vfn_dev_del(struct vfn_dev *dev);
+struct vfn_dev *vfn_dev_get_by_vdpa(const struct rte_vdpa_device *vdpa);
+struct vfn_dev *vfn_dev_get_by_vid(int vid);
+struct vfn_dev *vfn_dev_get_next(struct vfn_dev *dev);
+void vfn_dev_put(struct vfn_dev *dev);
+void vfn_dev_lock(struct vfn_dev *dev);
+void vfn_dev_unlock(struct vfn_dev *dev);
+void vfn_dev_release(struct vfn_dev *dev);
+struct vfn_dev *vfn_dev_lock_by_vid(int vid);
 struct vfn_dev *vfn_dev_lock_by_name(const char *name);
+void vfn_notify_lock(void);
+void vfn_notify_unlock(void);
+void vfn_notify_wait(pthread_cond_t *cond);
 
 #endif /* VFN_DRV_H */

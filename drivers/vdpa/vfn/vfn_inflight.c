@@ -196,8 +196,7 @@ vfn_inflight_close(struct vfn_dev *dev)
 static void
 region_unmap(struct vfn_inflight_region *region)
 {
-	if (region->map != NULL)
-		munmap(region->map, region->map_len);
+	vfn_map_put(region->map);
 	*region = (struct vfn_inflight_region){0};
 }
 
@@ -221,28 +220,104 @@ region_size(bool packed, uint32_t entries)
 			entries * sizeof(struct rte_vhost_inflight_desc_split);
 }
 
+/* Bytes from one ring's region to the next one's, as librte_vhost has it. */
+static uint64_t
+region_step(bool packed, uint32_t entries)
+{
+	return RTE_ALIGN_CEIL(region_size(packed, entries), UINT64_C(64));
+}
+
+/* Bytes of all the regions that a front-end speaks of; 0 if there can be none like that. */
+static uint64_t
+given_size(struct vfn_dev *dev, const struct vfn_guest *guest, uint16_t queues, uint16_t entries,
+	bool *packed)
+{
+	uint64_t protocol = 0, features = 0;
+
+	/* Of what size they are depends on the features. */
+	if (!guest->features || rte_vhost_get_negotiated_features(guest->vid, &features) < 0 ||
+		rte_vhost_get_negotiated_protocol_features(guest->vid, &protocol) < 0 ||
+		!(protocol & UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) || queues == 0 ||
+		queues > 2 * dev->max_pairs || entries == 0 || entries > 32768) {
+		DEV_LOG(ERR, dev, "in-flight regions for %u rings of %u are refused", queues,
+			entries);
+		return 0;
+	}
+	*packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
+	return queues * region_step(*packed, entries);
+}
+
 /*
- * The front-end's, mapped once more: librte_vhost unmaps its own when it is given another. -ENOENT
- * if there is none.
+ * GET_INFLIGHT_FD: a file for regions, all zeroes, which counts as new. Takes no memory before
+ * it is written, and can't be cut off. The caller's; or a negative errno.
  */
+int
+vfn_inflight_create(struct vfn_dev *dev, const struct vfn_guest *guest, uint16_t queues,
+	uint16_t entries, uint64_t *size)
+{
+	bool packed;
+	int fd, err;
+
+	*size = given_size(dev, guest, queues, entries, &packed);
+	if (*size == 0)
+		return -EINVAL;
+	fd = memfd_create("vfn-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, *size) < 0 ||
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		err = errno;
+		close(fd);
+		return -err;
+	}
+	return fd;
+}
+
+/*
+ * SET_INFLIGHT_FD. Rings that start from now on have these; those that run keep what they have. How
+ * large a region is was said in the message, and nothing in it is asked for that.
+ */
+int
+vfn_inflight_set(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset,
+	uint64_t len, uint16_t queues, uint16_t entries)
+{
+	struct vfn_inflight_given given = {.queues = queues, .entries = entries};
+	uint64_t size = given_size(dev, guest, queues, entries, &given.packed);
+
+	if (size == 0)
+		return -EINVAL;
+	errno = EINVAL;
+	if (offset % sysconf(_SC_PAGESIZE) == 0 && len >= size)
+		given.map = vfn_map_fd(fd, offset, size);
+	if (given.map == NULL) {
+		DEV_LOG(ERR, dev,
+			"in-flight regions of %" PRIu64 " bytes are refused: %s", len,
+			len < size	       ? "they are shorter than their rings" :
+				errno == ENODATA ? "their file is shorter" :
+						   strerror(errno));
+		return -EINVAL;
+	}
+	vfn_map_put(guest->inflight.map);
+	guest->inflight = given;
+	return 0;
+}
+
+/* The front-end's. -ENOENT if there is none, -EINVAL if it is for rings of the other format. */
 static int
 region_of_frontend(
 	struct vfn_dev *dev, uint16_t queue, bool packed, struct vfn_inflight_region *region)
 {
-	struct rte_vhost_ring_inflight ring = {0};
-	void *at;
+	const struct vfn_inflight_given *given = &dev->guest->inflight;
 
-	if (rte_vhost_get_vhost_ring_inflight(dev->guest->vid, queue, &ring) < 0 ||
-		ring.inflight_split == NULL)
+	if (given->map == NULL || queue >= given->queues)
 		return -ENOENT;
-	/* The entries that the front-end has said are in a place that it can write. */
-	region->len = region_size(
-		packed, packed ? ring.inflight_packed->desc_num : ring.inflight_split->desc_num);
-	at = vfn_map_again(
-		(uintptr_t)ring.inflight_split, region->len, &region->map, &region->map_len);
-	if (at == NULL)
-		return -errno;
-	region->offset = (uint8_t *)at - region->map;
+	if (given->packed != packed)
+		return -EINVAL;
+	*region = (struct vfn_inflight_region){
+		.map = vfn_map_get(given->map),
+		.host = given->map->host + queue * region_step(packed, given->entries),
+		.len = region_size(packed, given->entries),
+	};
 	return 0;
 }
 
@@ -253,53 +328,39 @@ region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring,
 	off_t at = FILE_REGIONS + (off_t)queue * REGION_SIZE;
 
 	region->len = region_size(packed, ring->size);
-	region->map_len = RTE_ALIGN_CEIL(region->len, (size_t)sysconf(_SC_PAGESIZE));
 	/* A file that has no room is a bus error later. */
-	errno = posix_fallocate(dev->inflight.fd, at, region->map_len);
+	errno = posix_fallocate(dev->inflight.fd, at, region->len);
 	if (errno != 0)
 		return -errno;
-	region->map = mmap(
-		NULL, region->map_len, PROT_READ | PROT_WRITE, MAP_SHARED, dev->inflight.fd, at);
-	if (region->map == MAP_FAILED) {
-		region->map = NULL;
+	region->map = vfn_map_fd(dev->inflight.fd, at, region->len);
+	if (region->map == NULL)
 		return -errno;
-	}
+	region->host = region->map->host;
 	return 0;
 }
 
 static int
 identify(struct vfn_dev *dev, const struct vfn_ring *ring, bool packed, struct ring_id *id)
 {
-	struct rte_vhost_memory *mem = NULL;
-	struct stat st;
-	int ret = -ENOENT;
-	uint32_t i;
+	const struct vfn_mem_region *r = vfn_memory_find(dev, ring->desc, 1);
 
-	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
-		return ret;
-	for (i = 0; i < mem->nregions && ret < 0; i++) {
-		const struct rte_vhost_mem_region *r = &mem->regions[i];
-
-		if (ring->desc - r->guest_phys_addr < r->size && fstat(r->fd, &st) == 0)
-			ret = 0;
-	}
-	free(mem);
-	if (ret == 0)
-		*id = (struct ring_id){.dev = st.st_dev,
-			.ino = st.st_ino,
-			.desc = ring->desc,
-			.driver = ring->driver,
-			.device = ring->device,
-			.size = ring->size,
-			.packed = packed};
-	return ret;
+	if (r == NULL || r->ino == 0)
+		return -ENOENT;
+	*id = (struct ring_id){.dev = r->dev,
+		.ino = r->ino,
+		.desc = ring->desc,
+		.driver = ring->driver,
+		.device = ring->device,
+		.size = ring->size,
+		.packed = packed};
+	return 0;
 }
 
 /* The first 8 bytes tell: 0 is a region that nobody has used, see vringh_set_inflight(). */
 static uint64_t *
 region_word(const struct vfn_inflight_region *region)
 {
-	return (uint64_t *)(region->map + region->offset);
+	return (uint64_t *)region->host;
 }
 
 static bool
@@ -373,7 +434,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 		 */
 		if (guest->stopped[queue] && guest->stopped_at[queue] != ring->avail)
 			region_renew(region);
-		map.host = region->map + region->offset;
+		map.host = region->host;
 		map.len = region->len;
 		ret = dev->link->ops->dma_map(dev->link, &map);
 	}
@@ -381,7 +442,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 		bool own = region->own;
 
 		DEV_LOG(ERR, dev, "queue %u: in-flight region %s%s", queue,
-			ret == -ENODATA ? "is shorter than its queue" : strerror(-ret),
+			ret == -EINVAL ? "is not for rings of this format" : strerror(-ret),
 			own ? ", nothing is tracked" : "");
 		region_unmap(region);
 		return own ? 0 : ret;
@@ -418,7 +479,7 @@ vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 void *
 vfn_inflight_host(struct vfn_dev *dev, uint16_t queue)
 {
-	return dev->inflight.region[queue].map + dev->inflight.region[queue].offset;
+	return dev->inflight.region[queue].host;
 }
 
 /* The function is reset and has no maps any more. */

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <unistd.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -38,66 +38,44 @@ vfn_lm_name(enum vfn_lm lm)
 	return lm_names[lm];
 }
 
-/*
- * A front-end may replace the log at any time, and nobody tells when librte_vhost unmaps the old
- * one: so it is mapped once more.
- */
-static int
-log_map(struct vfn_dev *dev)
+static void
+mark_bits(struct vfn_map *log, uint64_t byte, uint8_t bits)
 {
-	uint64_t base = 0, len = 0;
-	struct vfn_log *log = &dev->log;
-
-	rte_vhost_get_log_base(dev->guest->vid, &base, &len);
-	if (base == 0 || len == 0)
-		return -ENOENT;
-	log->bitmap = vfn_map_again(base, len, &log->map, &log->map_len);
-	if (log->bitmap == NULL)
-		return -errno;
-	log->len = len;
-	return 0;
+	if (byte < log->len)
+		__atomic_fetch_or(&log->host[byte], bits, __ATOMIC_RELAXED);
 }
 
+/*
+ * All of a range of guest addresses; what is behind the log's end is left out. Guests may claim
+ * terabytes, and the message thread waits: so whole bytes are stored. Meanwhile the front-end may
+ * take marks away and pollers may set others; a mark too many does no harm.
+ */
 static void
-log_mark(struct vfn_log *log, uint64_t addr, uint64_t len)
+log_mark(struct vfn_map *log, uint64_t addr, uint64_t len)
 {
-	uint64_t page = addr >> PAGE_SHIFT, last = (addr + len - 1) >> PAGE_SHIFT;
+	const uint64_t first = addr >> PAGE_SHIFT, last = (addr + len - 1) >> PAGE_SHIFT;
+	const uint8_t from = 0xff << first % 8, to = 0xff >> (7 - last % 8);
+	const uint64_t at = first / 8, end = last / 8;
 
-	for (; page <= last && page / 8 < log->len; page++)
-		__atomic_fetch_or(&log->bitmap[page / 8], 1 << page % 8, __ATOMIC_RELAXED);
+	if (at == end) {
+		mark_bits(log, at, from & to);
+		return;
+	}
+	mark_bits(log, at, from);
+	mark_bits(log, end, to);
+	if (at + 1 < RTE_MIN(end, log->len))
+		memset(log->host + at + 1, 0xff, RTE_MIN(end, log->len) - at - 1);
 }
 
 /* For as long as nobody logged, anything may have been written. */
 static void
 log_everything(struct vfn_dev *dev)
 {
-	struct rte_vhost_memory *mem = NULL;
 	uint32_t i;
 
-	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
-		return;
-	for (i = 0; i < mem->nregions; i++)
-		log_mark(&dev->log, mem->regions[i].guest_phys_addr, mem->regions[i].size);
-	free(mem);
+	for (i = 0; i < dev->memory.nb_regions; i++)
+		log_mark(dev->log.map, dev->memory.region[i].gpa, dev->memory.region[i].size);
 	DEV_LOG(WARNING, dev, "dirty log: it came late, the whole memory is dirty");
-}
-
-static void
-merge_range(struct vfn_log *to, const struct vfn_log *from, uint64_t addr, uint64_t size)
-{
-	uint64_t at = addr >> PAGE_SHIFT >> 3, stop = ((addr + size - 1) >> PAGE_SHIFT >> 3) + 1;
-	uint64_t end;
-
-	stop = RTE_MIN(stop, RTE_MIN(to->len, from->len));
-	for (; at < stop; at = end) {
-		end = RTE_MIN(at + 4096, stop);
-		if (memcmp(to->bitmap + at, from->bitmap + at, end - at) == 0)
-			continue;
-		for (; at < end; at++)
-			if (from->bitmap[at] != 0)
-				__atomic_fetch_or(
-					&to->bitmap[at], from->bitmap[at], __ATOMIC_RELAXED);
-	}
 }
 
 /* Where a queue's device area is logged if that was said; bytes, or 0. */
@@ -118,57 +96,41 @@ ring_logged(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
 		sizeof(uint16_t);
 }
 
-/*
- * A log that was replaced has marks that nobody has read, of what was written until the function
- * knew of the new one. Often both are the same memory. What is between the guest's regions is
- * left out: such a log may be large and have holes, which reading would fill.
- */
-static void
-log_merge(struct vfn_dev *dev, const struct vfn_log *old)
-{
-	struct rte_vhost_memory *mem = NULL;
-	uint64_t addr;
-	uint32_t i, len;
-
-	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
-		return;
-	for (i = 0; i < mem->nregions; i++)
-		merge_range(&dev->log, old, mem->regions[i].guest_phys_addr, mem->regions[i].size);
-	free(mem);
-	for (i = 0; i < dev->nb_queues; i++) {
-		len = ring_logged(dev, i, &addr);
-		if (len > 0)
-			merge_range(&dev->log, old, addr, len);
-	}
-}
-
 /* The function logs no more. */
 static void
 log_off(struct vfn_dev *dev)
 {
 	if (dev->log.on && dev->lm == VFN_LM_HW) {
 		vfn_pci_log_stop(dev);
-		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, LOG_IOVA, dev->log.len);
+		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, LOG_IOVA, dev->log.map->len);
 	}
 	dev->log.on = false;
 }
 
-/* Queues that start from now on are shadowed; what may go wrong with each is seen there. */
-static int
-shadow_on(struct vfn_dev *dev)
+/* Does it reach as far as the guest's memory? */
+static bool
+log_covers(const struct vfn_dev *dev, const struct vfn_map *log)
 {
-	struct rte_vhost_memory *mem = NULL;
-	int ret = 0;
 	uint32_t i;
 
-	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
-		return -EINVAL;
-	for (i = 0; i < mem->nregions; i++)
-		if ((mem->regions[i].guest_phys_addr + mem->regions[i].size - 1) >>
-			(PAGE_SHIFT + 3) >= dev->log.len)
-			ret = -EINVAL;
-	free(mem);
-	dev->log.on = ret == 0;
+	for (i = 0; i < dev->memory.nb_regions; i++)
+		if ((dev->memory.region[i].gpa + dev->memory.region[i].size - 1) >>
+			(PAGE_SHIFT + 3) >= log->len)
+			return false;
+	return true;
+}
+
+/* Memory for every shadow ring that will be needed: queues that stop here start again there. */
+static int
+shadow_prepare(struct vfn_dev *dev, uint64_t features)
+{
+	struct vfn_ring ring;
+	int ret = 0;
+	uint16_t q;
+
+	for (q = 0; q < dev->nb_queues && ret == 0; q++)
+		if (dev->started[q] && vfn_conf_ring(dev, q, &ring) == 0)
+			ret = vfn_shadow_prepare(dev, q, &ring, features & dev->features);
 	return ret;
 }
 
@@ -178,57 +140,63 @@ log_on(struct vfn_dev *dev)
 	struct vfn_dma_map map = {
 		.space = VFN_DMA_OWN,
 		.iova = LOG_IOVA,
-		.len = dev->log.len,
-		.host = dev->log.bitmap,
+		.len = dev->log.map->len,
+		.host = dev->log.map->host,
 		.fd = -1,
 		.readable = true,
 		.writable = true,
 	};
 	int ret;
 
-	if (dev->lm == VFN_LM_SHADOW)
-		return shadow_on(dev);
+	if (dev->lm == VFN_LM_SHADOW) {
+		/* Queues that start from now on are shadowed. */
+		dev->log.on = true;
+		return 0;
+	}
 	ret = dev->link->ops->dma_map(dev->link, &map);
 	if (ret < 0)
 		return ret;
 	dev->log.on = true;
-	ret = vfn_pci_log_start(dev, LOG_IOVA, dev->log.len);
+	ret = vfn_pci_log_start(dev, LOG_IOVA, dev->log.map->len);
 	if (ret < 0)
 		log_off(dev);
 	return ret;
 }
 
-/*
- * Map the log that librte_vhost has now, and bring what is known into it. It is never taken for
- * the one before: with the second that is replaced, the first one's address is used again.
- */
+/* Can the guest's queues be logged to it? Changes nothing but what memory is held ready. */
 static int
-log_renew(struct vfn_dev *dev, bool on)
+log_check(struct vfn_dev *dev, const struct vfn_map *log, uint64_t features)
 {
-	struct vfn_log *log = &dev->log, old = *log;
-	int ret;
+	if (log == NULL)
+		return -ENOENT;
+	if (dev->lm != VFN_LM_SHADOW)
+		return 0;
+	return log_covers(dev, log) ? shadow_prepare(dev, features) : -EINVAL;
+}
 
+static void
+log_refused(struct vfn_dev *dev, int ret)
+{
+	dev->log.refusals++;
+	vfn_trace_lm(dev->name, "refused");
+	DEV_LOG(ERR, dev, "dirty log: %s",
+		ret == -ENOENT		 ? "the front-end wants it before it has given one" :
+			ret == -ENOMEM	 ? "no memory for shadow rings" :
+			ret != -EINVAL	 ? strerror(-ret) :
+			dev->lm == VFN_LM_HW ? "the function refuses it, it is too short" :
+					       "it is too short");
+}
+
+/*
+ * Take the log that the front-end gave last. What is marked in the one before it reads there, once it
+ * knows that nothing is any more.
+ */
+static void
+log_take(struct vfn_dev *dev)
+{
 	log_off(dev);
-	log->map = NULL;
-	ret = log_map(dev);
-	if (ret == 0 && on)
-		ret = log_on(dev);
-	if (ret < 0 && (on || !log->missed)) { /* said once */
-		log->refusals++;
-		vfn_trace_lm(dev->name, "refused");
-		DEV_LOG(ERR, dev, "dirty log: %s",
-			ret == -ENOENT		? "the front-end wants it before it has given one" :
-				ret == -ENODATA ? "its file is shorter than it says" :
-				ret != -EINVAL	? strerror(-ret) :
-				dev->lm == VFN_LM_HW ? "the function refuses it, it is too short" :
-						       "it is too short");
-	}
-	log->missed |= ret < 0;
-	if (log->map != NULL && old.map != NULL)
-		log_merge(dev, &old);
-	if (old.map != NULL)
-		munmap(old.map, old.map_len);
-	return ret;
+	vfn_map_put(dev->log.map);
+	dev->log.map = vfn_map_get(dev->guest->log);
 }
 
 static void
@@ -237,8 +205,9 @@ log_end(struct vfn_dev *dev)
 	struct vfn_log *log = &dev->log;
 
 	log_off(dev);
-	if (log->map != NULL)
-		munmap(log->map, log->map_len);
+	if (log->map != NULL && vfn_map_lost(log->map))
+		DEV_LOG(ERR, dev, "dirty log: its file was cut off, marks are missing");
+	vfn_map_put(log->map);
 	log->map = NULL;
 	log->wanted = log->missed = false;
 }
@@ -247,6 +216,7 @@ static void
 update(struct vfn_dev *dev, uint64_t features)
 {
 	struct vfn_log *log = &dev->log;
+	int ret;
 
 	if (!(features & UINT64_C(1) << VHOST_F_LOG_ALL)) {
 		if (log->wanted) {
@@ -257,32 +227,91 @@ update(struct vfn_dev *dev, uint64_t features)
 		return;
 	}
 	log->wanted = true;
-	if (log_renew(dev, true) < 0)
+	log_take(dev);
+	ret = log_on(dev);
+	if (ret < 0) {
+		log->missed = true;
+		log_refused(dev, ret);
 		return;
+	}
 	log->starts++;
 	vfn_trace_lm(dev->name, "on");
-	DEV_LOG(INFO, dev, "dirty log on, %" PRIu64 " bytes", log->len);
+	DEV_LOG(INFO, dev, "dirty log on, %" PRIu64 " bytes", log->map->len);
 	if (log->missed)
 		log_everything(dev);
 	log->missed = false;
 }
 
 /*
- * Bring logging in line with the negotiated features and the log that librte_vhost has now.
+ * Bring logging in line with the negotiated features and the log that the front-end has given.
  * Called wherever one of them may have changed.
  */
 void
 vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 {
-	/* Whether there is a log decides on which rings the function's queues run. */
-	bool restart = dev->lm == VFN_LM_SHADOW &&
-		(dev->log.wanted || (features & UINT64_C(1) << VHOST_F_LOG_ALL));
+	bool wanted = features & UINT64_C(1) << VHOST_F_LOG_ALL, restart, hold;
+	int ret = wanted ? log_check(dev, dev->guest->log, features) : 0;
+	uint16_t q;
 
+	if (wanted && dev->log.on && dev->log.map == dev->guest->log)
+		return;
+	/*
+	 * Whether there is a log decides on which rings the function's queues run; and nothing may be
+	 * written between one log and the next.
+	 */
+	restart = dev->lm == VFN_LM_SHADOW && (dev->log.wanted || wanted);
+	hold = dev->lm == VFN_LM_HW && dev->log.on && wanted;
+	if (ret < 0) {
+		/* Nothing is changed but that marks are missing from now on. */
+		dev->log.wanted = dev->log.missed = true;
+		log_refused(dev, ret);
+		if (!dev->log.on)
+			vfn_shadow_unprepare(dev);
+		return;
+	}
 	if (restart)
 		vfn_conf_pause(dev);
+	if (hold && vfn_pci_suspend(dev) < 0)
+		dev->log.missed = true;
 	update(dev, features);
+	for (q = 0; q < dev->nb_queues && hold; q++)
+		if (dev->started[q])
+			vfn_pci_queue_resume(dev, q);
 	if (restart)
 		vfn_conf_resume(dev);
+	if (!dev->log.on)
+		vfn_shadow_unprepare(dev);
+}
+
+/* SET_LOG_BASE. 0, or why it is refused. */
+int
+vfn_lm_set_log(
+	struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len)
+{
+	struct vfn_map *map = NULL;
+	uint64_t features;
+	int ret = -EINVAL;
+
+	if (offset % sysconf(_SC_PAGESIZE) == 0) {
+		map = vfn_map_fd(fd, offset, len);
+		ret = -errno;
+	}
+	if (map == NULL) {
+		dev->log.refusals++;
+		DEV_LOG(ERR, dev,
+			"dirty log of %" PRIu64 " bytes at 0x%" PRIx64 " of its file is refused: %s",
+			len, offset,
+			ret == -ENODATA	       ? "its file is shorter than it says" :
+				ret == -EACCES ? "its file is another process's" :
+						 strerror(-ret));
+		return ret;
+	}
+	vfn_map_put(guest->log);
+	guest->log = map;
+	if (dev->state == VFN_RUNNING && dev->guest == guest && dev->log.wanted &&
+		rte_vhost_get_negotiated_features(guest->vid, &features) == 0)
+		vfn_lm_update(dev, features);
+	return 0;
 }
 
 /*
@@ -296,17 +325,16 @@ vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged)
 	uint32_t len = dev->log.map != NULL ? ring_logged(dev, queue, &addr) : 0;
 
 	if (len > 0 && addr != logged)
-		log_mark(&dev->log, addr, len);
+		log_mark(dev->log.map, addr, len);
 }
 
 /* Every queue stands still. */
 void
 vfn_lm_stop(struct vfn_dev *dev)
 {
-	if (dev->log.wanted) {
-		log_renew(dev, false);
-		if (dev->log.missed && dev->log.map != NULL)
-			log_everything(dev);
+	if (dev->log.missed && dev->guest->log != NULL) {
+		log_take(dev);
+		log_everything(dev);
 	}
 	log_end(dev);
 }

@@ -2,41 +2,120 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* Mappings of our own of what librte_vhost has mapped, and unmaps when it likes. */
+/*
+ * Mappings of our own of what front-ends share: made from the file descriptor, watched from then
+ * on, and kept as long as anybody here uses them. librte_vhost has others, which it unmaps when it
+ * likes; nothing is ever read through those. With the device's lock held, or while nobody else
+ * knows the mapping.
+ */
 
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#include <linux/magic.h>
 
 #include <rte_common.h>
 
 #include "vfn_drv.h"
+#include "vfn_guard.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* kernels before 5.14 refuse it: EINVAL */
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
 #endif
 
 /*
- * Map shared memory that is mapped already once more: *map and *map_len are for munmap(). Returns
- * what is at `at` there; NULL and errno, which is ENODATA if the file ends before.
+ * What a page fault in the file costs is up to the kernel, not to a process that may take as long
+ * as it likes.
  */
-void *
-vfn_map_again(uint64_t at, uint64_t len, uint8_t **map, size_t *map_len)
+bool
+vfn_map_allowed(int fd)
 {
-	const size_t page = sysconf(_SC_PAGESIZE), offset = at % page;
-	size_t size = RTE_ALIGN_CEIL(offset + len, page);
-	/* An old size of 0 makes a copy of a shared mapping. */
-	uint8_t *copy = mremap((void *)(uintptr_t)(at - offset), 0, size, MREMAP_MAYMOVE);
+	struct statfs fs;
 
-	if (copy == MAP_FAILED)
+	return fstatfs(fd, &fs) == 0 && fs.f_type != FUSE_SUPER_MAGIC;
+}
+
+/* Mappings of a file begin and end at multiples of this. */
+static uint64_t
+page_size(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+		return fs.f_bsize;
+	return sysconf(_SC_PAGESIZE);
+}
+
+/*
+ * Map a part of a file. NULL and errno: EINVAL if there is no such part, ENODATA if the file ends
+ * before, EACCES if it is none that may be mapped, or why it cannot be.
+ */
+struct vfn_map *
+vfn_map_fd(int fd, uint64_t offset, uint64_t len)
+{
+	struct vfn_map *map;
+	uint64_t page, from, to;
+	struct stat st;
+	void *at;
+
+	if (fstat(fd, &st) < 0)
 		return NULL;
-	/* Touching what is behind the file's end would be a bus error. */
-	if (madvise(copy + size - page, page, MADV_POPULATE_WRITE) < 0 && errno == EFAULT) {
-		munmap(copy, size);
-		errno = ENODATA;
+	page = page_size(fd);
+	from = RTE_ALIGN_FLOOR(offset, page);
+	to = offset + len + page - 1;
+	errno = len == 0 || offset + len < len || to < len || to > INT64_MAX ? EINVAL :
+		S_ISREG(st.st_mode) && (uint64_t)st.st_size < offset + len   ? ENODATA :
+		!vfn_map_allowed(fd)					     ? EACCES :
+									       0;
+	if (errno != 0)
+		return NULL;
+	to = RTE_ALIGN_FLOOR(to, page);
+	map = calloc(1, sizeof(*map));
+	if (map == NULL)
+		return NULL;
+	at = mmap(NULL, to - from, PROT_READ | PROT_WRITE, MAP_SHARED, fd, from);
+	if (at == MAP_FAILED) {
+		free(map);
 		return NULL;
 	}
-	*map = copy;
-	*map_len = size;
-	return copy + offset;
+	*map = (struct vfn_map){
+		.refs = 1, .map = at, .map_len = to - from, .host = (uint8_t *)at + (offset - from), .len = len};
+	errno = -vfn_guard_watch(map->map, map->map_len, &map->lost);
+	if (errno != 0) {
+		munmap(map->map, map->map_len);
+		free(map);
+		return NULL;
+	}
+	return map;
+}
+
+/* Another user of it; NULL stays NULL. */
+struct vfn_map *
+vfn_map_get(struct vfn_map *map)
+{
+	if (map != NULL)
+		map->refs++;
+	return map;
+}
+
+void
+vfn_map_put(struct vfn_map *map)
+{
+	if (map == NULL || --map->refs > 0)
+		return;
+	if (map->map != NULL) {
+		vfn_guard_unwatch(map->map, &map->lost);
+		munmap(map->map, map->map_len);
+	}
+	free(map);
+}
+
+bool
+vfn_map_lost(const struct vfn_map *map)
+{
+	return __atomic_load_n(&map->lost, __ATOMIC_ACQUIRE);
 }

@@ -31,8 +31,6 @@
 /* A thread that does not notice a signal, sent each millisecond, after so many is cancelled. */
 #define MAX_SIGNALS 100
 
-static pthread_mutex_t notify_lock = PTHREAD_MUTEX_INITIALIZER;
-
 /* Interrupts a system call and does nothing else; 0: there is none to be had. */
 static int wake_signal;
 
@@ -98,7 +96,7 @@ vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 	n->offer = true;
 }
 
-/* notify_lock held. */
+/* With the doorbells' lock held. */
 static void
 set_state(struct vfn_dev *dev, uint16_t queue, enum vfn_doorbell state)
 {
@@ -116,25 +114,25 @@ ask_thread(void *arg)
 	int ret;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	while (!n->stop) {
 		for (q = 0; q < dev->nb_queues && n->state[q] != VFN_DOORBELL_READY; q++)
 			;
 		if (q == dev->nb_queues) {
-			pthread_cond_wait(&n->wake, &notify_lock);
+			vfn_notify_wait(&n->wake);
 			continue;
 		}
 		set_state(dev, q, VFN_DOORBELL_OFFERED);
 		n->asking = true;
-		pthread_mutex_unlock(&notify_lock);
+		vfn_notify_unlock();
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 		ret = rte_vhost_host_notifier_ctrl(n->vid, q, true);
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-		pthread_mutex_lock(&notify_lock);
+		vfn_notify_lock();
 		n->asking = false;
 		set_state(dev, q, ret == 0 ? VFN_DOORBELL_MAPPED : VFN_DOORBELL_REFUSED);
 	}
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
 	return NULL;
 }
 
@@ -185,10 +183,10 @@ vfn_notify_start(struct vfn_dev *dev)
 	pthread_cond_init(&n->wake, NULL);
 	memset(n->state, VFN_DOORBELL_OFF, sizeof(n->state));
 	n->stop = n->asking = false;
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	n->vid = dev->guest->vid;
 	n->fd = fd;
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
 	ret = thread_start(dev);
 	if (ret != 0) {
 		DEV_LOG(WARNING, dev, "no doorbells: cannot start a thread: %s", strerror(ret));
@@ -204,12 +202,12 @@ vfn_notify_queue(struct vfn_dev *dev, uint16_t queue)
 
 	if (n->fd < 0)
 		return;
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	if (n->state[queue] == VFN_DOORBELL_OFF) {
 		set_state(dev, queue, VFN_DOORBELL_READY);
 		pthread_cond_signal(&n->wake);
 	}
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
 }
 
 /*
@@ -253,20 +251,20 @@ vfn_notify_stop(struct vfn_dev *dev)
 
 	if (n->fd < 0)
 		return;
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	n->stop = true;
 	asking = n->asking;
 	pthread_cond_signal(&n->wake);
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
 	if (asking)
 		interrupt(dev);
 	else
 		pthread_join(n->thread, NULL);
 	pthread_cond_destroy(&n->wake);
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	n->vid = n->fd = -1;
 	memset(n->state, VFN_DOORBELL_OFF, sizeof(n->state));
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
 }
 
 const char *
@@ -274,36 +272,45 @@ vfn_notify_state(struct vfn_dev *dev, uint16_t queue)
 {
 	uint8_t state;
 
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	state = dev->doorbells.state[queue];
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
 	return state_names[state];
 }
 
-/* librte_vhost sends it to the front-end; it stays ours. */
+/*
+ * librte_vhost sends it to the front-end; it stays ours. Asked on the doorbells' thread, for whose end
+ * the message thread waits with the device's lock held: that one is not taken.
+ */
 int
 vfn_notify_fd(int vid)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_get_by_vid(vid);
 	int fd = -1;
 
 	if (dev == NULL)
 		return -1;
-	pthread_mutex_lock(&notify_lock);
+	vfn_notify_lock();
 	if (dev->doorbells.vid == vid)
 		fd = dev->doorbells.fd;
-	pthread_mutex_unlock(&notify_lock);
+	vfn_notify_unlock();
+	vfn_dev_put(dev);
 	return fd;
 }
 
 int
 vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_get_by_vid(vid);
+	int ret = -1;
 
-	if (dev == NULL || queue < 0 || queue >= 2 * dev->max_pairs)
-		return -1;
-	*offset = dev->doorbells.offset[queue];
-	*size = sysconf(_SC_PAGESIZE); /* QEMU takes no other */
-	return 0;
+	if (dev == NULL)
+		return ret;
+	if (queue >= 0 && queue < 2 * dev->max_pairs) {
+		*offset = dev->doorbells.offset[queue];
+		*size = sysconf(_SC_PAGESIZE); /* QEMU takes no other */
+		ret = 0;
+	}
+	vfn_dev_put(dev);
+	return ret;
 }

@@ -302,7 +302,15 @@ vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue)
 	VENDOR_WAIT(dev, queue_suspend, 1);
 }
 
-/* The same for every queue at once; -ETIMEDOUT if the function goes on. */
+/* It goes on where it stood. */
+void
+vfn_pci_queue_resume(struct vfn_dev *dev, uint16_t queue)
+{
+	COMMON_WRITE(dev, queue_select, queue);
+	VENDOR_WRITE(dev, queue_suspend, 0);
+}
+
+/* Suspend every queue at once; -ETIMEDOUT if the function goes on. */
 int
 vfn_pci_suspend(struct vfn_dev *dev)
 {

@@ -28,6 +28,7 @@
 #include <rte_malloc.h>
 #include <rte_memory.h>
 
+#include "vfn_guard.h"
 #include "vfn_shadow.h"
 
 /* Bus addresses from one queue's shadow ring to the next's. */
@@ -46,17 +47,17 @@ by_iova(const void *a, const void *b)
 
 /* The guest's memory as the relay sees it. */
 static void
-mem_fill(struct vringh_mem *to, const struct rte_vhost_memory *mem)
+mem_fill(struct vringh_mem *to, const struct vfn_memory *memory)
 {
 	uint32_t i;
 
 	to->kind = VRINGH_MEM_REGION;
-	to->nb_regions = mem->nregions;
-	for (i = 0; i < mem->nregions; i++)
+	to->nb_regions = memory->nb_regions;
+	for (i = 0; i < memory->nb_regions; i++)
 		to->table[i] = (struct vringh_region){
-			.iova = mem->regions[i].guest_phys_addr,
-			.len = mem->regions[i].size,
-			.host = (uint8_t *)(uintptr_t)mem->regions[i].host_user_addr,
+			.iova = memory->region[i].gpa,
+			.len = memory->region[i].size,
+			.host = memory->region[i].map->host,
 			.perm = VRINGH_PERM_RW,
 		};
 	qsort(to->table, to->nb_regions, sizeof(to->table[0]), by_iova);
@@ -76,22 +77,16 @@ free_addresses(const struct vringh_mem *mem)
 
 /* The NUMA node that a guest address is on, or SOCKET_ID_ANY. */
 static int
-node_of(const struct rte_vhost_memory *mem, uint64_t gpa)
+node_of(const struct vfn_dev *dev, uint64_t gpa)
 {
-	int node = SOCKET_ID_ANY;
-	uint32_t i;
+	void *at = vfn_memory_at(dev, gpa, 1);
+	void *page = (void *)RTE_ALIGN_FLOOR((uintptr_t)at, (uintptr_t)sysconf(_SC_PAGESIZE));
+	int node;
 
-	for (i = 0; i < mem->nregions; i++) {
-		const struct rte_vhost_mem_region *r = &mem->regions[i];
-		void *page = (void *)RTE_ALIGN_FLOOR(
-			(uintptr_t)(gpa - r->guest_phys_addr + r->host_user_addr),
-			(uintptr_t)sysconf(_SC_PAGESIZE));
-
-		if (gpa - r->guest_phys_addr < r->size && numa_available() >= 0 &&
-			move_pages(0, 1, &page, NULL, &node, 0) == 0 && node >= 0)
-			return node;
-	}
-	return SOCKET_ID_ANY;
+	if (at == NULL || numa_available() < 0 ||
+		move_pages(0, 1, &page, NULL, &node, 0) != 0 || node < 0)
+		return SOCKET_ID_ANY;
+	return node;
 }
 
 /* Where EAL has no memory on the node it is taken from another. */
@@ -105,13 +100,13 @@ alloc_on(int node, size_t len, size_t align)
 
 /* The relay's own memory in one piece: the struct and behind it its arrays. */
 static struct vfn_shadow *
-shadow_alloc(const struct rte_vhost_memory *mem, int node, uint32_t size)
+shadow_alloc(const struct vfn_memory *memory, int node, uint32_t size)
 {
 	uint32_t segs = vfn_shadow_ring_segs(size);
 	size_t chain = sizeof(struct vfn_shadow);
 	size_t seg = chain + size * sizeof(struct vringh_chain);
 	size_t table = seg + segs * sizeof(struct vringh_seg);
-	size_t slot = table + mem->nregions * sizeof(struct vringh_region);
+	size_t slot = table + memory->nb_regions * sizeof(struct vringh_region);
 	size_t owner = slot + size * sizeof(struct vfn_shadow_slot);
 	uint8_t *p = alloc_on(node, owner + 2 * size * sizeof(uint16_t), RTE_CACHE_LINE_SIZE);
 	struct vfn_shadow *s = (struct vfn_shadow *)p;
@@ -125,9 +120,9 @@ shadow_alloc(const struct rte_vhost_memory *mem, int node, uint32_t size)
 	s->slot = (struct vfn_shadow_slot *)(p + slot);
 	s->owner = (uint16_t *)(p + owner);
 	s->resubmit = s->owner + size;
-	s->size = s->room = size;
-	s->guest_call = s->guest_kick = s->call = s->kick = -1;
-	mem_fill(&s->mem, mem);
+	s->size = size;
+	s->call = s->kick = -1;
+	mem_fill(&s->mem, memory);
 	return s;
 }
 
@@ -148,8 +143,8 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 		.state = {.avail = ring->avail, .used = ring->used},
 	};
 	struct vringh_log log = {
-		.bitmap = dev->log.bitmap,
-		.len = dev->log.len,
+		.bitmap = dev->log.map->host,
+		.len = dev->log.map->len,
 		.desc = ring->desc,
 		.device = s->packed ? ring->device : ring->log,
 	};
@@ -180,62 +175,135 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 	return 0;
 }
 
-/* Memory for the shadow ring, and the function's way to it. */
+/* The function's way to the shadow ring. */
 static int
-shadow_ring(struct vfn_dev *dev, struct vfn_shadow *s, int node)
+shadow_map(struct vfn_dev *dev, struct vfn_shadow *s)
 {
-	uint64_t at = free_addresses(&s->mem), offset[4];
-	struct vfn_dma_map map = {.fd = -1, .readable = true, .writable = true};
-	long page = sysconf(_SC_PAGESIZE);
-	int ret;
+	struct vfn_dma_map map = {.iova = free_addresses(&s->mem) + s->queue * STEP,
+		.len = s->dma_len,
+		.host = s->dma,
+		.fd = -1,
+		.readable = true,
+		.writable = true};
+	int ret = dev->link->ops->dma_map(dev->link, &map);
 
-	map.iova = at + s->queue * STEP;
-	map.len =
-		RTE_ALIGN_CEIL(vfn_shadow_ring_layout(s->packed, s->size, offset), (uint64_t)page);
-	map.host = alloc_on(node, map.len, page);
-	if (map.host == NULL)
-		return -ENOMEM;
-	ret = dev->link->ops->dma_map(dev->link, &map);
-	if (ret < 0) {
-		rte_free(map.host);
+	if (ret == 0)
+		s->dma_iova = map.iova;
+	return ret;
+}
+
+static void
+shadow_free(struct vfn_dev *dev, struct vfn_shadow *s, bool mapped)
+{
+	if (s->dma_iova != 0 && mapped &&
+		dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, s->dma_iova, s->dma_len) < 0)
+		DEV_LOG(ERR, dev, "queue %u: the function keeps the shadow ring", s->queue);
+	if (s->kick >= 0)
+		close(s->kick);
+	if (s->call >= 0)
+		close(s->call);
+	rte_free(s->dma);
+	rte_free(s);
+}
+
+/*
+ * Get all that a queue's shadow ring needs and that there may be too little of, so that a queue
+ * which is stopped for it does start again. 0, also if there is some already, or a negative errno.
+ */
+int
+vfn_shadow_prepare(
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features)
+{
+	bool packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
+	struct vfn_shadow *s = dev->shadow[queue] != NULL ? dev->shadow[queue] : dev->spare[queue];
+	int node = node_of(dev, ring->desc), ret = -ENOMEM;
+	uint64_t offset[4];
+
+	if (s != NULL && s->size == ring->size && s->packed == packed)
+		return 0;
+	if (dev->spare[queue] != NULL)
+		shadow_free(dev, dev->spare[queue], true);
+	dev->spare[queue] = NULL;
+	s = shadow_alloc(&dev->memory, node, ring->size);
+	if (s == NULL)
 		return ret;
+	s->queue = queue;
+	s->packed = packed;
+	s->dma_len = RTE_ALIGN_CEIL(vfn_shadow_ring_layout(packed, s->size, offset),
+		(uint64_t)sysconf(_SC_PAGESIZE));
+	s->dma = alloc_on(node, s->dma_len, sysconf(_SC_PAGESIZE));
+	if (s->dma != NULL)
+		ret = shadow_map(dev, s);
+	if (ret == 0 && dev->link->ops->set_job == NULL) {
+		s->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		s->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		ret = s->kick < 0 || s->call < 0 ? -EMFILE : 0;
 	}
-	s->dma = map.host;
+	if (ret < 0)
+		shadow_free(dev, s, true);
+	else
+		dev->spare[queue] = s;
+	return ret;
+}
+
+/* What is held ready is not needed. */
+void
+vfn_shadow_unprepare(struct vfn_dev *dev)
+{
+	uint16_t q;
+
+	for (q = 0; q < dev->nb_queues; q++) {
+		if (dev->spare[q] == NULL)
+			continue;
+		shadow_free(dev, dev->spare[q], true);
+		dev->spare[q] = NULL;
+	}
+}
+
+/* A ring that is empty, at its start. */
+static void
+ring_begin(struct vfn_shadow *s)
+{
+	uint64_t offset[4];
+
+	vfn_shadow_ring_layout(s->packed, s->size, offset);
+	memset(s->dma, 0, s->dma_len);
+	memset(s->slot, 0, s->size * sizeof(s->slot[0]));
 	s->ring = (struct vfn_ring){
-		.desc = map.iova + offset[0],
-		.driver = map.iova + offset[1],
-		.device = map.iova + offset[2],
-		.log = map.iova + offset[2],
+		.desc = s->dma_iova + offset[0],
+		.driver = s->dma_iova + offset[1],
+		.device = s->dma_iova + offset[2],
+		.log = s->dma_iova + offset[2],
 		.size = s->size,
+		.kickfd = s->kick,
+		.callfd = s->call,
 	};
-	s->dma_len = map.len;
-	s->table = (uint8_t *)map.host + offset[3];
-	s->table_iova = map.iova + offset[3];
+	s->room = s->size;
+	s->head = s->tail = s->count = s->next_seg = s->unkicked = 0;
+	s->next_desc = s->avail = s->used = 0;
+	s->armed = s->full = s->broken_told = s->fault_told = false;
+	s->table = (uint8_t *)s->dma + offset[3];
+	s->table_iova = s->dma_iova + offset[3];
 	if (s->packed) {
 		s->ring.avail = s->ring.used = VRINGH_PACKED_START.avail;
 		s->avail_wrap = s->used_wrap = true;
-		s->packed_ring.desc = map.host;
-		s->packed_ring.driver = RTE_PTR_ADD(map.host, offset[1]);
-		s->packed_ring.device = RTE_PTR_ADD(map.host, offset[2]);
+		s->packed_ring.desc = s->dma;
+		s->packed_ring.driver = RTE_PTR_ADD(s->dma, offset[1]);
+		s->packed_ring.device = RTE_PTR_ADD(s->dma, offset[2]);
 	} else {
-		s->split.desc = map.host;
-		s->split.avail = RTE_PTR_ADD(map.host, offset[1]);
-		s->split.used = RTE_PTR_ADD(map.host, offset[2]);
+		s->split.desc = s->dma;
+		s->split.avail = RTE_PTR_ADD(s->dma, offset[1]);
+		s->split.used = RTE_PTR_ADD(s->dma, offset[2]);
 	}
-	return 0;
 }
 
 static int
 host_start(struct vfn_dev *dev, struct vfn_shadow *s)
 {
-	if (dev->link->ops->set_job != NULL) {
-		s->ring.kickfd = s->guest_kick;
-		s->ring.callfd = -1;
-		return dev->link->ops->set_job(dev->link, s->queue, &s->job);
-	}
-	s->kick = s->ring.kickfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	s->call = s->ring.callfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return s->kick < 0 || s->call < 0 ? -errno : 0;
+	if (dev->link->ops->set_job == NULL)
+		return 0;
+	s->ring.kickfd = s->guest_kick;
+	return dev->link->ops->set_job(dev->link, s->queue, &s->job);
 }
 
 /*
@@ -246,47 +314,37 @@ int
 vfn_shadow_start(
 	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features)
 {
-	struct rte_vhost_memory *mem = NULL;
 	struct vfn_shadow *s;
-	int node, ret;
+	int ret;
 
-	if (rte_vhost_get_mem_table(dev->guest->vid, &mem) < 0)
-		return -EINVAL;
 	vfn_shadow_pause(dev);
-	node = node_of(mem, ring->desc);
-	s = shadow_alloc(mem, node, ring->size);
-	free(mem);
-	if (s == NULL) {
-		DEV_LOG(ERR, dev, "queue %u: no memory for its shadow ring; it stays off", queue);
-		return -ENOMEM;
+	ret = vfn_shadow_prepare(dev, queue, ring, features);
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "queue %u: no shadow ring: %s; it stays off", queue,
+			strerror(-ret));
+		return ret;
 	}
+	s = dev->shadow[queue] = dev->spare[queue];
+	dev->spare[queue] = NULL;
 	s->job = (struct vfn_job){.run = vfn_shadow_ring_run, .arm = vfn_shadow_ring_arm};
 	s->name = dev->name;
-	s->queue = queue;
-	s->packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
 	s->event_idx = features & UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;
 	s->indirect = features & UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC;
 	s->in_order = features & UINT64_C(1) << VIRTIO_F_IN_ORDER;
 	s->guest_call = ring->callfd;
 	s->guest_kick = ring->kickfd;
 	s->guest_ring = *ring;
-	dev->shadow[queue] = s;
 	ret = guest_ring(dev, s, ring);
 	if (ret == 0) {
-		ret = shadow_ring(dev, s, node);
-		if (ret == 0) {
-			vfn_shadow_ring_disarm(s);
-			ret = host_start(dev, s);
-		}
-		if (ret < 0)
-			DEV_LOG(ERR, dev, "queue %u: no shadow ring: %s; it stays off", queue,
-				strerror(-ret));
-	}
-	if (ret == 0)
-		ret = vfn_pci_queue_start(dev, queue, &s->ring);
-	if (ret < 0) {
-		if (dev->link->ops->set_job != NULL)
+		ring_begin(s);
+		vfn_shadow_ring_disarm(s);
+		ret = host_start(dev, s);
+		if (ret == 0)
+			ret = vfn_pci_queue_start(dev, queue, &s->ring);
+		if (ret < 0 && dev->link->ops->set_job != NULL)
 			dev->link->ops->set_job(dev->link, queue, NULL);
+	}
+	if (ret < 0) {
 		vfn_shadow_free(dev, queue, true);
 		return ret;
 	}
@@ -359,25 +417,31 @@ vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue)
 	return dev->shadow[queue] != NULL ? &dev->shadow[queue]->guest_ring : NULL;
 }
 
+/*
+ * The function has forgotten the ring, but not the memory: that stays for the queue's next one, and
+ * goes with vfn_shadow_unprepare().
+ */
+void
+vfn_shadow_spare(struct vfn_dev *dev, uint16_t queue)
+{
+	if (dev->shadow[queue] == NULL)
+		return;
+	vfn_shadow_pause(dev);
+	dev->spare[queue] = dev->shadow[queue];
+	dev->shadow[queue] = NULL;
+}
+
 /* The function has forgotten the ring; mapped: but not the memory. */
 void
 vfn_shadow_free(struct vfn_dev *dev, uint16_t queue, bool mapped)
 {
-	struct vfn_shadow *s = dev->shadow[queue];
-
-	if (s == NULL)
-		return;
-	vfn_shadow_pause(dev);
-	if (s->dma != NULL && mapped &&
-		dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, s->ring.desc, s->dma_len) < 0)
-		DEV_LOG(ERR, dev, "queue %u: the function keeps the shadow ring", queue);
-	if (s->kick >= 0)
-		close(s->kick);
-	if (s->call >= 0)
-		close(s->call);
-	rte_free(s->dma);
-	rte_free(s);
-	dev->shadow[queue] = NULL;
+	if (dev->shadow[queue] != NULL) {
+		vfn_shadow_pause(dev);
+		shadow_free(dev, dev->shadow[queue], mapped);
+	}
+	if (dev->spare[queue] != NULL)
+		shadow_free(dev, dev->spare[queue], mapped);
+	dev->shadow[queue] = dev->spare[queue] = NULL;
 }
 
 /* ---- the thread ---- */
@@ -389,6 +453,8 @@ shadow_thread(void *arg)
 	struct vfn_shadow_thread *t = &dev->shadow_thread;
 	struct epoll_event event[8];
 
+	/* The guest's memory and its dirty log may be cut off. */
+	vfn_guard_unblock();
 	while (!__atomic_load_n(&t->quit, __ATOMIC_ACQUIRE)) {
 		unsigned int moved = 0, q;
 		bool pending = false;
@@ -459,7 +525,7 @@ vfn_shadow_resume(struct vfn_dev *dev)
 		if (s != NULL && s->live && (!wait_for(t, s->guest_kick) || !wait_for(t, s->call)))
 			t->must_poll = true;
 	}
-	/* It never handles a signal. */
+	/* It handles no signal but those of its own doing. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(&t->id, NULL, shadow_thread, dev);

@@ -85,7 +85,7 @@ struct vfn_shadow {
 
 	/* What the function reaches. */
 	void *dma;
-	uint64_t dma_len;
+	uint64_t dma_len, dma_iova;
 	struct vfn_ring ring; /* how it sees the shadow ring */
 };
 

@@ -166,12 +166,14 @@ vfn_state_apply(struct vfn_dev *dev, uint64_t features)
  * looks like that only at the beginning of a lap, where the position is the same.
  */
 static bool
-is_fresh(const struct rte_vhost_vring *vring)
+is_fresh(const struct vfn_dev *dev, const struct vfn_ring *ring)
 {
+	const struct vring_packed_desc *desc =
+		vfn_memory_at(dev, ring->desc, ring->size * sizeof(*desc));
 	uint16_t i, flags = 0;
 
-	for (i = 0; i < vring->size; i++)
-		flags |= __atomic_load_n(&vring->desc_packed[i].flags, __ATOMIC_RELAXED);
+	for (i = 0; desc != NULL && i < ring->size; i++)
+		flags |= __atomic_load_n(&desc[i].flags, __ATOMIC_RELAXED);
 	return !(flags & 1u << VRING_PACKED_DESC_F_USED);
 }
 
@@ -185,7 +187,6 @@ is_fresh(const struct rte_vhost_vring *vring)
 void
 vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 {
-	struct rte_vhost_vring vring;
 	struct vfn_queue_info info;
 	const struct vfn_ring *saved = &info.ring;
 	bool same, moved, packed;
@@ -207,8 +208,7 @@ vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ri
 		return;
 	}
 	if (same && moved && ring->used == PACKED_START)
-		same = rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) == 0 &&
-			!is_fresh(&vring);
+		same = !is_fresh(dev, ring);
 	if (!same) {
 		DEV_LOG(WARNING, dev,
 			"queue %u is not the one of the restored state, which stood at 0x%x; it "
@@ -321,7 +321,7 @@ rte_vdpa_vfn_snapshot(const char *name, const char *path)
 	} else {
 		ret = state_get(dev, &kept);
 	}
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	if (ret == 0)
 		ret = file_write(path, &kept);
 	if (ret < 0)
@@ -388,7 +388,7 @@ rte_vdpa_vfn_restore(const char *name, const char *path)
 		dev = vfn_dev_lock_by_name(name);
 		ret = dev != NULL ? restore(dev, &kept) : -ENODEV;
 		if (dev != NULL)
-			pthread_mutex_unlock(&dev->lock);
+			vfn_dev_release(dev);
 		if (ret < 0)
 			kept_free(&kept);
 	}
@@ -411,7 +411,7 @@ tell(const char *params, struct rte_tel_data *d, int (*what)(const char *, const
 	if (dev == NULL)
 		return -ENODEV;
 	rte_strscpy(name, dev->name, sizeof(name));
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	/* Relative ones would be files in whatever directory the server was started in. */
 	if (*path != '/') {
 		DRV_LOG(ERR, "telemetry: the absolute path of a file is missing");

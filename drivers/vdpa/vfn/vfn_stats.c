@@ -33,55 +33,56 @@ vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, 
 	return VFN_STAT_MAX;
 }
 
+/* dev->lock held. */
 static int
 read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_STAT_MAX])
 {
+	int ret;
+
 	if (queue < 0 || queue >= dev->nb_queues) {
 		DEV_LOG(ERR, dev, "there is no queue %d, only 0 to %u", queue, dev->nb_queues - 1);
 		return -EINVAL;
 	}
-	return vfn_pci_stats(dev, queue, value);
+	ret = vfn_pci_stats(dev, queue, value);
+	if (ret == 0)
+		vfn_shadow_stats(dev, queue, value);
+	return ret;
 }
 
 int
 vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats, unsigned int n)
 {
-	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 	uint64_t value[VFN_STAT_MAX];
 	unsigned int i;
 	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
-	ret = read_all(dev, queue, value);
-	if (ret < 0)
-		return ret;
 	n = RTE_MIN(n, (unsigned int)VFN_STAT_MAX);
-	pthread_mutex_lock(&dev->lock);
-	vfn_shadow_stats(dev, queue, value);
-	for (i = 0; i < n; i++) {
+	vfn_dev_lock(dev);
+	ret = read_all(dev, queue, value);
+	for (i = 0; i < n && ret == 0; i++) {
 		stats[i].id = i;
 		stats[i].value = value[i] - dev->stats_base[queue][i];
 	}
-	pthread_mutex_unlock(&dev->lock);
-	return n;
+	vfn_dev_release(dev);
+	return ret < 0 ? ret : (int)n;
 }
 
 int
 vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue)
 {
-	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 	uint64_t value[VFN_STAT_MAX];
 	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
+	vfn_dev_lock(dev);
 	ret = read_all(dev, queue, value);
-	if (ret < 0)
-		return ret;
-	pthread_mutex_lock(&dev->lock);
-	vfn_shadow_stats(dev, queue, value);
-	memcpy(dev->stats_base[queue], value, sizeof(value));
-	pthread_mutex_unlock(&dev->lock);
-	return 0;
+	if (ret == 0)
+		memcpy(dev->stats_base[queue], value, sizeof(value));
+	vfn_dev_release(dev);
+	return ret;
 }

@@ -57,15 +57,13 @@ vfn_telemetry_add_hex(struct rte_tel_data *d, const char *key, uint64_t value)
 static int
 tell_list(const char *cmd, const char *params, struct rte_tel_data *d)
 {
-	const struct vfn_dev *dev;
+	struct vfn_dev *dev = NULL;
 
 	RTE_SET_USED(cmd);
 	RTE_SET_USED(params);
 	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_FOREACH(dev, &vfn_devs, next)
+	while ((dev = vfn_dev_get_next(dev)) != NULL)
 		rte_tel_data_add_array_string(d, dev->name);
-	pthread_mutex_unlock(&vfn_devs_lock);
 	return 0;
 }
 
@@ -103,7 +101,7 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_add_dict_int(d, "stops", dev->stops);
 	rte_tel_data_add_dict_int(d, "stop_us_last", dev->stop_us[0]);
 	rte_tel_data_add_dict_int(d, "stop_us_max", dev->stop_us[1]);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return 0;
 }
 
@@ -126,7 +124,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (*rest < '0' || *rest > '9' || *end != '\0' || queue >= dev->nb_queues) {
 		DEV_LOG(ERR, dev, "telemetry: there is no queue \"%s\", only 0 to %u", rest,
 			dev->nb_queues - 1);
-		pthread_mutex_unlock(&dev->lock);
+		vfn_dev_release(dev);
 		return -EINVAL;
 	}
 	vfn_pci_queue_info(dev, queue, &info);
@@ -149,7 +147,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	for (i = 0; i < VFN_STAT_MAX && ret == 0; i++)
 		rte_tel_data_add_dict_uint(
 			d, vfn_stat_names[i], stats[i] - dev->stats_base[queue][i]);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return ret;
 }
 
@@ -168,11 +166,11 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 		!dev->log.wanted    ? "off" :
 			dev->log.on ? "logging" :
 				      "no log");
-	rte_tel_data_add_dict_uint(d, "log_bytes", dev->log.on ? dev->log.len : 0);
+	rte_tel_data_add_dict_uint(d, "log_bytes", dev->log.on ? dev->log.map->len : 0);
 	rte_tel_data_add_dict_int(d, "starts", dev->log.starts);
 	rte_tel_data_add_dict_int(d, "refusals", dev->log.refusals);
 	rte_tel_data_add_dict_int(d, "announced", dev->log.announced);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return 0;
 }
 
@@ -207,12 +205,11 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 	unsigned int nb_seen = 0, i, j;
 	struct vfn_poller_stats stats;
 	bool found = false;
-	struct vfn_dev *dev;
+	struct vfn_dev *dev = NULL;
 
 	RTE_SET_USED(cmd);
 	rte_tel_data_start_dict(d);
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_FOREACH(dev, &vfn_devs, next) {
+	while ((dev = vfn_dev_get_next(dev)) != NULL) {
 		if (params != NULL && strcmp(params, dev->name) != 0)
 			continue;
 		found = true;
@@ -227,7 +224,6 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 			add_poller(d, &stats);
 		}
 	}
-	pthread_mutex_unlock(&vfn_devs_lock);
 	if (found || params == NULL)
 		return 0;
 	DRV_LOG(ERR, "telemetry: there is no device %s", params);

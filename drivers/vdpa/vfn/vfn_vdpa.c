@@ -15,58 +15,20 @@
 
 #include <rte_common.h>
 
+#include "rte_vdpa_vfn.h"
 #include "vfn_drv.h"
 
 RTE_LOG_REGISTER(vfn_drv_logtype, pmd.vdpa.vfn.driver, NOTICE);
 
-struct vfn_dev_list vfn_devs = TAILQ_HEAD_INITIALIZER(vfn_devs);
-pthread_mutex_t vfn_devs_lock = PTHREAD_MUTEX_INITIALIZER;
-
-struct vfn_dev *
-vfn_dev_by_vdpa(const struct rte_vdpa_device *vdpa)
-{
-	struct vfn_dev *dev;
-
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_FOREACH(dev, &vfn_devs, next)
-		if (dev->vdpa == vdpa)
-			break;
-	pthread_mutex_unlock(&vfn_devs_lock);
-	return dev;
-}
-
-/* The device with its lock held, which keeps it from being removed; NULL if there is none. */
-struct vfn_dev *
-vfn_dev_lock_by_name(const char *name)
-{
-	struct vfn_dev *dev;
-
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_FOREACH(dev, &vfn_devs, next)
-		if (strcmp(dev->name, name) == 0)
-			break;
-	if (dev != NULL)
-		pthread_mutex_lock(&dev->lock);
-	pthread_mutex_unlock(&vfn_devs_lock);
-	return dev;
-}
-
-struct vfn_dev *
-vfn_dev_by_vid(int vid)
-{
-	struct rte_vdpa_device *vdpa = rte_vhost_get_vdpa_device(vid);
-
-	return vdpa != NULL ? vfn_dev_by_vdpa(vdpa) : NULL;
-}
-
 static int
 vfn_get_queue_num(struct rte_vdpa_device *vdpa, uint32_t *queue_num)
 {
-	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 
 	if (dev == NULL)
 		return -ENODEV;
 	*queue_num = dev->max_pairs;
+	vfn_dev_put(dev);
 	return 0;
 }
 
@@ -79,20 +41,21 @@ vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 	 */
 	const uint64_t hidden =
 		UINT64_C(1) << VIRTIO_F_RING_RESET | UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
-	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 
 	if (dev == NULL)
 		return -ENODEV;
 	*features = (dev->features & ~hidden) | UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES;
 	if (dev->lm != VFN_LM_OFF)
 		*features |= UINT64_C(1) << VHOST_F_LOG_ALL;
+	vfn_dev_put(dev);
 	return 0;
 }
 
 static int
 vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 {
-	struct vfn_dev *dev = vfn_dev_by_vdpa(vdpa);
+	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 
 	if (dev == NULL)
 		return -ENODEV;
@@ -108,73 +71,69 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 	if (dev->doorbells.offer)
 		*features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
 			UINT64_C(1) << VHOST_USER_PROTOCOL_F_HOST_NOTIFIER;
+	vfn_dev_put(dev);
 	return 0;
 }
 
 static int
 vfn_dev_conf(int vid)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
 	ret = vfn_conf_start(dev, vid);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return ret;
 }
 
 static int
 vfn_dev_close(int vid)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
 	vfn_conf_stop(dev, vid);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return 0;
 }
 
 static int
 vfn_dev_cleanup(int vid)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
 	vfn_conf_forget(dev, vid);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return 0;
 }
 
 static int
 vfn_set_vring_state(int vid, int vring, int state)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
 	ret = vfn_conf_vring(dev, vid, vring, state != 0);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return ret;
 }
 
 static int
 vfn_set_features(int vid)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
 	vfn_conf_features(dev, vid);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return 0;
 }
 
@@ -182,13 +141,12 @@ vfn_set_features(int vid)
 static int
 vfn_migration_done(int vid)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
 	vfn_lm_announce(dev);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return 0;
 }
 
@@ -196,13 +154,29 @@ vfn_migration_done(int vid)
 static int
 vfn_get_config(int vid, uint8_t *config, uint32_t size)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
+	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
 	size = RTE_MIN(size, 256u);
 	memset(config, 0, size);
-	return vfn_config_get(dev, vid, config, size);
+	ret = vfn_config_get(dev, vid, config, size);
+	vfn_dev_release(dev);
+	return ret;
+}
+
+int
+rte_vdpa_vfn_new_connection(int vid)
+{
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	ret = vfn_conf_connection(dev, vid);
+	vfn_dev_release(dev);
+	return ret;
 }
 
 static int
@@ -268,9 +242,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 		goto close_inflight;
 	vfn_notify_init(dev, &args);
 	/* librte_vhost asks for the features as soon as the device is registered. */
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_INSERT_TAIL(&vfn_devs, dev, next);
-	pthread_mutex_unlock(&vfn_devs_lock);
+	vfn_dev_add(dev);
 	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
 	if (dev->vdpa == NULL) {
 		DEV_LOG(ERR, dev, "cannot register as vDPA device");
@@ -280,9 +252,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 	return 0;
 
 unlist:
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_REMOVE(&vfn_devs, dev, next);
-	pthread_mutex_unlock(&vfn_devs_lock);
+	vfn_dev_del(dev);
 	vfn_config_close(dev);
 close_inflight:
 	vfn_inflight_close(dev);
@@ -298,25 +268,22 @@ static int
 vfn_remove(struct rte_vdev_device *vdev)
 {
 	struct rte_vdpa_device *vdpa = rte_vdpa_find_device_by_name(rte_vdev_device_name(vdev));
-	struct vfn_dev *dev = vdpa != NULL ? vfn_dev_by_vdpa(vdpa) : NULL;
+	struct vfn_dev *dev = vdpa != NULL ? vfn_dev_get_by_vdpa(vdpa) : NULL;
 	bool busy;
 
 	if (dev == NULL)
 		return -ENODEV;
-	pthread_mutex_lock(&dev->lock);
+	/* From here on it takes no connection, or it has one. */
+	vfn_dev_lock(dev);
 	busy = dev->state != VFN_IDLE || !TAILQ_EMPTY(&dev->guests);
-	pthread_mutex_unlock(&dev->lock);
-	if (busy) {
+	dev->removed = !busy;
+	if (busy)
 		DEV_LOG(ERR, dev, "cannot be removed while a guest uses it");
+	vfn_dev_release(dev);
+	if (busy)
 		return -EBUSY;
-	}
 	rte_vdpa_unregister_device(vdpa);
-	pthread_mutex_lock(&vfn_devs_lock);
-	TAILQ_REMOVE(&vfn_devs, dev, next);
-	pthread_mutex_unlock(&vfn_devs_lock);
-	/* Whoever found it in the list before has the lock. */
-	pthread_mutex_lock(&dev->lock);
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_del(dev);
 	vfn_config_close(dev);
 	dev->link->ops->close(dev->link);
 	vfn_state_free(dev);

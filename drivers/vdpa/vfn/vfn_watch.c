@@ -3,139 +3,260 @@
  */
 
 /*
- * Watches the messages of a connection go by, which tells what no operation of a vDPA driver
- * does: whether librte_vhost has a memory table. After one that it refused it has none, but
- * calls dev_conf all the same, and everything that asks it for memory ends the process
- * (rte_vhost_get_mem_table() dereferences NULL). The rings' addresses are no help: they stay, and
- * another connection's memory may be mapped there by then. In-flight regions that are too short,
- * or gone, it follows out of its memory too, and a dirty log that is not at the start of its file
- * it looks for in memory of others: such messages are mended or refused here.
+ * The messages of a connection, looked at before librte_vhost acts on them. Which the driver knows
+ * better it answers itself: librte_vhost never has a dirty log and never an in-flight region. It
+ * would follow both to places that are no longer, or never were, the front-end's. What was not
+ * offered is refused, and rings that the device lacks are left alone.
  *
- * On librte_vhost's message thread.
+ * What goes by also tells what no operation of a vDPA driver does: whether librte_vhost has a
+ * memory table. After one that it refused it has none, but calls dev_conf all the same, and
+ * everything that asks it for memory ends the process (rte_vhost_get_mem_table() dereferences
+ * NULL). And RESET_OWNER calls dev_cleanup, like the end of a connection.
+ *
+ * On librte_vhost's message thread, which is on guard from before librte_vhost handles a message
+ * until after.
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <rte_common.h>
+#include <rte_version.h>
 
 #include "vfn_drv.h"
-#include "vfn_fault.h"
-
-/* vhost-user protocol, "Front-end message types" */
-enum {
-	SET_MEM_TABLE = 5,
-	SET_LOG_BASE = 6,
-	SET_VRING_KICK = 12,
-	GET_INFLIGHT_FD = 31,
-	SET_INFLIGHT_FD = 32,
-};
-
-#define NO_FD (1u << 8) /* in the ring number of SET_VRING_KICK */
-
-/* As it came over the socket. */
-struct message {
-	uint32_t request, flags, size;
-	union {
-		uint64_t u64;
-		struct {
-			uint64_t size, offset;
-			uint16_t queues, queue_size;
-		} inflight;
-		struct {
-			uint64_t size, offset;
-		} log;
-	};
-} __attribute__((packed));
+#include "vfn_guard.h"
+#include "vfn_msg.h"
 
 /*
- * librte_vhost does not compare the region's size with what it is told to be in there, and rings
- * that a second region leaves out keep pointing into the first, which it unmaps. Where the file
- * ends early there is a bus error, which does no harm.
+ * librte_vhost found memory of a connection cut off, by vid. Never freed: a thread may be left on
+ * guard after a message that was refused, with the connection gone.
  */
-static void
-mend_inflight(struct vfn_guest *guest, struct message *msg)
-{
-	uint64_t ring;
+static bool lost[RTE_MAX_VHOST_DEVICE];
 
-	msg->inflight.queues = RTE_MAX(msg->inflight.queues, guest->inflight);
-	/* A packed ring's; a split one takes less. */
-	ring = RTE_ALIGN_MUL_CEIL(sizeof(struct rte_vhost_inflight_info_packed) +
-			msg->inflight.queue_size * sizeof(struct rte_vhost_inflight_desc_packed),
-		64);
-	msg->inflight.size = RTE_MAX(msg->inflight.size, msg->inflight.queues * ring);
-	guest->inflight = msg->inflight.queues;
+/* Room for the payload of any message, which differs by release. */
+static size_t
+payload_room(void)
+{
+	const uint32_t version = RTE_VERSION_NUM(rte_version_year(), rte_version_month(), 0, 0);
+
+	return version >= RTE_VERSION_NUM(25, 3, 0, 0) ? 1072 : 632;
 }
 
-static int
-guest_before(struct vfn_guest *guest, struct message *msg)
+/* NULL if there is nothing like descriptors where they should be. */
+static struct vfn_msg_fds *
+msg_fds(struct vfn_msg *msg)
 {
-	uint64_t features = 0;
+	struct vfn_msg_fds *fds =
+		(void *)((uint8_t *)msg + offsetof(struct vfn_msg, u64) + payload_room());
+	static bool told;
+	int i = 0;
 
-	switch (msg->request) {
-	case SET_MEM_TABLE:
-		guest->memory = guest->told = false;
-		break;
-	case SET_LOG_BASE:
-		/* It counts the offset twice. Of a wrong size it closes the descriptor and refuses.
-		 */
-		if (msg->log.offset != 0) {
-			DRV_LOG(ERR, "a dirty log at 0x%" PRIx64 " of its file is refused",
-				msg->log.offset);
-			msg->size = 0;
-		}
-		break;
-	case GET_INFLIGHT_FD:
-		/* It unmaps the region that the rings point into. */
-		if (guest->inflight > 0)
-			return -EINVAL;
-		break;
-	case SET_INFLIGHT_FD:
-		guest->inflight_lost = true;
-		mend_inflight(guest, msg);
-		break;
-	case SET_VRING_KICK:
-		/* It looks at the ring and at its in-flight region without asking whether. */
-		rte_vhost_get_negotiated_protocol_features(guest->vid, &features);
-		if (!(features & UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) ||
-			guest->inflight == 0 || (guest->memory && !guest->inflight_lost))
-			break;
-		/* So that it closes the descriptor and refuses. */
-		if (msg->u64 & NO_FD)
-			return -EINVAL;
-		msg->u64 |= NO_FD;
-		break;
+	if (fds->n >= 0 && fds->n <= VFN_MSG_FDS)
+		for (; i < VFN_MSG_FDS; i++)
+			if (i < fds->n ? fcntl(fds->fd[i], F_GETFD) < 0 : fds->fd[i] != -1)
+				break;
+	if (i == VFN_MSG_FDS)
+		return fds;
+	if (!told)
+		DRV_LOG(ERR, "messages of DPDK %s have another layout: no dirty logs, no in-flight "
+			     "regions",
+			rte_version());
+	told = true;
+	return NULL;
+}
+
+/* librte_vhost leaves them to whom has handled the message. */
+static void
+msg_close(struct vfn_msg *msg)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+	int i;
+
+	for (i = 0; fds != NULL && i < fds->n; i++) {
+		close(fds->fd[i]);
+		fds->fd[i] = -1;
 	}
-	return 0;
+	if (fds != NULL)
+		fds->n = 0;
+}
+
+static enum rte_vhost_msg_result
+refuse(struct vfn_msg *msg)
+{
+	msg_close(msg);
+	return RTE_VHOST_MSG_RESULT_ERR;
+}
+
+/* The only descriptor of a message that has one, or -1. */
+static int
+msg_fd(struct vfn_msg *msg)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+
+	return fds != NULL && fds->n == 1 ? fds->fd[0] : -1;
+}
+
+static enum rte_vhost_msg_result
+log_base(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	int fd = msg_fd(msg);
+
+	if (fd < 0 || msg->size != sizeof(msg->log) ||
+		vfn_lm_set_log(dev, guest, fd, msg->log.offset, msg->log.size) < 0)
+		return refuse(msg);
+	msg_close(msg);
+	/* QEMU expects an answer, and nothing in it. */
+	msg->size = 0;
+	return RTE_VHOST_MSG_RESULT_REPLY;
+}
+
+static bool
+inflight_size_ok(const struct vfn_msg *msg)
+{
+	/* 20 bytes in the protocol; QEMU and librte_vhost send what C makes of it. */
+	return msg->size == sizeof(msg->inflight) || msg->size == sizeof(msg->inflight) + 4;
+}
+
+static enum rte_vhost_msg_result
+get_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+	uint64_t size;
+	int fd;
+
+	if (fds == NULL || fds->n != 0 || !inflight_size_ok(msg))
+		return refuse(msg);
+	fd = vfn_inflight_create(dev, guest, msg->inflight.queues, msg->inflight.entries, &size);
+	if (fd < 0)
+		return refuse(msg);
+	/* It is the front-end's, who gives it back with SET_INFLIGHT_FD; closed once it is sent. */
+	fds->fd[0] = fd;
+	fds->n = 1;
+	msg->inflight.size = size;
+	msg->inflight.offset = 0;
+	return RTE_VHOST_MSG_RESULT_REPLY;
+}
+
+static enum rte_vhost_msg_result
+set_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	int fd = msg_fd(msg);
+
+	if (fd < 0 || !inflight_size_ok(msg) ||
+		vfn_inflight_set(dev, guest, fd, msg->inflight.offset, msg->inflight.size,
+			msg->inflight.queues, msg->inflight.entries) < 0)
+		return refuse(msg);
+	msg_close(msg);
+	return RTE_VHOST_MSG_RESULT_OK;
+}
+
+static enum rte_vhost_msg_result
+mem_table(struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+	int i;
+
+	guest->memory = guest->told = false;
+	/* librte_vhost reads rings there before anybody else can look. */
+	for (i = 0; fds != NULL && i < fds->n; i++)
+		if (!vfn_map_allowed(fds->fd[i]))
+			return refuse(msg);
+	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+}
+
+/* Of what librte_vhost refuses nobody would hear. */
+static enum rte_vhost_msg_result
+reset_owner(struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+
+	if (fds == NULL || fds->n != 0)
+		return refuse(msg);
+	guest->resetting = true;
+	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+}
+
+/* Front-ends may set up more rings than the device has; they stay off. */
+static enum rte_vhost_msg_result
+ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t index)
+{
+	if (index >= 2u * dev->max_pairs) {
+		if (msg->request == SET_VRING_ENABLE && msg->state.num != 0)
+			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
+				index, dev->max_pairs);
+		msg_close(msg);
+		return RTE_VHOST_MSG_RESULT_OK;
+	}
+	/* It has in-flight regions from before we were there, and would look at them now. */
+	if (msg->request == SET_VRING_KICK && guest->barred)
+		return refuse(msg);
+	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+}
+
+static enum rte_vhost_msg_result
+guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	switch (msg->request) {
+	case RESET_OWNER:
+		return reset_owner(guest, msg);
+	case SET_MEM_TABLE:
+		return mem_table(guest, msg);
+	case SET_LOG_BASE:
+		return log_base(dev, guest, msg);
+	case GET_INFLIGHT_FD:
+		return get_inflight(dev, guest, msg);
+	case SET_INFLIGHT_FD:
+		return set_inflight(dev, guest, msg);
+	case SET_VRING_NUM:
+	case SET_VRING_ADDR:
+	case SET_VRING_BASE:
+	case SET_VRING_ENABLE:
+		return ring(dev, guest, msg, msg->state.index);
+	case SET_VRING_KICK:
+	case SET_VRING_CALL:
+	case SET_VRING_ERR:
+		return ring(dev, guest, msg, msg->u64 & UINT8_MAX);
+	case GET_CONFIG:
+	case SET_CONFIG:
+	case SET_STATUS:
+	case GET_STATUS:
+		break;
+	default:
+		/* The rest of what vhost-user began with; all else was not offered. */
+		if (msg->request < GET_FEATURES || msg->request > SET_BACKEND_REQ_FD)
+			return refuse(msg);
+	}
+	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
 static void
-guest_after(struct vfn_guest *guest, const struct message *msg)
+guest_after(struct vfn_guest *guest, struct vfn_msg *msg)
 {
 	if (msg->request == SET_MEM_TABLE)
 		guest->memory = true;
-	else if (msg->request == SET_INFLIGHT_FD)
-		guest->inflight_lost = false;
+	else if (msg->request == GET_INFLIGHT_FD)
+		msg_close(msg);
+	guest->resetting = false;
 }
 
 static enum rte_vhost_msg_result
 before(int vid, void *msg)
 {
 	enum rte_vhost_msg_result result = RTE_VHOST_MSG_RESULT_NOT_HANDLED;
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 	struct vfn_guest *guest;
 
 	if (dev == NULL)
 		return result;
-	pthread_mutex_lock(&dev->lock);
 	guest = vfn_conf_guest(dev, vid);
 	if (guest != NULL) {
-		/* librte_vhost reads rings and the in-flight region while it maps them. */
-		vfn_fault_guard(&guest->lost);
-		if (guest_before(guest, msg) < 0)
-			result = RTE_VHOST_MSG_RESULT_ERR;
+		result = guest_before(dev, guest, msg);
+		/* librte_vhost reads rings while it maps them. */
+		vfn_guard(&lost[vid]);
 	}
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return result;
 }
 
@@ -143,53 +264,60 @@ before(int vid, void *msg)
 static enum rte_vhost_msg_result
 after(int vid, void *msg)
 {
-	struct vfn_dev *dev = vfn_dev_by_vid(vid);
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 	struct vfn_guest *guest;
 
+	vfn_guard(NULL);
 	if (dev == NULL)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
-	pthread_mutex_lock(&dev->lock);
 	guest = vfn_conf_guest(dev, vid);
-	if (guest != NULL) {
+	if (guest != NULL)
 		guest_after(guest, msg);
-		vfn_fault_guard(NULL);
-	}
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
-/* From the next message of the connection on. */
+/* From the next message of the connection on, to its end. */
 int
-vfn_watch_start(int vid)
+vfn_watch_start(struct vfn_guest *guest)
 {
 	static const struct rte_vhost_user_extern_ops ops = {
 		.pre_msg_handle = before,
 		.post_msg_handle = after,
 	};
+	struct rte_vhost_ring_inflight ring_inflight;
+	uint16_t queue;
 
-	return rte_vhost_extern_callback_register(vid, &ops, NULL);
+	if (guest->vid < 0 || guest->vid >= RTE_MAX_VHOST_DEVICE)
+		return -EINVAL;
+	vfn_watch_forgive(guest);
+	/* Of every ring that there may be: not only the device's are looked at. */
+	for (queue = 0; queue <= UINT8_MAX && !guest->barred; queue++)
+		guest->barred = rte_vhost_get_vhost_ring_inflight(
+					guest->vid, queue, &ring_inflight) == 0;
+	return rte_vhost_extern_callback_register(guest->vid, &ops, NULL);
 }
 
-/* Before the connection is forgotten. */
+/* librte_vhost has none of the connection's memory now. */
 void
-vfn_watch_stop(void)
+vfn_watch_forgive(struct vfn_guest *guest)
 {
-	vfn_fault_guard(NULL);
+	__atomic_store_n(&lost[guest->vid], false, __ATOMIC_RELAXED);
 }
 
 /* May the guest's memory be asked for? If not, the log says so once for every table. */
 bool
 vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
 {
-	if (guest->memory && !guest->lost)
+	bool cut = __atomic_load_n(&lost[guest->vid], __ATOMIC_ACQUIRE);
+
+	if (guest->memory && !cut)
 		return true;
 	if (!guest->told)
 		DEV_LOG(ERR, dev, "%s",
-			guest->lost ?
-				"a file of the guest's memory was cut off: it must connect "
-				"again" :
-				"librte_vhost has no memory table: it refused the last one, or "
-				"got it before the features");
+			cut ? "a file of the guest's memory was cut off: it must connect again" :
+			      "librte_vhost has no memory table: it refused the last one, or "
+			      "got it before the features");
 	guest->told = true;
 	return false;
 }

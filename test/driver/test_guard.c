@@ -3,7 +3,7 @@
  */
 
 /*
- * Shared memory that is cut off (vfn_fault.h): what is watched becomes zeroes and tells, what is
+ * Shared memory that is cut off (vfn_guard.h): what is watched becomes zeroes and tells, what is
  * not goes to whoever handled the signal before, and a function asks for a reset.
  */
 
@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 
 #include "fn_harness.h"
-#include "vfn_fault.h"
+#include "vfn_guard.h"
 
 #define PAGE 4096u
 #define SIZE (64 * PAGE)
@@ -83,8 +83,8 @@ watched_memory_becomes_zeroes(void **state)
 	(void)state;
 	handler_back();
 	lost = lost_too = false;
-	assert_int_equal(vfn_fault_watch(s.map, SIZE, &lost), 0);
-	assert_int_equal(vfn_fault_watch(whole.map, SIZE, &lost_too), 0);
+	assert_int_equal(vfn_guard_watch(s.map, SIZE, &lost), 0);
+	assert_int_equal(vfn_guard_watch(whole.map, SIZE, &lost_too), 0);
 	shared_cut(&s);
 	assert_false(is(&lost));
 	s.map[SIZE / 2] = 1;
@@ -93,8 +93,8 @@ watched_memory_becomes_zeroes(void **state)
 	for (i = 0; i < SIZE; i++)
 		assert_int_equal(s.map[i], i == SIZE / 2);
 	assert_int_equal(whole.map[SIZE - 1], 0x5a);
-	vfn_fault_unwatch(s.map, &lost);
-	vfn_fault_unwatch(whole.map, &lost_too);
+	vfn_guard_unwatch(s.map, &lost);
+	vfn_guard_unwatch(whole.map, &lost_too);
 	shared_free(&s);
 	shared_free(&whole);
 }
@@ -107,13 +107,13 @@ everyone_who_watches_is_told(void **state)
 	(void)state;
 	handler_back();
 	lost = lost_too = false;
-	assert_int_equal(vfn_fault_watch(s.map, SIZE, &lost), 0);
-	assert_int_equal(vfn_fault_watch(s.map, SIZE, &lost_too), 0);
+	assert_int_equal(vfn_guard_watch(s.map, SIZE, &lost), 0);
+	assert_int_equal(vfn_guard_watch(s.map, SIZE, &lost_too), 0);
 	shared_cut(&s);
 	touch(s.map);
 	assert_true(is(&lost) && is(&lost_too));
-	vfn_fault_unwatch(s.map, &lost);
-	vfn_fault_unwatch(s.map, &lost_too);
+	vfn_guard_unwatch(s.map, &lost);
+	vfn_guard_unwatch(s.map, &lost_too);
 	shared_free(&s);
 }
 
@@ -132,18 +132,18 @@ any_number_can_be_watched(void **state)
 		memset(flag, 0, sizeof(flag));
 		for (i = 0; i < DIM(flag); i++)
 			assert_int_equal(
-				vfn_fault_watch(s[0].map + i % 64 * PAGE, PAGE, &flag[i]), 0);
+				vfn_guard_watch(s[0].map + i % 64 * PAGE, PAGE, &flag[i]), 0);
 		for (i = 0; i < DIM(flag) - round; i++)
-			vfn_fault_unwatch(s[0].map + i % 64 * PAGE, &flag[i]);
-		assert_int_equal(vfn_fault_watch(s[round + 1].map, SIZE, &lost), 0);
+			vfn_guard_unwatch(s[0].map + i % 64 * PAGE, &flag[i]);
+		assert_int_equal(vfn_guard_watch(s[round + 1].map, SIZE, &lost), 0);
 		lost = false;
 		shared_cut(&s[round + 1]);
 		touch(s[round + 1].map + SIZE - 1);
 		assert_true(is(&lost));
-		vfn_fault_unwatch(s[round + 1].map, &lost);
+		vfn_guard_unwatch(s[round + 1].map, &lost);
 		for (; i < DIM(flag); i++) {
 			assert_false(is(&flag[i]));
-			vfn_fault_unwatch(s[0].map + i % 64 * PAGE, &flag[i]);
+			vfn_guard_unwatch(s[0].map + i % 64 * PAGE, &flag[i]);
 		}
 	}
 	for (i = 0; i < DIM(s); i++)
@@ -158,11 +158,11 @@ thread_on_its_guard_loses_a_page(void **state)
 	(void)state;
 	handler_back();
 	lost = false;
-	vfn_fault_guard(&lost);
+	vfn_guard(&lost);
 	assert_int_equal(ftruncate(s.fd, SIZE / 2), 0);
 	touch(s.map + SIZE / 2 + 100);
 	assert_true(is(&lost));
-	vfn_fault_guard(NULL);
+	vfn_guard(NULL);
 	assert_int_equal(s.map[SIZE / 2], 0);
 	assert_int_equal(s.map[SIZE / 2 - 1], 0x5a);
 	shared_free(&s);
@@ -189,8 +189,8 @@ child(void (*fn)(struct shared *s))
 static void
 touch_after_unwatch(struct shared *s)
 {
-	vfn_fault_watch(s->map, SIZE, &lost);
-	vfn_fault_unwatch(s->map, &lost);
+	vfn_guard_watch(s->map, SIZE, &lost);
+	vfn_guard_unwatch(s->map, &lost);
 	shared_cut(s);
 	touch(s->map);
 }
@@ -207,7 +207,7 @@ touch_beside_the_guard(struct shared *s)
 {
 	pthread_t thread;
 
-	vfn_fault_guard(&lost);
+	vfn_guard(&lost);
 	shared_cut(s);
 	pthread_create(&thread, NULL, touch_start, s->map);
 	pthread_join(thread, NULL);
@@ -216,8 +216,8 @@ touch_beside_the_guard(struct shared *s)
 static void
 touch_after_the_guard(struct shared *s)
 {
-	vfn_fault_guard(&lost);
-	vfn_fault_guard(NULL);
+	vfn_guard(&lost);
+	vfn_guard(NULL);
 	shared_cut(s);
 	touch(s->map);
 }
@@ -225,7 +225,7 @@ touch_after_the_guard(struct shared *s)
 static void
 signalled(struct shared *s)
 {
-	vfn_fault_watch(s->map, SIZE, &lost);
+	vfn_guard_watch(s->map, SIZE, &lost);
 	raise(SIGBUS);
 }
 
@@ -276,12 +276,12 @@ chained(const char *how)
 		action.sa_flags = SA_SIGINFO;
 	}
 	sigaction(SIGBUS, &action, NULL);
-	vfn_fault_watch(s.map, SIZE, &lost);
+	vfn_guard_watch(s.map, SIZE, &lost);
 	if (how[0] == 'i') {
 		raise(SIGBUS);
 		return 44;
 	}
-	vfn_fault_unwatch(s.map, &lost);
+	vfn_guard_unwatch(s.map, &lost);
 	shared_cut(&s);
 	touch(s.map);
 	return 1;
@@ -303,7 +303,7 @@ handler_of_before_is_asked(void **state)
 		int status;
 
 		if (pid == 0) {
-			execl("/proc/self/exe", "test_fault", cases[i].how, NULL);
+			execl("/proc/self/exe", "test_guard", cases[i].how, NULL);
 			_exit(1);
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -392,9 +392,9 @@ main(int argc, char **argv)
 
 	if (argc > 1)
 		return chained(argv[1]);
-	if (fn_eal_init(NULL) < 0 || vfn_fault_watch(&f, 1, &lost) < 0)
+	if (fn_eal_init(NULL) < 0 || vfn_guard_watch(&f, 1, &lost) < 0)
 		return 1;
-	vfn_fault_unwatch(&f, &lost);
+	vfn_guard_unwatch(&f, &lost);
 	sigaction(SIGBUS, NULL, &ours);
-	return run_list("fault", tests, DIM(tests), NULL, 0);
+	return run_list("guard", tests, DIM(tests), NULL, 0);
 }

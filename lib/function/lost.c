@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Functions whose memory was taken away while they used it: they ask for a reset. Control, but for
+ * vfn_lost_tell(), by which a poller has control look.
+ */
+
+#include <pthread.h>
+
+#include <rte_alarm.h>
+#include <rte_common.h>
+
+#include "function.h"
+#include "vfn_guard.h"
+
+/* A function whose memory is gone asks for a reset (2.1.2); until then it rests. */
+void
+vfn_lost_check(struct vfn_function *fn)
+{
+	if (!__atomic_load_n(&fn->memory_lost, __ATOMIC_ACQUIRE) ||
+		(fn->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) !=
+			VIRTIO_CONFIG_S_DRIVER_OK)
+		return;
+	vfn_port_stop(fn);
+	fn->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	vfn_port_start(fn);
+	FN_LOG(ERR, fn,
+		"a file of the guest's memory was cut off while in use: every queue is "
+		"stopped, the device needs a reset");
+	vfn_config_changed(fn);
+}
+
+static void
+check_all(void *arg)
+{
+	struct vfn_function *fn;
+
+	RTE_SET_USED(arg);
+	pthread_mutex_lock(&vfn_control_lock);
+	TAILQ_FOREACH(fn, &vfn_functions, next)
+		vfn_lost_check(fn);
+	pthread_mutex_unlock(&vfn_control_lock);
+}
+
+/* Poller. */
+void
+vfn_lost_tell(void)
+{
+	if (__atomic_exchange_n(&vfn_guard_hit, false, __ATOMIC_ACQ_REL) &&
+		rte_eal_alarm_set(1, check_all, NULL) != 0)
+		__atomic_store_n(&vfn_guard_hit, true, __ATOMIC_RELEASE);
+}
