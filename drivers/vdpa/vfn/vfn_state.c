@@ -370,7 +370,7 @@ restore_last(const char *name)
 		if (ret == 0)
 			dev->last = (struct vfn_kept){0};
 	}
-	pthread_mutex_unlock(&dev->lock);
+	vfn_dev_release(dev);
 	return ret;
 }
 
