@@ -133,6 +133,10 @@ struct vfn_function {
 
 	/* Interrupts: the link's duplicate of each vector's eventfd. */
 	int irq_fd[VFN_MAX_VECTORS];
+	/* Atomic: the eventfd blocked who signalled it, and is dead until it is replaced. */
+	bool irq_blocked[VFN_MAX_VECTORS];
+	bool irqs_held; /* atomic: one of them did so just now, so none is signalled */
+	bool irq_told;	/* atomic */
 
 	/* IOMMU. */
 	struct vringh_mem dma; /* VFN_DMA_GUEST */
@@ -292,7 +296,10 @@ int vfn_queue_set_doorbell(struct vfn_queue *q, int fd);
 void vfn_queue_set_job(struct vfn_queue *q, struct vfn_job *job);
 int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);
 uint64_t vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat);
-void vfn_eventfd_signal(int fd);
+/* Any thread: signal the eventfd of a vector; false if it is not to be signalled any more. */
+bool vfn_irq_signal(struct vfn_function *fn, unsigned int vector, int fd);
+/* Control lock not held: interrupts that were held back are not made up for any more. */
+void vfn_irq_cancel(struct vfn_function *fn);
 /* Poller: notify the driver if it wants to know; deal with a queue that broke. */
 void vfn_queue_call(struct vfn_queue *q);
 void vfn_queue_broken(struct vfn_queue *q);
