@@ -43,6 +43,16 @@ struct vfn_poller;
 struct vfn_rate;
 struct vfn_ethdev;
 
+/*
+ * The service that a queue has had from its poller, in TSC: see poller_loop.c. It outlives what
+ * control changes.
+ */
+struct vfn_account {
+	uint64_t served;
+	uint64_t rests_until; /* 0: it does not */
+	bool in_vain;	      /* its last turn moved nothing */
+};
+
 struct vfn_queue {
 	/* Poller, or control while stopped. */
 	struct vringh vr;
@@ -50,6 +60,7 @@ struct vfn_queue {
 	uint64_t stats[VFN_STAT_MAX];
 	int call_fd; /* eventfd of the queue's vector, -1: none */
 	bool broken_told;
+	struct vfn_account account;
 
 	/* Control. */
 	struct vfn_function *fn;
@@ -106,6 +117,7 @@ struct vfn_work {
 	unsigned int (*run)(struct vfn_work *work);
 	uint64_t stalled_since; /* TSC when rx ran out of buffers, 0: it did not */
 	uint64_t moved_at;	/* the poller's iteration in which anything was moved last */
+	uint32_t fewer;		/* chains than a burst are fetched: it would cost too much */
 };
 
 struct vfn_function {

@@ -39,6 +39,8 @@
 /* Segments of a burst: one chain may be as long as the largest queue (2.7.5.3.1). */
 #define BATCH_SEGS   (VRINGH_MAX_SIZE + VFN_NET_BURST)
 #define BATCH_CHAINS 1024
+/* A fetch looks at no more, but for a single chain that is longer. */
+#define BATCH_DESCS 512
 
 _Static_assert(VFN_OFF_POLLER + VFN_MAX_POLLERS * VFN_POLLER_STEP <= VFN_OFF_STATE,
 	"registers of pollers overlap");
@@ -360,6 +362,7 @@ vfn_poller_get(const struct vfn_function_params *params, unsigned int i, struct 
 				RTE_CACHE_LINE_SIZE, socket),
 			.max_chains = BATCH_CHAINS,
 			.max_segs = BATCH_SEGS,
+			.max_descs = BATCH_DESCS,
 		};
 		if (p->batch[d].chain == NULL || p->batch[d].seg == NULL)
 			ret = -ENOMEM;

@@ -74,6 +74,7 @@ walk_packed(struct vringh *vr, const struct vringh_batch *batch, struct vringh_s
 		}
 		d = ring_desc(vr, slot, flags);
 	}
+	vr->walked += w.seen + slots;
 	return walk_end(&w, chain, d.ref, slots, error);
 }
 
@@ -297,7 +298,8 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max, bo
 	struct cursor c = cursor_start(batch, max);
 	int stop = 0;
 
-	while (c.i < max && c.seg < c.end) {
+	vr->walked = 0;
+	while (c.i < max && c.seg < c.end && !walked_enough(vr, batch)) {
 		/* Up to the ring's end, and not more than the ring can hold. */
 		uint32_t room = least(vr->size - vr->avail, vr->size - vr->in_flight);
 		uint32_t before = c.i, slots;
@@ -366,6 +368,7 @@ again_packed(
 			break;
 		head = next;
 	}
+	vr->walked += w.seen + slots;
 	batch->nb_segs = walk_end(&w, chain, id, slots, error) - batch->seg;
 	batch->nb_chains++;
 	return 0;
