@@ -60,6 +60,7 @@ struct vfn_queue {
 	uint64_t stats[VFN_STAT_MAX];
 	int call_fd; /* eventfd of the queue's vector, -1: none */
 	bool broken_told;
+	bool deaf; /* nobody wakes its poller for it */
 	struct vfn_account account;
 
 	/* Control. */

@@ -80,9 +80,11 @@ vfn_net_charge(struct burst *b, uint32_t bytes, uint32_t looks)
 static inline void
 vfn_net_turn_ends(struct vfn_work *w, const struct burst *b, uint32_t done, uint32_t n)
 {
-	if (unlikely(b->budget <= 0 && done < n))
+	if (likely(b->budget > VFN_NET_TURN_BYTES / 2 && w->fewer == 0))
+		return;
+	if (b->budget <= 0 && done < n)
 		w->fewer = VFN_NET_BURST - done;
-	else if (unlikely(w->fewer > 0) && b->budget > VFN_NET_TURN_BYTES / 2)
+	else if (b->budget > VFN_NET_TURN_BYTES / 2)
 		w->fewer /= 2;
 }
 

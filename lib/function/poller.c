@@ -86,14 +86,33 @@ poller_call(struct vfn_poller *p, void (*fn)(struct vfn_poller *, void *), void 
 	}
 }
 
+/* Nobody would wake us for a queue whose doorbell can't be waited for: it is polled. */
 static void
-doorbell(struct vfn_poller *p, int op, const struct vfn_queue *q)
+doorbell_add(struct vfn_poller *p, struct vfn_queue *q)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 
-	/* Two queues may wait for one receiver: EEXIST and ENOENT are as good as done. */
-	if (!p->is_service && q->doorbell_fd >= 0)
-		epoll_ctl(p->epoll_fd, op, q->doorbell_fd, &event);
+	q->deaf = q->doorbell_fd < 0;
+	/* Two queues may wait for one receiver: EEXIST is as good as done. */
+	if (p->is_service || q->deaf ||
+		epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, q->doorbell_fd, &event) == 0 ||
+		errno == EEXIST)
+		return;
+	q->deaf = true;
+	if (q->stats[VFN_STAT_DOORBELL_ERRORS]++ == 0)
+		FN_LOG(WARNING, q->fn, "queue %u: cannot wait for its doorbell, it is polled: %s",
+			q->index, strerror(errno));
+}
+
+static void
+doorbell_remove(struct vfn_poller *p, const struct vfn_queue *q)
+{
+	/* Two queues may have waited for one receiver: it is gone already. */
+	if (!p->is_service && q->doorbell_fd >= 0 &&
+		epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, q->doorbell_fd, NULL) < 0 &&
+		errno != ENOENT && !q->deaf)
+		FN_LOG(WARNING, q->fn, "queue %u: its doorbell is not let go: %s", q->index,
+			strerror(errno));
 }
 
 static void
@@ -105,9 +124,7 @@ may_sleep(struct vfn_poller *p)
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
-		/* Without its doorbell nobody would wake us for a queue. */
-		if (!w->fn->params.sleep || w->tx->doorbell_fd < 0 ||
-			(w->rx != NULL && w->rx->doorbell_fd < 0))
+		if (!w->fn->params.sleep || w->tx->deaf || (w->rx != NULL && w->rx->deaf))
 			p->may_sleep = false;
 	}
 }
@@ -128,9 +145,12 @@ request_add(struct vfn_poller *p, void *arg)
 			FN_LOG(ERR, fn, "queue %u: no memory to poll it", w->tx->index);
 			break;
 		}
-		doorbell(p, EPOLL_CTL_ADD, w->tx);
+		/* Where a function may not sleep its poller never does. */
+		if (!fn->params.sleep)
+			continue;
+		doorbell_add(p, w->tx);
 		if (w->rx != NULL)
-			doorbell(p, EPOLL_CTL_ADD, w->rx);
+			doorbell_add(p, w->rx);
 	}
 	may_sleep(p);
 	p->last_progress = rte_rdtsc();
@@ -144,11 +164,11 @@ request_remove(struct vfn_poller *p, void *arg)
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
-		if (w->fn != arg)
+		if (w->fn != arg || !w->fn->params.sleep)
 			continue;
-		doorbell(p, EPOLL_CTL_DEL, w->tx);
+		doorbell_remove(p, w->tx);
 		if (w->rx != NULL)
-			doorbell(p, EPOLL_CTL_DEL, w->rx);
+			doorbell_remove(p, w->rx);
 	}
 	vfn_poller_drop(p, arg);
 	may_sleep(p);

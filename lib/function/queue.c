@@ -196,13 +196,17 @@ fd_replace(int *fd, int with)
 	return 0;
 }
 
-/* Can a poller wait for it? Regular files, for example, can't be waited for. */
+/*
+ * Can a poller wait for it? Regular files, for example, can't be waited for. If that can't be found
+ * out now the poller will.
+ */
 static bool
 can_wait_for(int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	bool ok = epoll_fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+	bool ok = epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ||
+		(errno != EPERM && errno != EBADF);
 
 	if (epoll_fd >= 0)
 		close(epoll_fd);

@@ -239,8 +239,9 @@ struct vringh_batch {
 	uint32_t nb_chains;
 	uint32_t nb_segs;
 	/**
-	 * A fetch ends behind the chain with which it has looked at so many descriptors, 0: it does
-	 * not. So what it costs is bounded, but for one chain, which may be as long as the queue.
+	 * A fetch ends behind the chain with which it has looked at about so many descriptors: at
+	 * least 2, or 0 for no end. So what it costs is bounded, but for one chain, which may be as
+	 * long as the queue.
 	 */
 	uint32_t max_descs;
 };

@@ -107,7 +107,7 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 		uint16_t head = in->resubmit[in->next_resubmit];
 		int ret;
 
-		if (batch->max_descs != 0 && vr->walked >= batch->max_descs)
+		if (vr->walked > batch->max_descs - 1)
 			return done;
 		ret = vr->ops->again(vr, batch, head);
 		if (ret != 0)

@@ -299,7 +299,7 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max, bo
 	int stop = 0;
 
 	vr->walked = 0;
-	while (c.i < max && c.seg < c.end && !walked_enough(vr, batch)) {
+	while (c.i < max && c.seg < c.end) {
 		/* Up to the ring's end, and not more than the ring can hold. */
 		uint32_t room = least(vr->size - vr->avail, vr->size - vr->in_flight);
 		uint32_t before = c.i, slots;
@@ -332,6 +332,8 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max, bo
 		take(vr, c.chain->slots);
 		c.chain++;
 		c.i++;
+		if (walked_enough(vr, batch))
+			break;
 	}
 	if (vringh_unlikely(c.i == 0 && stop > 0))
 		return stop == VRINGH_E_MISS ? -stop : vringh_fail(vr, stop);

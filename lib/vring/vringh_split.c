@@ -245,7 +245,7 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 		bool head;
 		int stop;
 
-		if (c.seg >= c.end || walked_enough(vr, batch))
+		if (c.seg >= c.end)
 			break;
 		head = singles(vr, &c);
 		if (c.i == max || c.seg == c.end)
@@ -268,6 +268,8 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 		c.seg = next;
 		c.chain++;
 		c.i++;
+		if (walked_enough(vr, batch))
+			break;
 	}
 	vr->avail += c.i;
 	return cursor_end(&c, batch);

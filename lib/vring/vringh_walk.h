@@ -396,14 +396,14 @@ static vringh_inline struct cursor
 cursor_start(const struct vringh_batch *batch, unsigned int max)
 {
 	uint32_t room = batch->max_segs - batch->nb_segs;
+	/* Each descriptor takes a segment, but on the long way. 0 is out of reach. */
+	uint32_t enough = batch->max_descs - 1;
+	struct vringh_seg *seg = &batch->seg[batch->nb_segs];
 
-	/* Each descriptor that is looked at takes a segment, but on the long way. */
-	if (batch->max_descs != 0 && room > batch->max_descs)
-		room = batch->max_descs;
 	return (struct cursor){
 		.chain = &batch->chain[batch->nb_chains],
-		.seg = &batch->seg[batch->nb_segs],
-		.end = &batch->seg[batch->nb_segs + room],
+		.seg = seg,
+		.end = seg + least(room, enough),
 		.max = max,
 	};
 }
@@ -412,7 +412,7 @@ cursor_start(const struct vringh_batch *batch, unsigned int max)
 static vringh_inline bool
 walked_enough(const struct vringh *vr, const struct vringh_batch *batch)
 {
-	return batch->max_descs != 0 && vr->walked >= batch->max_descs;
+	return vr->walked > batch->max_descs - 1;
 }
 
 /* So many chains of a segment each were filled. */
