@@ -35,7 +35,7 @@
 /* A stalled receiver is looked at this often even if no doorbell rings. */
 #define STALL_POLL_MS 100
 
-/* Frames that the rate limit holds back are looked at this often: half of what the bucket holds. */
+/* Frames that the rate limit holds back are looked at this often: half of what it can be late. */
 #define RATE_POLL_MS 1
 
 /* A queue may be ahead of others by this much service, so that equals need not take turns. */
