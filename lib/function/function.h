@@ -181,6 +181,7 @@ struct vfn_function {
 	struct vfn_filter filter;
 	uint64_t offloads_off; /* GUEST_* features that are negotiated, but switched off now */
 	bool ctrl_scheduled;   /* set by the poller, atomically; cleared by control */
+	uint64_t ctrl_next;    /* TSC of the next round at the pace, whoever schedules it */
 
 	uint16_t nb_queues;
 	struct vfn_queue *queue;
