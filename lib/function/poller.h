@@ -51,6 +51,9 @@ struct vfn_poller {
 	struct vfn_account quiet_account; /* of the quiet queues that move nothing, together */
 	uint64_t turn_at;	  /* when the current turn began, or the last one ended */
 	bool kept_waiting;	  /* somebody, in this iteration */
+	/* The last two different ones that moved something, and the iterations in which they did. */
+	const struct vfn_account *mover[2];
+	uint64_t mover_at[2];
 	long preempted;		  /* so often so far */
 	uint64_t stamp; /* TSC up to which stats counts cycles */
 	struct vfn_poller_stats stats;

@@ -41,8 +41,11 @@
 /* A queue may be ahead of others by this much service, so that equals need not take turns. */
 #define AHEAD_US 50
 
-/* A turn of what is legal and not absurd is shorter. */
-#define LONG_US 50
+/* A turn of plain frames is shorter. */
+#define LONG_US 12
+
+/* Who has moved something in one of so many iterations may only be fetching his breath. */
+#define RECENT 512
 
 /* Ahead by so much at most a queue comes to a poller. */
 #define CARRY_MS 5
@@ -99,7 +102,8 @@ arm(struct vfn_work *w)
  * something that can't be moved now makes only others of his kind wait.
  *
  * The last one may want nothing for a moment only, because its driver has not come round yet: so
- * after a turn that took very long a queue rests for the same time, as long as others are active.
+ * after a turn that took long a queue rests for the same time, as long as others have moved
+ * something just now.
  */
 
 static uint64_t
@@ -137,9 +141,20 @@ charge(struct vfn_poller *p, struct vfn_account *a, bool in_vain)
 	p->turn_at = now;
 	if (unlikely(took > microseconds(p, LONG_US))) {
 		if (was_preempted(p))
-			took = microseconds(p, LONG_US / 2);
+			took = RTE_MIN(took, microseconds(p, AHEAD_US / 2));
 		else
 			a->rests_until = now + took;
+	}
+	if (in_vain) {
+		/* What it has driven from the caches was of use to somebody. */
+		took *= 2;
+	} else {
+		if (p->mover[0] != a) {
+			p->mover[1] = p->mover[0];
+			p->mover_at[1] = p->mover_at[0];
+			p->mover[0] = a;
+		}
+		p->mover_at[0] = p->stats.iterations;
 	}
 	a->in_vain = in_vain;
 	a->served = RTE_MAX(a->served, p->floor) + took;
@@ -148,12 +163,13 @@ charge(struct vfn_poller *p, struct vfn_account *a, bool in_vain)
 
 /* There are others, and it is their turn? */
 static inline bool
-has_to_wait(struct vfn_poller *p, struct vfn_account *a, unsigned int others)
+has_to_wait(struct vfn_poller *p, struct vfn_account *a)
 {
 	bool rests = false;
 
 	if (unlikely(a->rests_until != 0)) {
-		rests = others > 0 && rte_rdtsc() < a->rests_until;
+		rests = p->stats.iterations - p->mover_at[p->mover[0] == a] < RECENT &&
+			rte_rdtsc() < a->rests_until;
 		if (!rests)
 			a->rests_until = 0;
 	}
@@ -322,8 +338,8 @@ look_at_quiet(struct vfn_poller *p, uint64_t *start)
 		p->turn = i + 1;
 		if (!vringh_watch_pending(&p->quiet[i].watch))
 			continue;
-		if (has_to_wait(p, &p->work[i]->tx->account, p->nb_active) ||
-			has_to_wait(p, &p->quiet_account, 0))
+		if (has_to_wait(p, &p->work[i]->tx->account) ||
+			has_to_wait(p, &p->quiet_account))
 			break;
 		n = run(p, p->work[i], start, &p->quiet_account);
 		moved += n;
@@ -333,12 +349,14 @@ look_at_quiet(struct vfn_poller *p, uint64_t *start)
 		}
 		if (n > 0) {
 			p->work[i]->tx->account.served = p->quiet_account.served;
+			p->mover[0] = &p->work[i]->tx->account;
 			make_active(p, i);
 			continue;
 		}
 		if (p->quiet[i].armed)
 			disarm(p->work[i]);
 		make_quiet(p, i);
+		charge(p, &p->quiet_account, true);
 		break;
 	}
 	return moved;
@@ -374,8 +392,7 @@ vfn_poller_iterate(struct vfn_poller *p)
 		struct vfn_work *w = p->work[i];
 
 		if ((w->job != NULL || vringh_pending(&w->tx->vr)) &&
-			(p->nb_work == 1 ||
-				!has_to_wait(p, &w->tx->account, p->nb_active - 1)))
+			(p->nb_work == 1 || !has_to_wait(p, &w->tx->account)))
 			moved += run(p, w, &start, &w->tx->account);
 	}
 	if (p->nb_active < p->nb_work)
