@@ -7,7 +7,7 @@
  * (virtio 1.3, 5.1.6.1).
  */
 
-#include "fn_harness.h"
+#include "fn_state.h"
 
 #define N(f) BIT(VIRTIO_NET_F_##f)
 
@@ -176,6 +176,31 @@ ports_that_end_in_the_function_know_the_header(const struct shape *shape)
 }
 
 static void
+other_function_goes_on_with_the_same_header(const struct shape *shape)
+{
+	static struct blob b;
+	struct guest *g = guest_open(
+		&(struct guest_conf){.legacy = true, .features = shape_features(shape), .size = 32});
+	unsigned int round;
+
+	for (round = 0; round < 4; round++) {
+		uint32_t first = 20 * round;
+
+		rx_post(g, 0, 14, 2048, 1);
+		numbered_send(g, 1, first, 7);
+		VSET(g, suspend, 1);
+		numbered_send(g, 1, first + 7, 7);
+		blob_get(g, &b);
+		function_exchange(g);
+		assert_int_equal(blob_put(g, &b, VFN_STATE_CHECK), 0);
+		assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+		function_go_on(g);
+		numbered_receive(g, 0, first, 14);
+		tx_wait(g, 1, 14);
+	}
+}
+
+static void
 modern_driver_after_a_legacy_one_and_back(void **state)
 {
 	struct guest *g = guest_open(&(struct guest_conf){.legacy = true});
@@ -201,6 +226,7 @@ main(void)
 		SHAPED(frames_come_back),
 		SHAPED(frames_pass_between_old_and_new),
 		SHAPED(header_is_as_long_as_it_is),
+		SHAPED(other_function_goes_on_with_the_same_header),
 		SHAPED(checksums_and_segments_for_a_short_header),
 		SHAPED(ports_that_end_in_the_function_know_the_header),
 	};
