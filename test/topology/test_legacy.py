@@ -42,9 +42,9 @@ def test_modern_driver_after_a_legacy_one(server, packed):
             fe.stop()
 
 
-def test_restored_with_the_same_header(server, workdir):
+def test_restored_with_the_same_header(server):
     """What is saved says which header there is."""
-    path = f"{workdir}/state"
+    path = f"{server.directory}/state"
     with open_frontend(server.sockets[0], features=LEGACY) as fe:
         fe.check(frames("before", 50))
         fe.disconnect()
