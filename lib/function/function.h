@@ -187,7 +187,7 @@ vfn_takes(const struct vfn_function *fn, unsigned int bit)
 	return fn->driver_features & ~fn->offloads_off & FEATURE(bit);
 }
 
-/* Of the net class before each frame: shorter for a legacy driver without mergeable buffers (5.1.6.1). */
+/* Of the net class: shorter for a legacy driver without mergeable buffers (5.1.6.1). */
 static inline uint32_t
 vfn_net_hdr_len(const struct vfn_function *fn)
 {

@@ -3,8 +3,8 @@
  */
 
 /*
- * Segmentation in software, see net_gso.h. The headers are a guest's: each offset is checked against
- * what there is of the frame before anything is read there. Poller.
+ * Segmentation in software, see net_gso.h. The headers are a guest's: each offset is checked
+ * against what there is of the frame before anything is read there. Poller.
  *
  * librte_gso wants mbufs and leaves checksums to a network card: frames would be copied into the
  * one, and gone through for the other.

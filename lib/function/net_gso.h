@@ -24,7 +24,7 @@
 struct vfn_gso {
 	uint8_t *frame;
 	uint32_t len;
-	uint32_t ip;	   /* where its headers are */
+	uint32_t ip; /* where its headers are */
 	uint32_t l4;
 	uint32_t body;	   /* what is behind is shared out */
 	uint32_t size;	   /* bytes of that in each segment but the last */

@@ -36,8 +36,8 @@ frames_pass(struct guest *from, struct guest *to)
 static void
 frames_come_back(const struct shape *shape)
 {
-	struct guest *g = guest_open(
-		&(struct guest_conf){.legacy = true, .features = shape_features(shape)});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.legacy = true, .features = shape_features(shape)});
 
 	rx_post(g, 0, 20, 2048, 1);
 	frames_pass(g, g);
@@ -52,8 +52,8 @@ frames_pass_between_old_and_new(const struct shape *shape)
 		.port = VFN_PORT_WIRE,
 		.legacy = true,
 		.features = shape_features(shape)});
-	struct guest *b = guest_open(
-		&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
+	struct guest *b =
+		guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
 
 	rx_post(a, 0, 20, 2048, 1);
 	rx_post(b, 0, 20, 2048, 1);
@@ -66,8 +66,8 @@ frames_pass_between_old_and_new(const struct shape *shape)
 static void
 header_is_as_long_as_it_is(const struct shape *shape)
 {
-	struct guest *g = guest_open(
-		&(struct guest_conf){.legacy = true, .features = shape_features(shape)});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.legacy = true, .features = shape_features(shape)});
 	uint32_t hdr = shape->mergeable ? 12 : 10;
 	struct mock_used used;
 
@@ -179,8 +179,8 @@ static void
 other_function_goes_on_with_the_same_header(const struct shape *shape)
 {
 	static struct blob b;
-	struct guest *g = guest_open(
-		&(struct guest_conf){.legacy = true, .features = shape_features(shape), .size = 32});
+	struct guest *g = guest_open(&(struct guest_conf){
+		.legacy = true, .features = shape_features(shape), .size = 32});
 	unsigned int round;
 
 	for (round = 0; round < 4; round++) {

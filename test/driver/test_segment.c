@@ -169,9 +169,9 @@ make_big(const struct packet *k, uint32_t len, uint16_t size)
 	memset(&f.hdr, 0, sizeof(f.hdr));
 	f.hdr.hdr = (struct virtio_net_hdr){
 		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
-		.gso_type = (k->udp ? VIRTIO_NET_HDR_GSO_UDP :
-				k->ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6 :
-					  VIRTIO_NET_HDR_GSO_TCPV4) |
+		.gso_type = (k->udp		    ? VIRTIO_NET_HDR_GSO_UDP :
+					    k->ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6 :
+						      VIRTIO_NET_HDR_GSO_TCPV4) |
 			(k->ecn ? VIRTIO_NET_HDR_GSO_ECN : 0),
 		.gso_size = size,
 		.hdr_len = len % 3 == 0 ? 0xffff : len % 2, /* a hint */
@@ -208,8 +208,7 @@ tcp_arrives(struct guest *to, const struct packet *k, uint32_t len, uint32_t siz
 		frames_equal(&got, &want);
 		assert_int_equal(got.hdr.hdr.gso_type, VIRTIO_NET_HDR_GSO_NONE);
 		assert_int_equal(got.hdr.hdr.gso_size, 0);
-		assert_int_equal(
-			got.hdr.hdr.flags, partial ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0);
+		assert_int_equal(got.hdr.hdr.flags, partial ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0);
 		assert_int_equal(got.hdr.hdr.csum_start, partial ? at.l4 : 0);
 		assert_int_equal(got.hdr.hdr.csum_offset, partial ? 16 : 0);
 	}
@@ -321,8 +320,7 @@ each_kind_is_cut_for_whom_does_not_take_that_kind(void **state)
 
 	for (i = 0; i < DIM(t); i++) {
 		struct wire w = wire_open(0, t[i].takes, 0, 20, 2048);
-		struct packet k = {
-			.ipv6 = t[i].ipv6, .ecn = t[i].ecn, .flags = ACK | CWR | PSH};
+		struct packet k = {.ipv6 = t[i].ipv6, .ecn = t[i].ecn, .flags = ACK | CWR | PSH};
 
 		make_big(&k, 5000, 1000);
 		tx_send(w.a, 1, &f);
@@ -406,7 +404,8 @@ udp_becomes_fragments(const struct shape *shape)
 				word(want.data + at.ip + 4, head - at.ip - 40 + more);
 			} else {
 				word(want.data + at.ip + 2, head - at.ip + more);
-				word(want.data + at.ip + 6, s * size / 8 | (s + 1 < n ? 0x2000 : 0));
+				word(want.data + at.ip + 6,
+					s * size / 8 | (s + 1 < n ? 0x2000 : 0));
 				word(want.data + at.ip + 10, 0);
 				word(want.data + at.ip + 10,
 					~sum_of(want.data + at.ip, head - at.ip, 0));
