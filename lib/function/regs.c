@@ -141,8 +141,6 @@ vfn_regs_features_ok(const struct vfn_function *fn)
 
 	if (unknown != 0)
 		FN_LOG(ERR, fn, "features 0x%" PRIx64 " were not offered", unknown);
-	else if (!vfn_has(fn, VIRTIO_F_VERSION_1))
-		FN_LOG(ERR, fn, "a driver without VIRTIO_F_VERSION_1 is not supported");
 	else if (missing != 0)
 		FN_LOG(ERR, fn, "features 0x%" PRIx64 " need 0x%" PRIx64, fn->driver_features,
 			missing);

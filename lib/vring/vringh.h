@@ -223,7 +223,8 @@ struct vringh_chain {
 	uint32_t written; /**< 0 when fetched; the caller sets it to the bytes written. */
 	uint8_t error;	  /**< enum vringh_error: VRINGH_OK, or why there are no segments. */
 	bool again;	  /**< Was in flight when a predecessor ended, see vringh_set_inflight(). */
-	uint16_t mark;	  /* packed: its place in the in-flight region */
+	/* split: descriptors beside the first; packed: its place in the in-flight region */
+	uint16_t mark;
 };
 
 /**
@@ -499,6 +500,13 @@ static inline enum vringh_error
 vringh_broken(const struct vringh *vr)
 {
 	return (enum vringh_error)vr->broken;
+}
+
+/** Descriptors of the ring that a chain takes until it is completed; 1 if they are in a table. */
+static inline uint32_t
+vringh_nb_descs(const struct vringh *vr, const struct vringh_chain *chain)
+{
+	return vr->packed ? chain->slots : 1u + chain->mark;
 }
 
 /**

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from harness import Backend, cpu, runtime_dirs, wait_until
+from harness import SLOW, Backend, cpu, runtime_dirs, wait_until
 from net_device import open_frontend
 from frontend import FORMATS, frames
 
@@ -45,6 +45,28 @@ def test_telemetry_follows_the_device(backend, packed):
         info = tell("/vfn/info,vdpa_vfn0")
         assert (info["state"], info["stops"]) == ("idle", 1)
         assert info["stop_us_max"] >= info["stop_us_last"] > 0
+
+
+@pytest.mark.parametrize("count, length", [(511, 0), (512, 0), (513, 0), (600, 0), (300, 50)])
+def test_list_is_never_cut_without_a_word(workdir, count, length):
+    names = [f"vdpa_vfn{'_' * length}{i}" for i in range(count)]
+    backend = Backend(names, directory=workdir, start=False)
+    try:
+        backend.start(timeout=120 * SLOW)
+        listed, page = [], backend.telemetry("/vfn/list")
+        if (count, length) == (512, 0):
+            assert len(page) == count
+        while "more: " in page[-1]:
+            left, where = re.fullmatch(r"\.\.\. and (\d+) more: (\S+)", page[-1]).groups()
+            listed += page[:-1]
+            assert int(left) == count - len(listed)
+            page = backend.telemetry(where)
+        assert listed + page == names
+        assert backend.telemetry(f"/vfn/list,{count}") == []
+        assert backend.telemetry("/vfn/list,x") is None
+        backend.stop(timeout=120 * SLOW)
+    finally:
+        backend.close()
 
 
 def test_telemetry_of_pollers(workdir):

@@ -112,6 +112,22 @@ parse_ethdev(const char *value, struct vfn_args *args)
 }
 
 static bool
+parse_offloads(const char *value, struct vfn_args *args)
+{
+	static const char *const names[] = {
+		[VFN_OFFLOADS_ALL] = "all",
+		[VFN_OFFLOADS_CSUM] = "csum",
+		[VFN_OFFLOADS_OFF] = "off",
+	};
+	unsigned int i;
+
+	for (i = 0; i < RTE_DIM(names) && strcmp(value, names[i]) != 0; i++)
+		;
+	args->function.offloads = i;
+	return i < RTE_DIM(names);
+}
+
+static bool
 parse_rate(const char *value, struct vfn_args *args)
 {
 	unsigned long v;
@@ -246,6 +262,7 @@ static const struct arg args_known[] = {
 	{"peer", "the name of another device", parse_peer},
 	{"ethdev", "the name of a DPDK port", parse_ethdev},
 	{"gen", "14 to 65534", parse_gen},
+	{"offloads", "off, csum or all", parse_offloads},
 	{"rate-mbps", "1 to 1000000", parse_rate},
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
 		parse_poll_cpu},

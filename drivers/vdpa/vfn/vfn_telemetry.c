@@ -25,6 +25,11 @@
 #define rte_tel_data_add_dict_uint rte_tel_data_add_dict_u64
 #endif
 
+/* Of the 16 KiB that an answer of telemetry's has, see max_output_len in its greeting. */
+#define LIST_BYTES (15 * 1024)
+/* What has a name in an answer is never more than fits: nothing can be refused. */
+_Static_assert(VFN_STAT_MAX + 32 <= RTE_TEL_MAX_DICT_ENTRIES, "entries of /vfn/queue");
+
 /* "NAME[,REST]": the device, locked, and REST, which is empty if there is none. */
 struct vfn_dev *
 vfn_telemetry_dev(const char *params, const char **rest)
@@ -54,17 +59,44 @@ vfn_telemetry_add_hex(struct rte_tel_data *d, const char *key, uint64_t value)
 	rte_tel_data_add_dict_string(d, key, text);
 }
 
+/* Names from a number on. What there is no room for is not left out without a word. */
 static int
 tell_list(const char *cmd, const char *params, struct rte_tel_data *d)
 {
+	unsigned int first = 0, i = 0, end = 0, nb_devs = 0;
+	char more[RTE_TEL_MAX_STRING_LEN];
 	struct vfn_dev *dev = NULL;
+	size_t room = LIST_BYTES;
+	bool full = false;
+	char *stop;
 
-	RTE_SET_USED(cmd);
-	RTE_SET_USED(params);
+	if (params != NULL) {
+		first = strtoul(params, &stop, 10);
+		if (*params < '0' || *params > '9' || *stop != '\0') {
+			DRV_LOG(ERR, "telemetry: \"%s\" is no number to begin with", params);
+			return -EINVAL;
+		}
+	}
 	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
 	while ((dev = vfn_dev_get_next(dev)) != NULL)
-		rte_tel_data_add_array_string(d, dev->name);
-	return 0;
+		nb_devs++;
+	while ((dev = vfn_dev_get_next(dev)) != NULL) {
+		size_t len = strlen(dev->name) + 3; /* quotes and a comma */
+
+		if (i++ < first || full)
+			continue;
+		/* One entry may be needed to say that it goes on. */
+		full = len > room || (i < nb_devs && i - first == RTE_TEL_MAX_ARRAY_ENTRIES) ||
+			rte_tel_data_add_array_string(d, dev->name) != 0;
+		if (full)
+			continue;
+		room -= len;
+		end = i;
+	}
+	if (end >= nb_devs || first >= nb_devs)
+		return 0;
+	snprintf(more, sizeof(more), "... and %u more: %s,%u", nb_devs - end, cmd, end);
+	return rte_tel_data_add_array_string(d, more);
 }
 
 static int
@@ -232,7 +264,8 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 
 RTE_INIT(vfn_telemetry_init)
 {
-	rte_telemetry_register_cmd("/vfn/list", tell_list, "Names of the vfn devices.");
+	rte_telemetry_register_cmd("/vfn/list", tell_list,
+		"Names of the vfn devices. Parameter: number of the first one, or none for 0");
 	rte_telemetry_register_cmd(
 		"/vfn/info", tell_info, "State of a device. Parameter: device name");
 	rte_telemetry_register_cmd("/vfn/queue", tell_queue,

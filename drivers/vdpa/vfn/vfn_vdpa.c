@@ -307,6 +307,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "peer=<name> "
 					    "ethdev=<name> "
 					    "gen=<14-65534> "
+					    "offloads=<all|csum|off> "
 					    "rate-mbps=<1-1000000> "
 					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
 					    "idle=<busy|sleep> "

@@ -199,10 +199,12 @@ struct vfn_vendor_cap {
 	X(DROPPED_NO_BUFFER, "dropped_no_buffer") /* the receiver had no room for a second */ \
 	X(DROPPED_NO_PEER, "dropped_no_peer") /* nobody receives on the other side */ \
 	X(DROPPED_SIZE, "dropped_size") /* empty, runt or larger than the receiver takes */ \
-	X(DROPPED_OFFLOAD, "dropped_offload") /* segmentation that the receiver did not accept */ \
+	X(DROPPED_OFFLOAD, "dropped_offload") /* the receiver wants segments; cannot be made */ \
 	X(DROPPED_FILTER, "dropped_filter") /* address or VLAN that the receiver does not want */ \
 	X(ERRORS_HEADER, "errors_header") /* chain too short for it, or offload fields invalid */ \
 	X(ERRORS_DIRECTION, "errors_direction") /* receive chain not writable, transmit not readable */ \
+	X(SEGMENTED, "segmented") /* frames cut up for a receiver that does not do it itself */ \
+	X(SEGMENTS, "segments") /* what they became */ \
 	X(CALLS, "calls") /* interrupts raised */ \
 	X(ARMED, "armed") /* times a poller armed the doorbell to sleep */ \
 	X(ERRORS_AVAIL_IDX, "errors_avail_idx") \
