@@ -33,7 +33,7 @@ vfn_config_changed(struct vfn_function *fn)
 		return;
 	fn->isr |= VFN_ISR_CONFIG;
 	if (fn->config_vector != NO_VECTOR && fn->irq_fd[fn->config_vector] >= 0)
-		vfn_eventfd_signal(fn->irq_fd[fn->config_vector]);
+		vfn_irq_signal(fn, fn->config_vector, fn->irq_fd[fn->config_vector]);
 }
 
 /* The device configuration changed, and its generation with it (4.1.4.3.1). */

@@ -13,11 +13,21 @@
 #include <rte_alarm.h>
 #include <rte_byteorder.h>
 #include <rte_common.h>
+#include <rte_cycles.h>
 
 #include "function.h"
 
 /* The longest command that is understood: MAC tables of 2,700 addresses together. */
 #define MAX_COMMAND (2 * sizeof(uint32_t) + 2700 * 6)
+
+/*
+ * A round holds the control lock and stops the function's pollers, so a driver that never runs out
+ * of commands gets a round of so many from time to time. Some rounds come at once: a driver that
+ * sets up its device sends one command after the other.
+ */
+#define ROUND_COMMANDS 16
+#define ROUND_US       1000
+#define ROUNDS_AT_ONCE 64
 
 static uint8_t
 announce_command(struct vfn_function *fn, uint8_t cmd, const uint8_t *data, size_t len)
@@ -108,43 +118,59 @@ command(struct vfn_function *fn, const struct vringh *vr, struct vringh_chain *c
 static void
 carry_out(void *arg)
 {
-	static struct vringh_chain chain[16];
+	static struct vringh_chain chain[ROUND_COMMANDS];
 	static struct vringh_seg seg[VRINGH_MAX_SIZE];
+	struct vringh_batch batch = {.chain = chain,
+		.max_chains = ROUND_COMMANDS,
+		.seg = seg,
+		.max_segs = VRINGH_MAX_SIZE,
+		.max_descs = 16 * ROUND_COMMANDS};
 	struct vfn_function *fn = arg;
 	struct vfn_queue *q;
-	int n;
+	int n = 0, i;
 
 	pthread_mutex_lock(&vfn_control_lock);
 	vfn_port_stop(fn);
 	q = &fn->queue[vfn_ctrl_index(fn)];
-	while (vfn_queue_active(q)) {
-		struct vringh_batch batch = {
-			.chain = chain, .max_chains = 16, .seg = seg, .max_segs = VRINGH_MAX_SIZE};
-		int i;
-
-		n = vringh_fetch(&q->vr, &batch, batch.max_chains);
+	if (vfn_queue_active(q)) {
+		n = vringh_fetch(&q->vr, &batch, ROUND_COMMANDS);
 		if (n < 0)
 			vfn_queue_broken(q);
-		if (n <= 0)
-			break;
-		for (i = 0; i < n; i++)
-			command(fn, &q->vr, &chain[i]);
+	}
+	for (i = 0; i < n; i++)
+		command(fn, &q->vr, &chain[i]);
+	if (n > 0) {
 		vringh_complete(&q->vr, chain, n);
 		q->stats[VFN_STAT_PACKETS] += n;
 		vfn_queue_call(q);
 	}
+	/* The poller finds what is left, like what comes. */
 	__atomic_store_n(&fn->ctrl_scheduled, false, __ATOMIC_RELEASE);
 	vfn_port_start(fn);
 	pthread_mutex_unlock(&vfn_control_lock);
+}
+
+/* Microseconds until the next round may be. */
+static uint64_t
+next_round(struct vfn_function *fn)
+{
+	const uint64_t us = rte_get_tsc_hz() / 1000000;
+	uint64_t now = rte_rdtsc(), begin = now - ROUNDS_AT_ONCE * ROUND_US * us;
+
+	fn->ctrl_next = RTE_MAX(fn->ctrl_next, begin) + ROUND_US * us;
+	return fn->ctrl_next > now ? (fn->ctrl_next - now) / us + 1 : 1;
 }
 
 /* Poller. */
 unsigned int
 vfn_ctrl_run(struct vfn_work *w)
 {
-	if (!__atomic_exchange_n(&w->fn->ctrl_scheduled, true, __ATOMIC_ACQ_REL) &&
-		rte_eal_alarm_set(1, carry_out, w->fn) != 0)
-		__atomic_store_n(&w->fn->ctrl_scheduled, false, __ATOMIC_RELEASE);
+	struct vfn_function *fn = w->fn;
+
+	if (!__atomic_load_n(&fn->ctrl_scheduled, __ATOMIC_RELAXED) &&
+		!__atomic_exchange_n(&fn->ctrl_scheduled, true, __ATOMIC_ACQ_REL) &&
+		rte_eal_alarm_set(next_round(fn), carry_out, fn) != 0)
+		__atomic_store_n(&fn->ctrl_scheduled, false, __ATOMIC_RELEASE);
 	return 0;
 }
 

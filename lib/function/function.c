@@ -14,6 +14,7 @@
 #include <rte_malloc.h>
 
 #include "function.h"
+#include "vfn_signal.h"
 
 RTE_LOG_REGISTER(vfn_logtype, pmd.vdpa.vfn.function, NOTICE);
 
@@ -61,7 +62,12 @@ vfn_function_create(const struct vfn_function_params *params, struct vfn_functio
 	fn->config.max_virtqueue_pairs = params->max_pairs;
 	fn->config.mtu = params->mtu;
 
-	ret = vfn_port_open(fn);
+	ret = vfn_signal_init();
+	if (ret == 0) {
+		ret = vfn_port_open(fn);
+		if (ret < 0)
+			vfn_signal_fini();
+	}
 	if (ret < 0) {
 		rte_free(fn->queue);
 		rte_free(fn);
@@ -82,6 +88,7 @@ vfn_function_destroy(struct vfn_function *fn)
 
 	TAILQ_REMOVE(&vfn_functions, fn, next);
 	vfn_port_close(fn);
+	vfn_signal_fini();
 	for (i = 0; i < VFN_MAX_VECTORS; i++)
 		if (fn->irq_fd[i] >= 0)
 			close(fn->irq_fd[i]);

@@ -43,6 +43,16 @@ struct vfn_poller;
 struct vfn_rate;
 struct vfn_ethdev;
 
+/*
+ * The service that a queue has had from its poller, in TSC: see poller_loop.c. It outlives what
+ * control changes.
+ */
+struct vfn_account {
+	uint64_t served;
+	uint64_t rests_until; /* 0: it does not */
+	bool in_vain;	      /* its last turn moved nothing */
+};
+
 struct vfn_queue {
 	/* Poller, or control while stopped. */
 	struct vringh vr;
@@ -50,6 +60,8 @@ struct vfn_queue {
 	uint64_t stats[VFN_STAT_MAX];
 	int call_fd; /* eventfd of the queue's vector, -1: none */
 	bool broken_told;
+	bool deaf; /* nobody wakes its poller for it */
+	struct vfn_account account;
 
 	/* Control. */
 	struct vfn_function *fn;
@@ -107,6 +119,7 @@ struct vfn_work {
 	unsigned int (*run)(struct vfn_work *work);
 	uint64_t stalled_since; /* TSC when rx ran out of buffers, 0: it did not */
 	uint64_t moved_at;	/* the poller's iteration in which anything was moved last */
+	uint32_t fewer;		/* chains than a burst are fetched: it would cost too much */
 };
 
 struct vfn_function {
@@ -134,6 +147,10 @@ struct vfn_function {
 
 	/* Interrupts: the link's duplicate of each vector's eventfd. */
 	int irq_fd[VFN_MAX_VECTORS];
+	/* Atomic: the eventfd blocked who signalled it, and is dead until it is replaced. */
+	bool irq_blocked[VFN_MAX_VECTORS];
+	bool irqs_held; /* atomic: one of them did so just now, so none is signalled */
+	bool irq_told;	/* atomic */
 
 	/* IOMMU. */
 	struct vringh_mem dma; /* VFN_DMA_GUEST */
@@ -165,6 +182,7 @@ struct vfn_function {
 	struct vfn_filter filter;
 	uint64_t offloads_off; /* GUEST_* features that are negotiated, but switched off now */
 	bool ctrl_scheduled;   /* set by the poller, atomically; cleared by control */
+	uint64_t ctrl_next;    /* TSC of the next round at the pace, whoever schedules it */
 
 	uint16_t nb_queues;
 	struct vfn_queue *queue;
@@ -301,7 +319,10 @@ int vfn_queue_set_doorbell(struct vfn_queue *q, int fd);
 void vfn_queue_set_job(struct vfn_queue *q, struct vfn_job *job);
 int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);
 uint64_t vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat);
-void vfn_eventfd_signal(int fd);
+/* Any thread: signal the eventfd of a vector; false if it is not to be signalled any more. */
+bool vfn_irq_signal(struct vfn_function *fn, unsigned int vector, int fd);
+/* Control lock not held: interrupts that were held back are not made up for any more. */
+void vfn_irq_cancel(struct vfn_function *fn);
 /* Poller: notify the driver if it wants to know; deal with a queue that broke. */
 void vfn_queue_call(struct vfn_queue *q);
 void vfn_queue_broken(struct vfn_queue *q);

@@ -124,6 +124,7 @@ local_close(struct vfn_link *link)
 	vfn_function_reset(fn);
 	pthread_mutex_unlock(&vfn_control_lock);
 	vfn_ctrl_cancel(fn);
+	vfn_irq_cancel(fn);
 	pthread_mutex_lock(&vfn_control_lock);
 	vfn_function_destroy(fn);
 	pthread_mutex_unlock(&vfn_control_lock);

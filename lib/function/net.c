@@ -199,14 +199,16 @@ rx_chain_ok(const struct burst *b, const struct vringh_chain *chain)
 	return chain->error == VRINGH_OK && chain->write_len >= vfn_net_hdr_len(b->rx->fn);
 }
 
-/* A receive chain that can't be used is completed empty, before those in use. */
+/*
+ * A receive chain that can't be used is completed empty, before those in use; which of these is
+ * filled first does not matter.
+ */
 static void
 rx_chain_reject(struct burst *b, uint32_t i)
 {
 	struct vringh_chain bad = b->to->chain[i];
 
-	memmove(&b->to->chain[b->filled + 1], &b->to->chain[b->filled],
-		(i - b->filled) * sizeof(bad));
+	b->to->chain[i] = b->to->chain[b->filled];
 	bad.written = 0;
 	b->to->chain[b->filled++] = bad;
 	if (bad.error == VRINGH_OK)
@@ -254,8 +256,12 @@ vfn_net_gather(struct burst *b, uint32_t skip, uint32_t need)
 
 	while (have < need) {
 		/* What is filled makes room in the ring and in the batch once it is completed. */
-		if (i == b->to->nb_chains && !rx_chains_fetch(b, &full))
-			return b->filled == 0 && (full || ring_is_out(b)) ? -1 : 0;
+		if (i == b->to->nb_chains) {
+			if (!rx_chains_fetch(b, &full))
+				return b->filled == 0 && (full || ring_is_out(b)) ? -1 : 0;
+			vfn_net_charge(b, 0, b->rx->vr.walked);
+		}
+		vfn_net_charge(b, 0, 1);
 		if (!rx_chain_ok(b, &b->to->chain[i])) {
 			if (i == b->filled)
 				rx_chain_reject(b, i);
@@ -350,6 +356,8 @@ segment(struct burst *b, const struct virtio_net_hdr *hdr, struct vringh_iter fr
 		nb_chains[i] = n;
 		all += n;
 	}
+	/* Every byte is copied twice and summed up. */
+	vfn_net_charge(b, 3 * len, g.nb);
 	vringh_pull(&frame, copy + heads, len - heads);
 	for (i = 0; i < g.nb; i++) {
 		struct virtio_net_hdr_mrg_rxbuf head = {0};
@@ -381,6 +389,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		drop(b, bad, len);
 	else if (bad != VFN_STAT_PACKETS && bad != VFN_STAT_MAX)
 		b->tx->stats[bad]++;
+	vfn_net_charge(b, 0, chain->nb_read);
 	if (bad != VFN_STAT_PACKETS)
 		return DONE;
 	if (b->rx == NULL) {
@@ -413,6 +422,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 	if (hdr.hdr.gso_type == VIRTIO_NET_HDR_GSO_NONE && (fill || hdr.hdr.flags == 0)) {
 		if (fill) {
 			/* The receiver takes no partial checksums: complete it in a copy. */
+			vfn_net_charge(b, 3 * len, 0);
 			vringh_pull(&frame, b->scratch, len);
 			vfn_net_checksum(b->scratch, len, hdr.hdr.csum_start, hdr.hdr.csum_offset);
 			linear = (struct vringh_seg){.addr = b->scratch, .len = len};
@@ -420,6 +430,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		}
 		memset(&hdr, 0, sizeof(hdr));
 	}
+	vfn_net_charge(b, len, 0);
 	vfn_net_fill(b, &hdr, &frame, len, n);
 sent:
 	b->tx_packets++;
@@ -515,7 +526,7 @@ vfn_net_largest_frame(const struct vfn_function *to)
 unsigned int
 vfn_net_fetch(struct vfn_work *w, struct vringh_batch *from)
 {
-	int n = vringh_fetch(&w->tx->vr, from, VFN_NET_BURST);
+	int n = vringh_fetch(&w->tx->vr, from, VFN_NET_BURST - w->fewer);
 
 	if (n < 0)
 		vfn_queue_broken(w->tx);
@@ -533,6 +544,7 @@ vfn_net_forward(struct vfn_work *w)
 		.rx = w->rx,
 		.to = vfn_poller_batch(w->poller, 1),
 		.scratch = vfn_poller_scratch(w->poller),
+		.budget = VFN_NET_TURN_BYTES,
 	};
 	uint32_t done, n = vfn_net_fetch(w, from);
 
@@ -548,11 +560,11 @@ vfn_net_forward(struct vfn_work *w)
 	}
 	b.max_frame = vfn_net_largest_frame(b.to_fn);
 	b.filter = w->filter;
-	b.max_plain = b.filter || w->short_hdr ? 0 : b.max_frame;
+	b.max_plain = b.filter || w->short_hdr ? 0 : RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME);
 	prefetch(from, false);
 	prefetch(b.to, true);
 
-	for (done = 0; done < from->nb_chains; done++) {
+	for (done = 0; done < from->nb_chains && b.budget > 0; done++) {
 		struct vringh_chain *chain;
 
 		done += forward_plain(&b, &from->chain[done], from->nb_chains - done);
@@ -567,6 +579,7 @@ vfn_net_forward(struct vfn_work *w)
 	}
 	if (b.rx_packets > 0)
 		w->stalled_since = 0;
+	vfn_net_turn_ends(w, &b, done, from->nb_chains);
 
 	/* Whoever has a frame finds it counted. */
 	if (b.rx != NULL) {

@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#include <rte_branch_prediction.h>
+
 #include "function.h"
 #include "rate.h"
 
@@ -29,6 +31,7 @@ struct burst {
 	const struct vfn_function *to_fn;
 	uint8_t *scratch;
 	uint32_t filled;    /* chains of rx that are filled, or bad */
+	int64_t budget;	    /* what this turn may still cost, see vfn_net_charge() */
 	bool mergeable;	    /* rx takes frames in several buffers */
 	bool filter;	    /* of to_fn */
 	uint32_t max_frame; /* largest frame without segmentation that rx takes */
@@ -56,6 +59,34 @@ int vfn_net_gather(struct burst *b, uint32_t skip, uint32_t need);
 /* Put a header and a frame of len bytes into the n chains that were gathered. */
 void vfn_net_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame,
 	uint32_t len, unsigned int n);
+
+/*
+ * A turn ends behind the frame with which it has cost as much as copying so many bytes does; what
+ * was fetched beyond that is handed back. Frames that are copied in a loop that looks at nothing
+ * are not charged: VFN_NET_PLAIN_FRAME bounds them.
+ */
+#define VFN_NET_TURN_BYTES  (128 * 1024)
+#define VFN_NET_PLAIN_FRAME 9216u
+/* As much as looking at a chain or descriptor costs. */
+#define VFN_NET_LOOK_BYTES 32
+
+static inline void
+vfn_net_charge(struct burst *b, uint32_t bytes, uint32_t looks)
+{
+	b->budget -= bytes + (int64_t)looks * VFN_NET_LOOK_BYTES;
+}
+
+/* A turn has taken done of n chains: how many are to be fetched in the next one. */
+static inline void
+vfn_net_turn_ends(struct vfn_work *w, const struct burst *b, uint32_t done, uint32_t n)
+{
+	if (likely(b->budget > VFN_NET_TURN_BYTES / 2 && w->fewer == 0))
+		return;
+	if (b->budget <= 0 && done < n)
+		w->fewer = VFN_NET_BURST - done;
+	else if (b->budget > VFN_NET_TURN_BYTES / 2)
+		w->fewer /= 2;
+}
 
 /* Internet checksum over [start, len), where the pseudo header's sum is already in place. */
 void vfn_net_checksum(uint8_t *frame, uint32_t len, uint32_t start, uint32_t offset);

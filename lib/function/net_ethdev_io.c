@@ -46,6 +46,7 @@ vfn_ethdev_send(struct vfn_work *w)
 	enum vfn_stat verdict[VFN_NET_BURST];
 	uint32_t len[VFN_NET_BURST];
 	struct vfn_queue *tx = w->tx;
+	struct burst b = {.budget = VFN_NET_TURN_BYTES};
 	uint32_t i, done, nb_good = 0, nb_sent = 0, nb_mbufs;
 	bool give_up = false;
 
@@ -54,14 +55,17 @@ vfn_ethdev_send(struct vfn_work *w)
 	nb_mbufs = from->nb_chains;
 	if (rte_pktmbuf_alloc_bulk(e->pool, mbuf, nb_mbufs) != 0)
 		nb_mbufs = 0;
-	for (i = 0; i < from->nb_chains; i++) {
+	for (i = 0; i < from->nb_chains && b.budget > 0; i++) {
 		struct virtio_net_hdr_mrg_rxbuf hdr;
 		struct vringh_iter frame;
 
 		verdict[i] =
 			vfn_net_judge(tx, &from->chain[i], e->max_frame, &hdr, &frame, &len[i]);
-		if (verdict[i] == VFN_STAT_PACKETS && nb_good < nb_mbufs)
+		vfn_net_charge(&b, 0, from->chain[i].nb_read);
+		if (verdict[i] == VFN_STAT_PACKETS && nb_good < nb_mbufs) {
+			vfn_net_charge(&b, hdr.hdr.flags ? 4 * len[i] : len[i], 0);
 			frame_copy(mbuf[nb_good++], &frame, len[i], &hdr.hdr);
+		}
 	}
 	if (nb_good > 0)
 		nb_sent = rte_eth_tx_burst(e->port, tx->index / 2 % e->nb_tx, mbuf, nb_good);
@@ -71,7 +75,7 @@ vfn_ethdev_send(struct vfn_work *w)
 		w->stalled_since = 0;
 
 	/* In the order of the ring: up to the first frame that was not sent. */
-	for (done = 0; done < from->nb_chains; done++) {
+	for (done = 0; done < i; done++) {
 		enum vfn_stat bad = verdict[done];
 
 		if (bad == VFN_STAT_PACKETS && nb_sent > 0) {
@@ -89,6 +93,7 @@ vfn_ethdev_send(struct vfn_work *w)
 			tx->stats[VFN_STAT_BYTES] += len[done];
 		}
 	}
+	vfn_net_turn_ends(w, &b, done, from->nb_chains);
 	vringh_complete(&tx->vr, from->chain, done);
 	vringh_discard(&tx->vr, from->chain + done, from->nb_chains - done);
 	if (w->rate != NULL)
@@ -141,11 +146,13 @@ vfn_ethdev_receive(struct vfn_job *job)
 		.mergeable = vfn_has(rx->fn, VIRTIO_NET_F_MRG_RXBUF),
 		.filter = r->filter,
 		.max_frame = vfn_net_largest_frame(rx->fn),
+		.budget = VFN_NET_TURN_BYTES,
 	};
 	if (vringh_fetch(&rx->vr, b.to, n) < 0)
 		vfn_queue_broken(rx);
 	for (i = 0; i < n; i++) {
-		enum vfn_stat bad = deliver(&b, mbuf[i]);
+		/* What is charged is the look for buffers. */
+		enum vfn_stat bad = b.budget > 0 ? deliver(&b, mbuf[i]) : VFN_STAT_DROPPED_NO_BUFFER;
 
 		if (bad != VFN_STAT_PACKETS)
 			rx->stats[bad]++;

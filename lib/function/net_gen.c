@@ -94,6 +94,7 @@ gen_any(struct burst *b, uint32_t len)
 		b->rx->stats[VFN_STAT_DROPPED_SIZE]++;
 	if (n <= 0)
 		return false;
+	vfn_net_charge(b, len, 0);
 	make_frame(b->rx, b->scratch);
 	vfn_net_fill(b, &hdr, &frame, len, n);
 	return true;
@@ -110,8 +111,10 @@ vfn_gen_run(struct vfn_work *w)
 		.scratch = vfn_poller_scratch(w->poller),
 		.mergeable = vfn_has(w->fn, VIRTIO_NET_F_MRG_RXBUF),
 		.max_frame = vfn_net_largest_frame(w->fn),
+		.budget = VFN_NET_TURN_BYTES,
 	};
-	bool plain = len <= b.max_frame && vfn_net_hdr_len(w->fn) == VFN_NET_HDR_SIZE;
+	bool plain = len <= RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME) &&
+		vfn_net_hdr_len(w->fn) == VFN_NET_HDR_SIZE;
 
 	if (vringh_fetch(&b.rx->vr, b.to, VFN_NET_BURST) < 0) {
 		vfn_queue_broken(b.rx);
@@ -121,7 +124,7 @@ vfn_gen_run(struct vfn_work *w)
 		if (b.to->chain[i].nb_write > 0)
 			vfn_prefetch_write(
 				b.to->chain[i].seg[b.to->chain[i].nb_read].addr + VFN_NET_HDR_SIZE);
-	for (i = 0; i < VFN_NET_BURST; i++)
+	for (i = 0; i < VFN_NET_BURST && b.budget > 0; i++)
 		if (!(plain && gen_one(&b, len)) && !gen_any(&b, len))
 			break;
 	b.rx->stats[VFN_STAT_PACKETS] += b.rx_packets;

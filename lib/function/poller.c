@@ -40,6 +40,8 @@
 /* Segments of a burst: one chain may be as long as the largest queue (2.7.5.3.1). */
 #define BATCH_SEGS   (VRINGH_MAX_SIZE + VFN_NET_BURST)
 #define BATCH_CHAINS 1024
+/* A fetch looks at no more, but for a single chain that is longer. */
+#define BATCH_DESCS 512
 
 _Static_assert(VFN_OFF_POLLER + VFN_MAX_POLLERS * VFN_POLLER_STEP <= VFN_OFF_STATE,
 	"registers of pollers overlap");
@@ -85,14 +87,33 @@ poller_call(struct vfn_poller *p, void (*fn)(struct vfn_poller *, void *), void 
 	}
 }
 
+/* Nobody would wake us for a queue whose doorbell can't be waited for: it is polled. */
 static void
-doorbell(struct vfn_poller *p, int op, const struct vfn_queue *q)
+doorbell_add(struct vfn_poller *p, struct vfn_queue *q)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 
-	/* Two queues may wait for one receiver: EEXIST and ENOENT are as good as done. */
-	if (!p->is_service && q->doorbell_fd >= 0)
-		epoll_ctl(p->epoll_fd, op, q->doorbell_fd, &event);
+	q->deaf = q->doorbell_fd < 0;
+	/* Two queues may wait for one receiver: EEXIST is as good as done. */
+	if (p->is_service || q->deaf ||
+		epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, q->doorbell_fd, &event) == 0 ||
+		errno == EEXIST)
+		return;
+	q->deaf = true;
+	if (q->stats[VFN_STAT_DOORBELL_ERRORS]++ == 0)
+		FN_LOG(WARNING, q->fn, "queue %u: cannot wait for its doorbell, it is polled: %s",
+			q->index, strerror(errno));
+}
+
+static void
+doorbell_remove(struct vfn_poller *p, const struct vfn_queue *q)
+{
+	/* Two queues may have waited for one receiver: it is gone already. */
+	if (!p->is_service && q->doorbell_fd >= 0 &&
+		epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, q->doorbell_fd, NULL) < 0 &&
+		errno != ENOENT && !q->deaf)
+		FN_LOG(WARNING, q->fn, "queue %u: its doorbell is not let go: %s", q->index,
+			strerror(errno));
 }
 
 static void
@@ -104,9 +125,7 @@ may_sleep(struct vfn_poller *p)
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
-		/* Without its doorbell nobody would wake us for a queue. */
-		if (!w->fn->params.sleep || w->tx->doorbell_fd < 0 ||
-			(w->rx != NULL && w->rx->doorbell_fd < 0))
+		if (!w->fn->params.sleep || w->tx->deaf || (w->rx != NULL && w->rx->deaf))
 			p->may_sleep = false;
 	}
 }
@@ -127,9 +146,12 @@ request_add(struct vfn_poller *p, void *arg)
 			FN_LOG(ERR, fn, "queue %u: no memory to poll it", w->tx->index);
 			break;
 		}
-		doorbell(p, EPOLL_CTL_ADD, w->tx);
+		/* Where a function may not sleep its poller never does. */
+		if (!fn->params.sleep)
+			continue;
+		doorbell_add(p, w->tx);
 		if (w->rx != NULL)
-			doorbell(p, EPOLL_CTL_ADD, w->rx);
+			doorbell_add(p, w->rx);
 	}
 	may_sleep(p);
 	p->last_progress = rte_rdtsc();
@@ -143,11 +165,11 @@ request_remove(struct vfn_poller *p, void *arg)
 	for (i = 0; i < p->nb_work; i++) {
 		struct vfn_work *w = p->work[i];
 
-		if (w->fn != arg)
+		if (w->fn != arg || !w->fn->params.sleep)
 			continue;
-		doorbell(p, EPOLL_CTL_DEL, w->tx);
+		doorbell_remove(p, w->tx);
 		if (w->rx != NULL)
-			doorbell(p, EPOLL_CTL_DEL, w->rx);
+			doorbell_remove(p, w->rx);
 	}
 	vfn_poller_drop(p, arg);
 	may_sleep(p);
@@ -361,6 +383,7 @@ vfn_poller_get(const struct vfn_function_params *params, unsigned int i, struct 
 				RTE_CACHE_LINE_SIZE, socket),
 			.max_chains = BATCH_CHAINS,
 			.max_segs = BATCH_SEGS,
+			.max_descs = BATCH_DESCS,
 		};
 		if (p->batch[d].chain == NULL || p->batch[d].seg == NULL)
 			ret = -ENOMEM;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include <rte_common.h>
 #include <rte_cycles.h>
@@ -35,8 +36,20 @@
 /* A stalled receiver is looked at this often even if no doorbell rings. */
 #define STALL_POLL_MS 100
 
-/* Frames that the rate limit holds back are looked at this often: half of what the bucket holds. */
+/* Frames that the rate limit holds back are looked at this often: half of what it can be late. */
 #define RATE_POLL_MS 1
+
+/* A queue may be ahead of others by this much service, so that equals need not take turns. */
+#define AHEAD_US 50
+
+/* A turn of plain frames is shorter. */
+#define LONG_US 12
+
+/* Who has moved something in one of so many iterations may only be fetching his breath. */
+#define RECENT 512
+
+/* Ahead by so much at most a queue comes to a poller. */
+#define CARRY_MS 5
 
 struct vringh_batch *
 vfn_poller_batch(struct vfn_poller *p, unsigned int direction)
@@ -80,6 +93,105 @@ arm(struct vfn_work *w)
 	return vringh_notify_enable(waits_for(w));
 }
 
+/* ---- fairness ---- */
+
+/*
+ * Turns take a bounded time each (VFN_NET_TURN_BYTES, vringh_batch.max_descs), but one frame costs
+ * more than another, and a single chain may have as many descriptors as the ring. So queues that
+ * share a poller take turns by time: each has an account of what it was served, and who is ahead
+ * of the last one that wants service waits. Who wants nothing saves up nothing, and who has
+ * something that can't be moved now makes only others of his kind wait.
+ *
+ * The last one may want nothing for a moment only, because its driver has not come round yet: so
+ * after a turn that took long a queue rests for the same time, as long as others have moved
+ * something just now.
+ */
+
+static uint64_t
+microseconds(const struct vfn_poller *p, unsigned int us)
+{
+	return p->stats.hz / 1000000 * us;
+}
+
+/* Has the scheduler taken the CPU away since this was asked last? */
+static __attribute__((noinline)) bool
+was_preempted(struct vfn_poller *p)
+{
+	struct rusage usage;
+	bool was;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	was = usage.ru_nivcsw != p->preempted;
+	p->preempted = usage.ru_nivcsw;
+	return was;
+}
+
+/* Who has this account wants service. */
+static inline void
+wants(struct vfn_poller *p, const struct vfn_account *a)
+{
+	p->next_floor[a->in_vain] = RTE_MIN(p->next_floor[a->in_vain], a->served);
+}
+
+/* A turn is over. */
+static inline void
+charge(struct vfn_poller *p, struct vfn_account *a, bool in_vain)
+{
+	uint64_t now = rte_rdtsc(), took = now - p->turn_at;
+
+	p->turn_at = now;
+	if (unlikely(took > microseconds(p, LONG_US))) {
+		if (was_preempted(p))
+			took = RTE_MIN(took, microseconds(p, AHEAD_US / 2));
+		else
+			a->rests_until = now + took;
+	}
+	if (in_vain) {
+		/* What it has driven from the caches was of use to somebody. */
+		took *= 2;
+	} else {
+		if (p->mover[0] != a) {
+			p->mover[1] = p->mover[0];
+			p->mover_at[1] = p->mover_at[0];
+			p->mover[0] = a;
+		}
+		p->mover_at[0] = p->stats.iterations;
+	}
+	a->in_vain = in_vain;
+	a->served = RTE_MAX(a->served, p->floor) + took;
+	wants(p, a);
+}
+
+/* There are others, and it is their turn? */
+static inline bool
+has_to_wait(struct vfn_poller *p, struct vfn_account *a)
+{
+	bool rests = false;
+
+	if (unlikely(a->rests_until != 0)) {
+		rests = p->stats.iterations - p->mover_at[p->mover[0] == a] < RECENT &&
+			rte_rdtsc() < a->rests_until;
+		if (!rests)
+			a->rests_until = 0;
+	}
+	if (likely(!rests && a->served <= p->floor + microseconds(p, AHEAD_US)))
+		return false;
+	/* Nobody waits for one that rests. */
+	if (!rests)
+		wants(p, a);
+	p->kept_waiting = true;
+	return true;
+}
+
+static void
+floor_rises(struct vfn_poller *p)
+{
+	bool in_vain = p->next_floor[false] == UINT64_MAX;
+
+	if (p->next_floor[in_vain] != UINT64_MAX)
+		p->floor = RTE_MAX(p->floor, p->next_floor[in_vain]);
+}
+
 /* ---- which queues there are, active and quiet ones ---- */
 
 static void
@@ -107,6 +219,8 @@ sweep(struct vfn_poller *p)
 	unsigned int i;
 
 	p->next_sweep = p->stats.iterations + SWEEP;
+	if (p->nb_work > 1)
+		was_preempted(p);
 	for (i = p->nb_active; i-- > 0;) {
 		struct vfn_work *w = p->work[i];
 
@@ -134,6 +248,9 @@ vfn_poller_take(struct vfn_poller *p, struct vfn_work *w)
 		p->max_work = max;
 	}
 	disarm(w);
+	/* Of another poller's account only so much counts. */
+	w->tx->account.served = RTE_MIN(
+		w->tx->account.served, p->floor + microseconds(p, 1000 * CARRY_MS));
 	w->moved_at = p->stats.iterations;
 	p->work[p->nb_work] = w;
 	p->quiet[p->nb_work] = (struct vfn_quiet){0};
@@ -177,25 +294,34 @@ vfn_poller_count_idle(struct vfn_poller *p)
 }
 
 static unsigned int
-run(struct vfn_poller *p, struct vfn_work *w, uint64_t *start)
+run(struct vfn_poller *p, struct vfn_work *w, uint64_t *start, struct vfn_account *a)
 {
 	unsigned int n;
 
+	/* What was done since the last iteration is none of ours. */
+	if (p->turn_at == 0 && (*start == 0 || p->nb_work > 1))
+		p->turn_at = rte_rdtsc();
 	if (*start == 0)
-		*start = rte_rdtsc();
-	if (w->job != NULL)
-		return w->job->run(w->job);
-	n = w->run(w);
-	if (n > 0)
-		w->moved_at = p->stats.iterations;
-	p->stats.packets += n;
+		*start = p->turn_at;
+	if (w->job != NULL) {
+		n = w->job->run(w->job);
+		if (n == 0)
+			return 0; /* it wants nothing */
+	} else {
+		n = w->run(w);
+		if (n > 0)
+			w->moved_at = p->stats.iterations;
+		p->stats.packets += n;
+	}
+	if (p->nb_work > 1)
+		charge(p, a, n == 0);
 	return n;
 }
 
 /*
  * Some of the quiet queues in turn. What is found to have chains and moves none, for want of a
  * receiver's buffers for example, ends the turn: however many of these there are, an iteration
- * deals with one.
+ * deals with one, and together they are served like one.
  */
 static unsigned int
 look_at_quiet(struct vfn_poller *p, uint64_t *start)
@@ -213,15 +339,25 @@ look_at_quiet(struct vfn_poller *p, uint64_t *start)
 		p->turn = i + 1;
 		if (!vringh_watch_pending(&p->quiet[i].watch))
 			continue;
-		n = run(p, p->work[i], start);
+		if (has_to_wait(p, &p->work[i]->tx->account) ||
+			has_to_wait(p, &p->quiet_account))
+			break;
+		n = run(p, p->work[i], start, &p->quiet_account);
 		moved += n;
+		if (p->quiet_account.rests_until != 0) {
+			p->work[i]->tx->account.rests_until = p->quiet_account.rests_until;
+			p->quiet_account.rests_until = 0;
+		}
 		if (n > 0) {
+			p->work[i]->tx->account.served = p->quiet_account.served;
+			p->mover[0] = &p->work[i]->tx->account;
 			make_active(p, i);
 			continue;
 		}
 		if (p->quiet[i].armed)
 			disarm(p->work[i]);
 		make_quiet(p, i);
+		charge(p, &p->quiet_account, true);
 		break;
 	}
 	return moved;
@@ -250,14 +386,19 @@ vfn_poller_iterate(struct vfn_poller *p)
 		__atomic_store_n(&p->request, NULL, __ATOMIC_RELEASE);
 	}
 	start = p->busy ? p->stamp : 0;
+	p->turn_at = 0;
+	p->next_floor[false] = p->next_floor[true] = UINT64_MAX;
+	p->kept_waiting = false;
 	for (i = 0; i < p->nb_active; i++) {
 		struct vfn_work *w = p->work[i];
 
-		if (w->job != NULL || vringh_pending(&w->tx->vr))
-			moved += run(p, w, &start);
+		if ((w->job != NULL || vringh_pending(&w->tx->vr)) &&
+			(p->nb_work == 1 || !has_to_wait(p, &w->tx->account)))
+			moved += run(p, w, &start, &w->tx->account);
 	}
 	if (p->nb_active < p->nb_work)
 		moved += look_at_quiet(p, &start);
+	floor_rises(p);
 	p->stats.iterations++;
 	p->busy = moved > 0;
 	if (moved > 0) {
@@ -345,6 +486,8 @@ vfn_poller_thread(void *poller)
 	while (!__atomic_load_n(&p->quit, __ATOMIC_ACQUIRE)) {
 		if (vfn_poller_iterate(p) > 0) {
 			p->last_progress = p->stamp;
+		} else if (p->kept_waiting) {
+			p->last_progress = rte_rdtsc();
 		} else if (p->nb_work == 0 ||
 			(p->may_sleep && rte_rdtsc() - p->last_progress > p->spin)) {
 			if (__atomic_load_n(&p->request, __ATOMIC_RELAXED) == NULL)

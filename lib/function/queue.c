@@ -10,14 +10,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <rte_alarm.h>
+#include <rte_branch_prediction.h>
 #include <rte_vect.h>
 
 #include "function.h"
+#include "vfn_signal.h"
+
+/* While a guest's interrupts are held after one of them has blocked. */
+#define IRQ_HOLD_MS 1000
 
 /* Registers of a queue after reset (4.1.4.3); the ring itself is set up by enabling it. */
 void
@@ -45,6 +50,13 @@ vfn_queue_active(const struct vfn_queue *q)
 		(q->fn->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) ==
 		VIRTIO_CONFIG_S_DRIVER_OK &&
 		vringh_broken(&q->vr) == VRINGH_OK;
+}
+
+/* May a poller have it? One that broke stays with its poller. */
+static bool
+queue_polled(const struct vfn_queue *q)
+{
+	return q->enabled && !q->suspended;
 }
 
 /* The ring's counters start anew with the ring, the queue's go on. */
@@ -148,20 +160,23 @@ vfn_queues_suspend(struct vfn_function *fn, bool suspend)
 static void
 queue_use_irq(struct vfn_queue *q)
 {
-	q->call_fd = q->vector == NO_VECTOR ? -1 : q->fn->irq_fd[q->vector];
+	struct vfn_function *fn = q->fn;
+
+	q->call_fd = q->vector == NO_VECTOR || fn->irq_blocked[q->vector] ? -1 :
+									    fn->irq_fd[q->vector];
 }
 
 void
 vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector)
 {
-	bool active = vfn_queue_active(q);
+	bool polled = queue_polled(q);
 
-	if (active)
+	if (polled)
 		vfn_port_stop(q->fn);
 	/* A vector that cannot be had reads back as none (4.1.5.1.2). */
 	q->vector = vector < vfn_nb_vectors(q->fn) ? vector : NO_VECTOR;
 	queue_use_irq(q);
-	if (active)
+	if (polled)
 		vfn_port_start(q->fn);
 }
 
@@ -181,13 +196,17 @@ fd_replace(int *fd, int with)
 	return 0;
 }
 
-/* Can a poller wait for it? Regular files, for example, can't be waited for. */
+/*
+ * Can a poller wait for it? Regular files, for example, can't be waited for. If that can't be found
+ * out now the poller will.
+ */
 static bool
 can_wait_for(int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	bool ok = epoll_fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+	bool ok = epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ||
+		(errno != EPERM && errno != EBADF);
 
 	if (epoll_fd >= 0)
 		close(epoll_fd);
@@ -204,7 +223,7 @@ vfn_queue_set_doorbell(struct vfn_queue *q, int fd)
 			q->index);
 		fd = -1;
 	}
-	if (!vfn_queue_active(q))
+	if (!queue_polled(q))
 		return fd_replace(&q->doorbell_fd, fd);
 	vfn_port_stop(q->fn);
 	ret = fd_replace(&q->doorbell_fd, fd);
@@ -215,8 +234,7 @@ vfn_queue_set_doorbell(struct vfn_queue *q, int fd)
 void
 vfn_queue_set_job(struct vfn_queue *q, struct vfn_job *job)
 {
-	/* A queue that broke may still be with its poller. */
-	bool polled = q->enabled && !q->suspended;
+	bool polled = queue_polled(q);
 
 	if (polled)
 		vfn_port_stop(q->fn);
@@ -235,11 +253,13 @@ vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
 	if (vector >= vfn_nb_vectors(fn))
 		return -EINVAL;
 	for (i = 0; i < fn->nb_queues; i++)
-		if (fn->queue[i].vector == vector && vfn_queue_active(&fn->queue[i]))
+		if (fn->queue[i].vector == vector && queue_polled(&fn->queue[i]))
 			used = true;
 	if (used)
 		vfn_port_stop(fn);
 	ret = fd_replace(&fn->irq_fd[vector], fd);
+	if (ret == 0)
+		fn->irq_blocked[vector] = false;
 	for (i = 0; i < fn->nb_queues; i++)
 		if (fn->queue[i].vector == vector)
 			queue_use_irq(&fn->queue[i]);
@@ -261,17 +281,58 @@ vfn_queue_stat(const struct vfn_queue *q, enum vfn_stat stat)
 	return v;
 }
 
-/*
- * Any thread. Whether the eventfd blocks when it is full is up to the guest, at any time; full
- * means that an interrupt is pending, so nothing is lost by not writing.
- */
-void
-vfn_eventfd_signal(int fd)
+/* Control, on EAL's interrupt thread. Who was not called meanwhile is now. */
+static void
+irqs_release(void *arg)
 {
-	struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+	struct vfn_function *fn = arg;
+	unsigned int i;
 
-	if (poll(&pfd, 1, 0) == 1)
-		eventfd_write(fd, 1);
+	pthread_mutex_lock(&vfn_control_lock);
+	__atomic_store_n(&fn->irqs_held, false, __ATOMIC_RELAXED);
+	for (i = 0; i < fn->nb_queues; i++) {
+		unsigned int vector = fn->queue[i].vector;
+
+		if (vfn_queue_active(&fn->queue[i]) && vector != NO_VECTOR &&
+			fn->irq_fd[vector] >= 0)
+			vfn_irq_signal(fn, vector, fn->irq_fd[vector]);
+	}
+	if (fn->isr & VFN_ISR_CONFIG)
+		vfn_config_changed(fn);
+	pthread_mutex_unlock(&vfn_control_lock);
+}
+
+void
+vfn_irq_cancel(struct vfn_function *fn)
+{
+	rte_eal_alarm_cancel(irqs_release, fn);
+}
+
+/*
+ * A guest that has blocked us once can have as many eventfds as it likes, and replace them all
+ * the time. So it blocks us once in IRQ_HOLD_MS.
+ */
+static __attribute__((noinline)) void
+irq_blocked(struct vfn_function *fn, unsigned int vector)
+{
+	__atomic_store_n(&fn->irq_blocked[vector], true, __ATOMIC_RELAXED);
+	if (!__atomic_exchange_n(&fn->irq_told, true, __ATOMIC_RELAXED))
+		FN_LOG(ERR, fn, "vector %u is off until its eventfd is replaced: it blocks",
+			vector);
+	if (!__atomic_exchange_n(&fn->irqs_held, true, __ATOMIC_RELAXED) &&
+		rte_eal_alarm_set(IRQ_HOLD_MS * 1000, irqs_release, fn) != 0)
+		__atomic_store_n(&fn->irqs_held, false, __ATOMIC_RELAXED);
+}
+
+bool
+vfn_irq_signal(struct vfn_function *fn, unsigned int vector, int fd)
+{
+	if (unlikely(__atomic_load_n(&fn->irq_blocked[vector], __ATOMIC_RELAXED)))
+		return false;
+	if (unlikely(__atomic_load_n(&fn->irqs_held, __ATOMIC_RELAXED)) || likely(vfn_signal(fd)))
+		return true;
+	irq_blocked(fn, vector);
+	return false;
 }
 
 /* Poller. */
@@ -280,8 +341,12 @@ vfn_queue_call(struct vfn_queue *q)
 {
 	if (!vringh_need_notify(&q->vr) || q->call_fd < 0)
 		return;
-	vfn_eventfd_signal(q->call_fd);
-	q->stats[VFN_STAT_CALLS]++;
+	if (likely(vfn_irq_signal(q->fn, q->vector, q->call_fd))) {
+		q->stats[VFN_STAT_CALLS]++;
+	} else {
+		q->stats[VFN_STAT_CALLS_BLOCKED]++;
+		q->call_fd = -1;
+	}
 }
 
 /* Poller or control. Says so once; the queue works again after it was enabled anew. */

@@ -9,7 +9,10 @@
 
 #include "net.h"
 
-/* The bucket holds what is sent in this time, or one frame of the largest size. */
+/*
+ * The bucket holds what is sent in this time, and one frame of the largest size besides: who looks
+ * this late after there was enough for a frame loses nothing.
+ */
 #define BUCKET_MS 2
 
 static uint64_t
@@ -21,7 +24,10 @@ cost(const struct vfn_rate *r, uint64_t len)
 static uint64_t
 chain_cost(const struct vfn_rate *r, const struct vringh_chain *chain)
 {
-	return chain->read_len > VFN_NET_HDR_SIZE ? cost(r, chain->read_len - VFN_NET_HDR_SIZE) : 0;
+	/* What is longer than a frame can be is going to be dropped, and has to get that far. */
+	uint32_t len = RTE_MIN(chain->read_len, VFN_NET_HDR_SIZE + VFN_NET_MAX_FRAME);
+
+	return len > VFN_NET_HDR_SIZE ? cost(r, len - VFN_NET_HDR_SIZE) : 0;
 }
 
 /* Control. */
@@ -29,7 +35,7 @@ void
 vfn_rate_init(struct vfn_rate *r, uint32_t mbps, uint64_t hz)
 {
 	*r = (struct vfn_rate){.second = hz << 8, .cost = (hz << 20) / (mbps * UINT64_C(125000))};
-	r->full = RTE_MAX(r->second / 1000 * BUCKET_MS, cost(r, VFN_NET_MAX_FRAME));
+	r->full = r->second / 1000 * BUCKET_MS + cost(r, VFN_NET_MAX_FRAME);
 	/* long ago */
 	r->empty_at = 0;
 }

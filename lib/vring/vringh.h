@@ -239,6 +239,12 @@ struct vringh_batch {
 	uint32_t max_segs; /**< At least the queue size, or long chains are refused. */
 	uint32_t nb_chains;
 	uint32_t nb_segs;
+	/**
+	 * A fetch ends behind the chain with which it has looked at about so many descriptors: at
+	 * least 2, or 0 for no end. So what it costs is bounded, but for one chain, which may be as
+	 * long as the queue.
+	 */
+	uint32_t max_descs;
 };
 
 /**
@@ -317,6 +323,7 @@ struct vringh {
 	uint32_t in_flight;  /* packed: slots fetched and not yet completed */
 	uint32_t unnotified; /* entries completed since the last notification decision */
 
+	uint32_t walked;	     /* descriptors that the last fetch took the long way for */
 	struct vringh_region hit[2]; /* of the last buffer read, and written; len 0: none */
 	struct vringh_region table;  /* of the last indirect table */
 	struct vringh_mem *mem;
@@ -363,8 +370,9 @@ enum vringh_error vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
 /**
  * Append available chains to a batch (2.7.13, 2.8.21).
  *
- * A partial batch is returned when fewer are available, when the batch's room ends, and when a
- * fault that breaks the queue follows: that one is reported by the next call.
+ * A partial batch is returned when fewer are available, when the batch's room ends, when enough
+ * descriptors were looked at, and when a fault that breaks the queue follows: that one is reported
+ * by the next call.
  *
  * @param max
  *   Most chains to fetch; never more than the room left in the batch.

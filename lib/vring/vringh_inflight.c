@@ -101,11 +101,15 @@ vringh_inflight_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned in
 	uint32_t slot;
 	int n, i, done = 0;
 
+	vr->walked = 0;
 	for (; in->next_resubmit < in->nb_resubmit && max > 0; max--, done++) {
 		struct vringh_chain *chain = &batch->chain[batch->nb_chains];
 		uint16_t head = in->resubmit[in->next_resubmit];
-		int ret = vr->ops->again(vr, batch, head);
+		int ret;
 
+		if (vr->walked > batch->max_descs - 1)
+			return done;
+		ret = vr->ops->again(vr, batch, head);
 		if (ret != 0)
 			return ret > 0 && done == 0 ? -ret : done;
 		if (vr->packed) {

@@ -74,6 +74,7 @@ walk_packed(struct vringh *vr, const struct vringh_batch *batch, struct vringh_s
 		}
 		d = ring_desc(vr, slot, flags);
 	}
+	vr->walked += w.seen + slots;
 	return walk_end(&w, chain, d.ref, slots, 0, error);
 }
 
@@ -297,6 +298,7 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max, bo
 	struct cursor c = cursor_start(batch, max);
 	int stop = 0;
 
+	vr->walked = 0;
 	while (c.i < max && c.seg < c.end) {
 		/* Up to the ring's end, and not more than the ring can hold. */
 		uint32_t room = least(vr->size - vr->avail, vr->size - vr->in_flight);
@@ -330,6 +332,8 @@ fetch_packed(struct vringh *vr, struct vringh_batch *batch, unsigned int max, bo
 		take(vr, c.chain->slots);
 		c.chain++;
 		c.i++;
+		if (walked_enough(vr, batch))
+			break;
 	}
 	if (vringh_unlikely(c.i == 0 && stop > 0))
 		return stop == VRINGH_E_MISS ? -stop : vringh_fail(vr, stop);
@@ -366,6 +370,7 @@ again_packed(
 			break;
 		head = next;
 	}
+	vr->walked += w.seen + slots;
 	batch->nb_segs = walk_end(&w, chain, id, slots, 0, error) - batch->seg;
 	batch->nb_chains++;
 	return 0;

@@ -44,6 +44,7 @@ walk_split(struct vringh *vr, const struct vringh_batch *batch, struct vringh_se
 			break;
 		d = ring_desc(vr, d.ref, io);
 	}
+	vr->walked += w.seen;
 	if (vringh_unlikely(error != VRINGH_OK) && walk_stops(vr, &w, batch, &error)) {
 		*stop = error == VRINGH_E_MISS ? (int)VRINGH_E_MISS : WALK_STOP;
 		return NULL;
@@ -220,6 +221,7 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 	uint16_t known = vr->avail_seen - vr->avail;
 	struct cursor c;
 
+	vr->walked = 0;
 	if (known < max) {
 		uint16_t idx;
 
@@ -244,7 +246,7 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 		bool head;
 		int stop;
 
-		if (c.seg == c.end)
+		if (c.seg >= c.end)
 			break;
 		head = singles(vr, &c);
 		if (c.i == max || c.seg == c.end)
@@ -267,6 +269,8 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 		c.seg = next;
 		c.chain++;
 		c.i++;
+		if (walked_enough(vr, batch))
+			break;
 	}
 	vr->avail += c.i;
 	return cursor_end(&c, batch);

@@ -57,6 +57,7 @@ struct walk {
 	struct vringh_seg *first_write; /* NULL until a writable descriptor was seen */
 	uint64_t len;			/* bytes of the direction in work */
 	uint32_t read_len;		/* bytes to read once first_write is set */
+	uint32_t seen;			/* descriptors */
 };
 
 static vringh_inline struct walk
@@ -119,6 +120,7 @@ walk_add(struct vringh *vr, struct walk *w, const struct desc *d, enum vringh_me
 	const struct vringh_region *hit = &vr->hit[write];
 	uint64_t off;
 
+	w->seen++;
 	if (write != (w->first_write != NULL)) {
 		if (vringh_unlikely(!write))
 			return VRINGH_E_ORDER;
@@ -397,12 +399,24 @@ struct cursor {
 static vringh_inline struct cursor
 cursor_start(const struct vringh_batch *batch, unsigned int max)
 {
+	uint32_t room = batch->max_segs - batch->nb_segs;
+	/* Each descriptor takes a segment, but on the long way. 0 is out of reach. */
+	uint32_t enough = batch->max_descs - 1;
+	struct vringh_seg *seg = &batch->seg[batch->nb_segs];
+
 	return (struct cursor){
 		.chain = &batch->chain[batch->nb_chains],
-		.seg = &batch->seg[batch->nb_segs],
-		.end = &batch->seg[batch->max_segs],
+		.seg = seg,
+		.end = seg + least(room, enough),
 		.max = max,
 	};
+}
+
+/* Has the long way been taken for enough descriptors? */
+static vringh_inline bool
+walked_enough(const struct vringh *vr, const struct vringh_batch *batch)
+{
+	return vr->walked > batch->max_descs - 1;
 }
 
 /* So many chains of a segment each were filled. */

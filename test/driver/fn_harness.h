@@ -205,6 +205,16 @@ void frames_equal(const struct frame *got, const struct frame *sent);
 uint64_t now_ms(void);
 void nap_us(unsigned int us);
 
+/* ---- a poller iteration by iteration ---- */
+
+/* EAL with a service core. */
+int turns_eal_init(void);
+/* From here on nobody but turns() runs the poller; control stands in for it where it must. */
+void turns_take_over(void);
+void turns(unsigned int n);
+/* Teardown: closes the guests, too. */
+int turns_give_back(void **state);
+
 /* ---- tests that run for every kind of ring ---- */
 
 struct shape {

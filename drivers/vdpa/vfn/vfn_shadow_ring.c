@@ -17,6 +17,8 @@
 #include "vfn_shadow.h"
 
 #define BURST 32
+/* A burst looks at no more, but for a single chain that is longer: others share the poller. */
+#define BURST_DESCS 512
 
 #define PACKED_AVAIL (1u << VRING_PACKED_DESC_F_AVAIL)
 #define PACKED_USED  (1u << VRING_PACKED_DESC_F_USED)
@@ -263,6 +265,7 @@ fetch(struct vfn_shadow *s, struct vringh_batch *batch)
 		.nb_segs = s->next_seg,
 		/* Never up to the oldest: that would look like an empty one. */
 		.max_segs = s->next_seg < oldest ? oldest - 1 : s->nb_segs,
+		.max_descs = BURST_DESCS,
 	};
 	n = vringh_fetch(&s->guest, batch, BURST);
 	if (n != 0 || s->count == 0 || s->next_seg < oldest || oldest < 2 ||

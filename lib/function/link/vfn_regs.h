@@ -207,6 +207,8 @@ struct vfn_vendor_cap {
 	X(SEGMENTS, "segments") /* what they became */ \
 	X(CALLS, "calls") /* interrupts raised */ \
 	X(ARMED, "armed") /* times a poller armed the doorbell to sleep */ \
+	X(DOORBELL_ERRORS, "doorbell_errors") /* times a poller could not wait for the doorbell */ \
+	X(CALLS_BLOCKED, "calls_blocked") /* interrupts whose eventfd blocked: off until it is replaced */ \
 	X(ERRORS_AVAIL_IDX, "errors_avail_idx") \
 	X(ERRORS_HEAD, "errors_head") \
 	X(ERRORS_RUNAWAY, "errors_runaway") \
