@@ -164,6 +164,10 @@ report_eal_failure(int err)
 	case ENOMEM:
 		remedy = "reserve more hugepages, or ask for less memory: -m 64";
 		break;
+	case EFAULT: /* two tracepoints of one name, for example */
+		remedy = "is a driver loaded twice, in two versions: from DPDK's directory of "
+			 "drivers, and by -d?";
+		break;
 	case EINVAL:
 		remedy = "check what stands before \"--\" (our options come after it); a plugin is "
 			 "given as -d NAME.so and found through LD_LIBRARY_PATH";

@@ -271,7 +271,8 @@ set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
 	return answer(dev, ret, "mtu", d);
 }
 
-RTE_INIT(vfn_config_init)
+void
+vfn_config_register(void)
 {
 	rte_telemetry_register_cmd("/vfn/link", set_link,
 		"Plug the link of a device in or out. Parameters: device name, up or down");

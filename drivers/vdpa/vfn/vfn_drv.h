@@ -217,6 +217,8 @@ TAILQ_HEAD(vfn_dev_list, vfn_dev);
 extern struct vfn_dev_list vfn_devs;
 extern pthread_mutex_t vfn_devs_lock;
 
+extern struct rte_vdev_driver vfn_driver;
+
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
 int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
 

@@ -440,7 +440,8 @@ tell_restore(const char *cmd, const char *params, struct rte_tel_data *d)
 	return tell(params, d, rte_vdpa_vfn_restore);
 }
 
-RTE_INIT(vfn_state_telemetry_init)
+void
+vfn_state_register(void)
 {
 	rte_telemetry_register_cmd("/vfn/snapshot", tell_snapshot,
 		"Save the state of a device. Parameters: device name, file");

@@ -234,7 +234,8 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 	return -ENODEV;
 }
 
-RTE_INIT(vfn_telemetry_init)
+void
+vfn_telemetry_register(void)
 {
 	rte_telemetry_register_cmd("/vfn/list", tell_list, "Names of the vfn devices.");
 	rte_telemetry_register_cmd(

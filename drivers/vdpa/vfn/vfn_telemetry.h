@@ -19,4 +19,9 @@ struct vfn_dev *vfn_telemetry_dev(const char *params, const char **rest);
 
 void vfn_telemetry_add_hex(struct rte_tel_data *d, const char *key, uint64_t value);
 
+/* Commands of the files with these names, to be called once: vfn_register.c. */
+void vfn_telemetry_register(void);
+void vfn_config_register(void);
+void vfn_state_register(void);
+
 #endif /* VFN_TELEMETRY_H */

@@ -17,8 +17,6 @@
 
 #include "vfn_drv.h"
 
-RTE_LOG_REGISTER(vfn_drv_logtype, pmd.vdpa.vfn.driver, NOTICE);
-
 struct vfn_dev_list vfn_devs = TAILQ_HEAD_INITIALIZER(vfn_devs);
 pthread_mutex_t vfn_devs_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -326,12 +324,11 @@ vfn_remove(struct rte_vdev_device *vdev)
 	return 0;
 }
 
-static struct rte_vdev_driver vfn_driver = {
+struct rte_vdev_driver vfn_driver = {
 	.probe = vfn_probe,
 	.remove = vfn_remove,
 };
 
-RTE_PMD_REGISTER_VDEV(vdpa_vfn, vfn_driver);
 RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 	"queues=<1-" RTE_STR(VFN_MAX_PAIRS) "> "
 					    "mac=<address> "
