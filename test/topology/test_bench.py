@@ -111,7 +111,7 @@ def test_a_file_that_is_no_report(workdir):
 
 @NOT_SANITIZED
 def test_instructions_are_counted_by_stage():
-    done = tool("bench_profile.py", "loopback", "--only", "vfn", "--seconds", "0.5")
+    done = tool(os.path.join("lib", "bench_profile.py"), "loopback", "--only", "vfn", "--seconds", "0.5")
     assert done.returncode == 0, done.stderr
     stages = {name: float(count) for name, count in
               re.findall(r"^\| \*\*(\w+)\*\*.*\| ([\d.]+) \|$", done.stdout, re.MULTILINE)}

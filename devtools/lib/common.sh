@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
 #
-# What devtools/test.sh and devtools/quickstart.sh share: packages, hugepages, configure, build.
+# What the commands share: packages, hugepages, configure, build. prepare.py is for those in Python.
 # Sourced by scripts that have set -euo pipefail and are in the project's top directory.
 
 # Debian's meson and pytest belong to Debian's python, which another python may hide.
@@ -77,6 +77,16 @@ hugepages() {
 	[ "$free" -ge "$want" ] ||
 		fail 1 "$want free 2 MiB hugepages are needed, $free are there; as root:" \
 			"echo $total >$HUGEPAGE_DIR/nr_hugepages (memory may be too fragmented)"
+}
+
+# hugepages_back NUMBER: give so many back, as far as nobody uses them.
+hugepages_back() {
+	local give=$1 free
+	free=$(<$HUGEPAGE_DIR/free_hugepages)
+	[ "$give" -le "$free" ] || give=$free
+	[ "$give" -gt 0 ] || return 0
+	as_root sh -c "echo $(($(<$HUGEPAGE_DIR/nr_hugepages) - give)) >$HUGEPAGE_DIR/nr_hugepages"
+	say "gave $give hugepages back"
 }
 
 build_targets=()

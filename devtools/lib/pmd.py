@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PLUGIN = "librte_vdpa_vfn.so"
 SLOW = 4 if "ASAN_OPTIONS" in os.environ else 1
 PR_SET_PDEATHSIG = 1
