@@ -16,7 +16,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import statistics
 import sys
@@ -28,6 +27,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib
 import bench_machine                                # noqa: E402
 import pmd                                          # noqa: E402
 import prepare                                      # noqa: E402
+from bench_rtt import Trips                         # noqa: E402
 from bench_machine import FOREIGN_CPU, CpuTime      # noqa: E402
 
 FCS = 4
@@ -42,38 +42,6 @@ def backend(idle):
 DEVICES = {"vfn": lambda: backend("busy"), "vfn-sleep": lambda: backend("sleep"),
            PEER: pmd.NetVhost}
 MODES = {"vfn": "busy", "vfn-sleep": "sleep"}
-
-
-class Trips(pmd.EalProcess):
-    """vfn-rtt, with a port for each socket."""
-
-    def __init__(self, paths, packed, size):
-        vdevs = []
-        for i, path in enumerate(paths):
-            vdevs += ["--vdev",
-                      f"net_virtio_user{i},path={path},queue_size=256,packed_vq={int(packed)}"]
-        super().__init__(
-            os.path.join(pmd.build_dir(), "app", "vfn-rtt"),
-            ["--lcores", f"0@{pmd.cpu(0)}", "--in-memory", "--single-file-segments", "-m", 64,
-             "--no-telemetry", "--log-level=pmd.net.virtio.*:debug", *vdevs], [size - FCS])
-
-    def __enter__(self):
-        self.expect("^vfn-rtt: ready", 30)
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    def window(self, port, milliseconds, gap_us):
-        since = self.mark()
-        self.send(f"{port} {milliseconds} {gap_us}")
-        line = self.expect(r'^(\{"trips".*\})$', timeout=20 + milliseconds / 1000, since=since)
-        return json.loads(line[1])
-
-    def layouts(self):
-        """The ring layouts that were negotiated."""
-        return {"packed" if int(features, 16) >> 34 & 1 else "split"
-                for features in re.findall(r"set features: (0x[0-9a-f]+)", self.log())}
 
 
 def cpu_seconds(pid):
@@ -92,7 +60,7 @@ class Turns:
         self.devices = {name: stack.enter_context(DEVICES[name]()) for name in names}
         stack.callback(lambda: [self._signal(n, signal.SIGCONT) for n in self.devices])
         paths = [device.sockets[0] for device in self.devices.values()]
-        self.front = stack.enter_context(Trips(paths, ring == "packed", size))
+        self.front = stack.enter_context(Trips(paths, ring == "packed", size - FCS))
         if self.front.layouts() != {ring}:
             raise self.front.error(f"not only {ring} rings")
         for name in names:

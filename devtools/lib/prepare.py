@@ -49,14 +49,20 @@ def _hugepages(number):
     _must(code)
 
 
-def ready(targets, pages, packages=(), directory="build", options=("-Dbuildtype=release",)):
-    """See to all of it, or end the program with 1 and the reason."""
-    # as Ctrl-C, so that with blocks end what they started
-    for number in (signal.SIGTERM, signal.SIGHUP):
+def packages(names):
+    """As Ctrl-C ends with blocks, so do other signals from here on; and these are installed."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
+    if "VFN_BUILD" not in os.environ:
+        _must(_common('packages "$@"', *names))
+
+
+def ready(targets, pages, more=(), directory="build", options=("-Dbuildtype=release",)):
+    """See to all of it, or end the program with 1 and the reason."""
+    packages(())
     if "VFN_BUILD" in os.environ:
         return
-    _must(_common('packages "${BUILD_PACKAGES[@]}" "$@"', *packages))
+    _must(_common('packages "${BUILD_PACKAGES[@]}" "$@"', *more))
     _must(_common('dir=$1 n=$2; build_targets=("${@:3:n}"); build "$dir" "${@:3+n}"',
                   directory, len(targets), *targets, *options))
     os.environ["VFN_BUILD"] = os.path.join(pmd.ROOT, directory)
