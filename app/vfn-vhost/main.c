@@ -19,6 +19,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>
+#include <rte_version.h>
 
 #include "app.h"
 
@@ -66,10 +67,17 @@ show_help(void)
 }
 
 static void
+show_version(void)
+{
+	printf("vfn-vhost " VFN_VERSION ", with %s\n", rte_version());
+	exit(EXIT_OK);
+}
+
+static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP };
+	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP, VERSION };
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
@@ -79,6 +87,7 @@ parse_options(int argc, char **argv)
 		{"no-confine", no_argument, NULL, NO_CONFINE},
 		{"interactive", no_argument, NULL, INTERACTIVE},
 		{"help", no_argument, NULL, HELP},
+		{"version", no_argument, NULL, VERSION},
 		{NULL, 0, NULL, 0},
 	};
 	int opt;
@@ -112,6 +121,9 @@ parse_options(int argc, char **argv)
 		case HELP:
 		case 'h':
 			show_help();
+			break;
+		case VERSION:
+			show_version();
 			break;
 		case ':':
 			report("option %s needs a value", argv[optind - 1]);
@@ -282,6 +294,8 @@ main(int argc, char **argv)
 	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
 		if (strcmp(argv[eal_argc], "--help") == 0)
 			show_help();
+		else if (strcmp(argv[eal_argc], "--version") == 0)
+			show_version();
 	parse_options(argc - eal_argc, argv + eal_argc);
 
 	/* Before EAL and its plugins start threads: they inherit the mask. */
