@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The blocks of the documentation, as test/topology/test_recipes.py runs them.
+
+Before each block a comment says how it is run: `<!-- run: KIND WORD... -->` in Markdown, `.. run:` in
+reStructuredText, `; run:` in scdoc. A block without it is a fault. KIND is
+
+  shell        to its end, which has to be a success
+  background   goes on while the next blocks run, and has to live at the end
+  prompt       what is typed at the prompt of the background block `of=NAME`, prompts and all
+  env          what the other blocks of the file begin with
+  output       what the block before has printed; `...` stands for anything
+  excerpt      lines of the file `from=FILE`, in their order; `...` stands for others
+  figure       nothing that can be run: a diagram, a synopsis, a layout
+  skip         `why=REASON`
+
+and WORDs are `ready=REGEX` (of background: when the next block may begin), `expect=REGEX` (in what is
+printed), `name=NAME` (of background), `fresh` (a session begins: nothing of the blocks before is there),
+`stop=NAME` (ends a background block first, as Ctrl-C does; `kill=NAME`: by SIGKILL), `needs=FILE` (skipped
+where that is missing), `seconds=N` (that it may take), `s/OLD/NEW/` (only for the test, with a comment that
+says why).
+"""
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pmd
+
+KINDS = ("shell", "background", "prompt", "env", "output", "excerpt", "figure", "skip")
+MARKER = re.compile(r"^\s*(?:<!-- |\.\. |; )run: (.*?)(?: -->)?\s*$")
+SECONDS = 60
+
+
+@dataclasses.dataclass
+class Block:
+    """A block, where it is, and what its comment says."""
+    path: str
+    line: int
+    text: str
+    kind: str
+    words: list
+
+    def word(self, key, default=None):
+        return next((w.partition("=")[2] for w in self.words if w.startswith(key + "=")), default)
+
+    @property
+    def fresh(self):
+        return "fresh" in self.words
+
+    def script(self):
+        """The text as it is run."""
+        text = self.text
+        for word in self.words:
+            if word.startswith("s/"):
+                old, new = word[2:-1].split("/") if word.count("/") == 3 else word[2:].split("|")
+                if old not in text:
+                    raise pmd.PmdError(f"{self}: there is no {old!r} to replace")
+                text = text.replace(old, new)
+        return text
+
+    def __str__(self):
+        return f"{self.path}:{self.line}"
+
+
+def _literal(lines, number):
+    """(end, text) of the indented lines that begin there."""
+    end = number
+    while end < len(lines) and (not lines[end].strip() or lines[end].startswith(("    ", "\t"))):
+        end += 1
+    while not lines[end - 1].strip():
+        end -= 1
+    body = lines[number:end]
+    margin = min(len(line) - len(line.lstrip()) for line in body if line.strip())
+    return end, "\n".join(line[margin:] for line in body)
+
+
+def _blocks(path, lines):
+    """(line, text, words of the marker or None) of every block."""
+    markdown, marker, number = path.endswith(".md"), None, 0
+    while number < len(lines):
+        line = lines[number]
+        if match := MARKER.match(line):
+            marker = shlex.split(match[1])
+        elif line.startswith("```"):
+            end = number + 1
+            while lines[end] != "```":
+                end += 1
+            yield number + 2, "\n".join(lines[number + 1:end]), marker
+            number, marker = end, None
+        elif markdown and line.startswith("    ") and not lines[number - 1].strip():
+            end, text = _literal(lines, number)
+            yield number + 1, text, marker
+            number, marker = end - 1, None
+        elif path.endswith(".rst") and (line.startswith(".. code-block::") or (
+                line.rstrip().endswith("::") and not line.startswith(".."))):
+            end, text = _literal(lines, number + 2)
+            yield number + 3, text, marker
+            number, marker = end - 1, None
+        elif line.strip() and not line.startswith(("<!--", "..", ";")):
+            marker = None
+        number += 1
+
+
+def documents():
+    """Paths of everything that has blocks, from the top of the tree."""
+    found = ["README.md"]
+    for folder, _, names in os.walk(os.path.join(pmd.ROOT, "doc")):
+        found += [os.path.relpath(os.path.join(folder, name), pmd.ROOT) for name in names
+                  if name.endswith((".md", ".rst", ".scd"))]
+    return sorted(found)
+
+
+def blocks(path):
+    """Every block of a file. PmdError if one has no marker, or a wrong one."""
+    with open(os.path.join(pmd.ROOT, path), encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    found = []
+    for line, text, words in _blocks(path, lines):
+        kind = words[0] if words else None
+        if kind not in KINDS or (kind == "skip" and not words[1:]):
+            raise pmd.PmdError(f"{path}:{line}: no comment says how this block is run\n{text}")
+        found.append(Block(path, line, text, kind, words[1:]))
+    return found
+
+
+def sessions(path):
+    """[[block]] of what is run one after the other; env blocks are in all of them."""
+    env, found = [], []
+    for block in blocks(path):
+        if block.kind == "env":
+            env.append(block)
+        elif block.kind in ("shell", "background", "prompt", "output"):
+            if not found or block.fresh:
+                found.append([])
+            found[-1].append(block)
+    return [env + session for session in found]
+
+
+# --- one session ------------------------------------------------------------------------------
+
+class Missing(Exception):
+    """What a session needs is not here."""
+
+
+class Session:
+    """Runs blocks. Its processes are expected to be alone in namespaces, which end with them."""
+
+    def __init__(self):
+        self._env, self._running, self._printed = "", {}, ""
+
+    def run(self, block):
+        needs = block.word("needs")
+        if needs and not os.path.exists(needs):
+            raise Missing(f"{block}: no {needs} here")
+        for word in block.words:
+            key, _, name = word.partition("=")
+            if key == "stop":
+                self._stop(name)
+            elif key == "kill":
+                os.killpg(self._running[name].pid, 9)
+                self._running.pop(name).kill()
+        {"env": self._set, "shell": self._shell, "background": self._background,
+         "prompt": self._prompt, "output": self._output}[block.kind](block)
+
+    def _bash(self, block):
+        return ["bash", "-e", "-u", "-o", "pipefail", "-c", f"{self._env}\n{block.script()}"]
+
+    def _set(self, block):
+        self._env += block.script() + "\n"
+
+    def _shell(self, block):
+        seconds = float(block.word("seconds", SECONDS))
+        done = subprocess.run(self._bash(block), cwd=pmd.ROOT, stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                              timeout=seconds)
+        self._printed = done.stdout
+        print(f"--- {block} ended with {done.returncode}\n{done.stdout}", flush=True)
+        expect = block.word("expect")
+        if done.returncode != 0 or (expect and not re.search(expect, done.stdout, re.MULTILINE)):
+            raise pmd.PmdError(f"{block} ended with {done.returncode}"
+                               + (f", expected {expect!r}" if expect else ""))
+
+    def _background(self, block):
+        name = block.word("name", f"line {block.line}")
+        process = pmd.Process(self._bash(block), name=name, cwd=pmd.ROOT)
+        self._running[name] = process
+        process.expect(block.word("ready", ""), float(block.word("seconds", SECONDS)))
+
+    def _prompt(self, block):
+        process = self._running[block.word("of")]
+        since = process.mark()
+        for line in block.script().splitlines():
+            command = re.match(r"(?:\w+|guest)[>#] (.*)", line)
+            if command:
+                process.send(command[1])
+        process.expect(block.word("expect", ""), float(block.word("seconds", SECONDS)), since)
+
+    def _output(self, block):
+        parts = [re.escape(part) for part in block.text.strip().split("...")]
+        if not re.search(".*?".join(parts), self._printed, re.DOTALL):
+            raise pmd.PmdError(f"{block}: printed was\n{self._printed}")
+
+    def _stop(self, name):
+        process = self._running.pop(name)
+        os.killpg(process.pid, 2)
+        process.wait(20)
+        print(f"--- {name} was stopped\n{process.log()[-3000:]}", flush=True)
+
+    def end(self):
+        """Nothing may have ended by itself."""
+        wrong = []
+        for name, process in self._running.items():
+            alive = process.alive()
+            if not alive:
+                wrong.append(name)
+            else:
+                os.killpg(process.pid, 15)
+                try:
+                    process.wait(20)
+                except pmd.PmdError:
+                    wrong.append(f"{name} (does not end)")
+            print(f"--- {name}\n{process.log()[-6000:]}", flush=True)
+        if wrong:
+            raise pmd.PmdError(f"ended, or did not end: {', '.join(wrong)}")
+
+
+def main(argv):
+    """recipes.py FILE NUMBER: run that session of a file. 77: something is missing."""
+    session = Session()
+    code = 0
+    try:
+        for block in sessions(argv[0])[int(argv[1])]:
+            session.run(block)
+    except Missing as error:
+        print(f"skipped: {error}")
+        return 77
+    except (pmd.PmdError, subprocess.TimeoutExpired) as error:
+        print(f"FAILED: {error}")
+        code = 1
+    try:
+        session.end()
+    except pmd.PmdError as error:
+        print(f"FAILED: {error}")
+        code = 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
