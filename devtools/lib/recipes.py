@@ -9,27 +9,37 @@ reStructuredText, `; run:` in scdoc. A block without it is a fault. KIND is
   prompt       what is typed at the prompt of the background block `of=NAME`, prompts and all
   env          what the other blocks of the file begin with
   output       what the block before has printed; `...` stands for anything
+  c            C that compiles with DPDK's headers
   excerpt      lines of the file `from=FILE`, in their order; `...` stands for others
   figure       nothing that can be run: a diagram, a synopsis, a layout
   skip         `why=REASON`
 
-and WORDs are `ready=REGEX` (of background: when the next block may begin), `expect=REGEX` (in what is
-printed), `name=NAME` (of background), `fresh` (a session begins: nothing of the blocks before is there),
-`stop=NAME` (ends a background block first, as Ctrl-C does; `kill=NAME`: by SIGKILL), `needs=FILE` (skipped
-where that is missing), `seconds=N` (that it may take), `s/OLD/NEW/` (only for the test, with a comment that
-says why).
+and WORDs are
+
+  fresh          a session begins: nothing of the blocks before is there
+  expect=REGEX   in what is printed; `again`: what is typed is typed again until then
+  ready=REGEX    of background: printed when the next block may begin
+  then=NAME:REGEX  what the background block NAME prints after that, before the next block begins
+  name=NAME      of background; `ends`: it ends by itself, with success
+  stop=NAME      ends a background block first, as Ctrl-C does; `kill=NAME`: by SIGKILL
+  needs=FILE     skipped where that is missing: the session, if it is the first block
+  seconds=N      that it may take
+  s/OLD/NEW/     only for the test, with a comment that says why; also s|OLD|NEW|
 """
 
 import dataclasses
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 
 import pmd
 
-KINDS = ("shell", "background", "prompt", "env", "output", "excerpt", "figure", "skip")
+RUN = ("env", "shell", "background", "prompt", "output", "c")
+KINDS = (*RUN, "excerpt", "figure", "skip")
 MARKER = re.compile(r"^\s*(?:<!-- |\.\. |; )run: (.*?)(?: -->)?\s*$")
 SECONDS = 60
 
@@ -54,8 +64,8 @@ class Block:
         """The text as it is run."""
         text = self.text
         for word in self.words:
-            if word.startswith("s/"):
-                old, new = word[2:-1].split("/") if word.count("/") == 3 else word[2:].split("|")
+            if match := re.fullmatch(r"s([/|])(.*?)\1(.*?)\1", word):
+                old, new = match[2], match[3]
                 if old not in text:
                     raise pmd.PmdError(f"{self}: there is no {old!r} to replace")
                 text = text.replace(old, new)
@@ -65,10 +75,10 @@ class Block:
         return f"{self.path}:{self.line}"
 
 
-def _literal(lines, number):
+def _literal(lines, number, indent="    "):
     """(end, text) of the indented lines that begin there."""
     end = number
-    while end < len(lines) and (not lines[end].strip() or lines[end].startswith(("    ", "\t"))):
+    while end < len(lines) and (not lines[end].strip() or lines[end].startswith(indent)):
         end += 1
     while not lines[end - 1].strip():
         end -= 1
@@ -96,7 +106,7 @@ def _blocks(path, lines):
             number, marker = end - 1, None
         elif path.endswith(".rst") and (line.startswith(".. code-block::") or (
                 line.rstrip().endswith("::") and not line.startswith(".."))):
-            end, text = _literal(lines, number + 2)
+            end, text = _literal(lines, number + 2, "  ")
             yield number + 3, text, marker
             number, marker = end - 1, None
         elif line.strip() and not line.startswith(("<!--", "..", ";")):
@@ -132,7 +142,7 @@ def sessions(path):
     for block in blocks(path):
         if block.kind == "env":
             env.append(block)
-        elif block.kind in ("shell", "background", "prompt", "output"):
+        elif block.kind in RUN:
             if not found or block.fresh:
                 found.append([])
             found[-1].append(block)
@@ -149,21 +159,27 @@ class Session:
     """Runs blocks. Its processes are expected to be alone in namespaces, which end with them."""
 
     def __init__(self):
-        self._env, self._running, self._printed = "", {}, ""
+        self._env, self._running, self._ends, self._printed = "", {}, set(), ""
 
-    def run(self, block):
+    def run(self, block, first):
         needs = block.word("needs")
         if needs and not os.path.exists(needs):
-            raise Missing(f"{block}: no {needs} here")
+            if first:
+                raise Missing(f"{block}: no {needs} here")
+            print(f"skipped: {block}: no {needs} here")
+            return
         for word in block.words:
             key, _, name = word.partition("=")
             if key == "stop":
                 self._stop(name)
             elif key == "kill":
-                os.killpg(self._running[name].pid, 9)
+                os.killpg(self._running[name].pid, signal.SIGKILL)
                 self._running.pop(name).kill()
         {"env": self._set, "shell": self._shell, "background": self._background,
-         "prompt": self._prompt, "output": self._output}[block.kind](block)
+         "prompt": self._prompt, "output": self._output, "c": self._c}[block.kind](block)
+        if then := block.word("then"):
+            name, _, regex = then.partition(":")
+            self._running[name].expect(regex, SECONDS)
 
     def _bash(self, block):
         return ["bash", "-e", "-u", "-o", "pipefail", "-c", f"{self._env}\n{block.script()}"]
@@ -187,16 +203,30 @@ class Session:
         name = block.word("name", f"line {block.line}")
         process = pmd.Process(self._bash(block), name=name, cwd=pmd.ROOT)
         self._running[name] = process
+        if "ends" in block.words:
+            self._ends.add(name)
         process.expect(block.word("ready", ""), float(block.word("seconds", SECONDS)))
 
     def _prompt(self, block):
         process = self._running[block.word("of")]
-        since = process.mark()
-        for line in block.script().splitlines():
-            command = re.match(r"(?:\w+|guest)[>#] (.*)", line)
-            if command:
-                process.send(command[1])
-        process.expect(block.word("expect", ""), float(block.word("seconds", SECONDS)), since)
+        since, end = process.mark(), time.monotonic() + float(block.word("seconds", SECONDS))
+        while True:
+            for line in block.script().splitlines():
+                process.send(re.sub(r"^\w+[>#] ", "", line))
+            try:
+                process.expect(block.word("expect", ""), 2 if "again" in block.words else
+                               end - time.monotonic(), since)
+                return
+            except pmd.PmdError:
+                if not process.alive() or time.monotonic() > end:
+                    raise
+
+    def _c(self, block):
+        flags = subprocess.run(["pkg-config", "--cflags", "libdpdk"], capture_output=True,
+                               text=True, check=True).stdout.split()
+        subprocess.run(["cc", "-x", "c", "-Wall", "-Wno-unused-function", "-Werror", "-fsyntax-only",
+                        "-DALLOW_EXPERIMENTAL_API", *flags, "-"], input=block.text, text=True,
+                       check=True)
 
     def _output(self, block):
         parts = [re.escape(part) for part in block.text.strip().split("...")]
@@ -205,40 +235,46 @@ class Session:
 
     def _stop(self, name):
         process = self._running.pop(name)
-        os.killpg(process.pid, 2)
+        os.killpg(process.pid, signal.SIGINT)
         process.wait(20)
         print(f"--- {name} was stopped\n{process.log()[-3000:]}", flush=True)
 
     def end(self):
-        """Nothing may have ended by itself."""
+        """Nothing may have ended by itself, unless it is said to."""
         wrong = []
         for name, process in self._running.items():
-            alive = process.alive()
-            if not alive:
-                wrong.append(name)
-            else:
-                os.killpg(process.pid, 15)
-                try:
+            try:
+                if name in self._ends:
+                    if process.wait(20) != 0:
+                        wrong.append(f"{name} ended with {process.popen.returncode}")
+                elif not process.alive():
+                    wrong.append(f"{name} has ended")
+                else:
+                    os.killpg(process.pid, signal.SIGTERM)
                     process.wait(20)
-                except pmd.PmdError:
-                    wrong.append(f"{name} (does not end)")
+            except pmd.PmdError:
+                wrong.append(f"{name} does not end")
             print(f"--- {name}\n{process.log()[-6000:]}", flush=True)
         if wrong:
-            raise pmd.PmdError(f"ended, or did not end: {', '.join(wrong)}")
+            raise pmd.PmdError("; ".join(wrong))
 
 
 def main(argv):
-    """recipes.py FILE NUMBER: run that session of a file. 77: something is missing."""
-    session = Session()
-    code = 0
+    """recipes.py FILE NUMBER [--installed]: run that session of a file, or only without env blocks.
+    77: something is missing."""
+    session, code = Session(), 0
+    chosen = [block for block in sessions(argv[0])[int(argv[1])]
+              if block.kind != "env" or argv[2:] != ["--installed"]]
     try:
-        for block in sessions(argv[0])[int(argv[1])]:
-            session.run(block)
+        first = True
+        for block in chosen:
+            session.run(block, first)
+            first = first and block.kind == "env"
     except Missing as error:
         print(f"skipped: {error}")
         return 77
-    except (pmd.PmdError, subprocess.TimeoutExpired) as error:
-        print(f"FAILED: {error}")
+    except (pmd.PmdError, subprocess.SubprocessError, KeyError) as error:
+        print(f"FAILED: {error!r}\n{error}")
         code = 1
     try:
         session.end()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every block of the documentation: each has a comment that says how it is run, and is run like that.
+
+A session (see devtools/lib/recipes.py) has namespaces of its own for mounts, processes and networks: its
+/run is empty, what it installs and writes is in memory, and nothing of it is left at the end.
+"""
+
+import glob
+import os
+import subprocess
+import sys
+
+import pytest
+from harness import SLOW, build_dir, remarks
+
+import pmd
+import recipes
+
+ALONE = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+# over /usr, so that an installation is a real one, and over the sources, in which build/ is what is tested
+SETUP = """
+set -eu
+mount -t tmpfs tmpfs /run
+ip link set lo up
+over() {
+	mkdir -p "/run/over/$2/new" "/run/over/$2/work"
+	mount -t overlay overlay -o "lowerdir=$1,upperdir=/run/over/$2/new,workdir=/run/over/$2/work" "$1"
+}
+over /usr usr
+over "$ROOT" root
+mkdir -p "$ROOT/build"
+[ "$VFN_BUILD" = "$ROOT/build" ] || mount --bind "$VFN_BUILD" "$ROOT/build"
+export PATH=/usr/local/bin:$PATH
+cd "$ROOT"
+"""
+INSTALL = "meson install -C build --no-rebuild --quiet\n"
+
+
+def alone(script, *args, timeout=400, **env):
+    """Run a script in namespaces of its own; skips the test where there can be none."""
+    environment = {**os.environ, "ROOT": pmd.ROOT, "VFN_BUILD": build_dir(), **env}
+    trial = subprocess.run([*ALONE, "sh", "-c", SETUP], env=environment, capture_output=True,
+                           text=True, check=False)
+    if trial.returncode != 0:
+        pytest.skip(f"no namespaces here: {trial.stderr.strip()}")
+    return subprocess.run([*ALONE, "sh", "-c", SETUP + script, "sh", *args], env=environment,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+
+
+def run_session(path, number, *options, before=""):
+    done = alone(before + 'exec "$@"', sys.executable, "devtools/lib/recipes.py", path, str(number),
+                 *options)
+    print(done.stdout)
+    missing = [line for line in done.stdout.splitlines() if line.startswith("skipped: ")]
+    if done.returncode == 77:
+        pytest.skip(missing[-1])
+    remarks.extend(missing)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def all_sessions():
+    found = []
+    for path in recipes.documents():
+        try:
+            found += [pytest.param(path, number, id=str(session[-1]))
+                      for number, session in enumerate(recipes.sessions(path))]
+        except pmd.PmdError:
+            pass        # test_every_block_says_how_it_is_run
+    return found
+
+
+NOT_SANITIZED = pytest.mark.skipif(SLOW > 1, reason="the build is instrumented")
+
+
+@pytest.mark.parametrize("path", recipes.documents())
+def test_every_block_says_how_it_is_run(path):
+    for block in recipes.blocks(path):
+        if block.kind == "excerpt":
+            with open(os.path.join(pmd.ROOT, block.word("from")), encoding="utf-8") as file:
+                rest = iter([line.strip() for line in file])
+            for line in filter(None, map(str.strip, block.text.splitlines())):
+                assert line == "..." or line in rest, f"{block}: not there, or not here: {line}"
+
+
+@NOT_SANITIZED
+@pytest.mark.skipif(os.cpu_count() < 2, reason="one CPU")
+@pytest.mark.parametrize("path, number", all_sessions())
+def test_session(path, number):
+    run_session(path, number)
+
+
+def session_of(path, words):
+    """The number of a session that has these words in it."""
+    return next(number for number, session in enumerate(recipes.sessions(path))
+                if any(words in block.text for block in session))
+
+
+@NOT_SANITIZED
+def test_installed(workdir):
+    """What an installed driver and a loaded one make of each other: no recipe cares."""
+    run_session("README.md", session_of("README.md", "--stats-period"), "--installed", before=INSTALL)
+
+
+@NOT_SANITIZED
+def test_installed_and_built(workdir):
+    """-d finds the one in build/, and EAL's own directory has the other."""
+    run_session("doc/vdpadevs/vfn.rst", 0, before=INSTALL)
+    done = alone(INSTALL + "exec devtools/quickstart.sh --seconds 1")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "PASS" in done.stdout
