@@ -5,8 +5,8 @@ A session (see devtools/lib/recipes.py) has namespaces of its own for mounts, pr
 /run is empty, what it installs and writes is in memory, and nothing of it is left at the end.
 """
 
-import glob
 import os
+import re
 import subprocess
 import sys
 
@@ -57,6 +57,7 @@ def run_session(path, number, *options, before=""):
         pytest.skip(missing[-1])
     remarks.extend(missing)
     assert done.returncode == 0, done.stdout[-3000:]
+    return done
 
 
 def all_sessions():
@@ -87,7 +88,8 @@ def test_every_block_says_how_it_is_run(path):
 @pytest.mark.skipif(os.cpu_count() < 2, reason="one CPU")
 @pytest.mark.parametrize("path, number", all_sessions())
 def test_session(path, number):
-    run_session(path, number)
+    # the guide and the manual pages are those of an installed vfn
+    run_session(path, number, before="" if path.endswith(".md") else INSTALL)
 
 
 def session_of(path, words):
@@ -97,15 +99,17 @@ def session_of(path, words):
 
 
 @NOT_SANITIZED
-def test_installed(workdir):
-    """What an installed driver and a loaded one make of each other: no recipe cares."""
-    run_session("README.md", session_of("README.md", "--stats-period"), "--installed", before=INSTALL)
+def test_recipe_works_installed():
+    """-d finds the installed driver, which EAL has loaded already."""
+    number = session_of("doc/howto/rate-limit.md", "--stats-period")
+    run_session("doc/howto/rate-limit.md", number, "--installed", before=INSTALL)
 
 
 @NOT_SANITIZED
-def test_installed_and_built(workdir):
-    """-d finds the one in build/, and EAL's own directory has the other."""
-    run_session("doc/vdpadevs/vfn.rst", 0, before=INSTALL)
+def test_recipe_works_installed_and_built():
+    """-d finds the one in build/, and EAL's own directory has the other: the second does nothing."""
+    number = session_of("doc/howto/rate-limit.md", "--stats-period")
+    done = run_session("doc/howto/rate-limit.md", number, before=INSTALL)
+    assert re.search(r"build/\S+ is loaded: its copy /usr/\S+ does nothing", done.stdout)
     done = alone(INSTALL + "exec devtools/quickstart.sh --seconds 1")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "PASS" in done.stdout
+    assert done.returncode == 0 and "PASS" in done.stdout, done.stdout[-3000:]
