@@ -64,11 +64,11 @@ class Block:
         """The text as it is run."""
         text = self.text
         for word in self.words:
-            if match := re.fullmatch(r"s([/|])(.*?)\1(.*?)\1", word):
-                old, new = match[2], match[3]
-                if old not in text:
-                    raise pmd.PmdError(f"{self}: there is no {old!r} to replace")
-                text = text.replace(old, new)
+            match = re.fullmatch(r"s([/|])(.*?)\1(.*?)\1", word)
+            if word.startswith(("s/", "s|")) and (match is None or match[2] not in text):
+                raise pmd.PmdError(f"{self}: {word!r} has no effect")
+            if match:
+                text = text.replace(match[2], match[3])
         return text
 
     def __str__(self):
