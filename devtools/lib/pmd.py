@@ -344,7 +344,7 @@ class Backend(Device):
         return parse_stats(self.cmd(f"stats {name} all"))
 
     def telemetry(self, command):
-        """What telemetry answers to a command: the value, or None if it is refused."""
+        """What telemetry answers to a command: the value, {"error": text} if it is refused."""
         path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(10 * SLOW)

@@ -81,6 +81,11 @@ def not_in_order(sent, got):
     return None
 
 
+def is_refused(answer, words=""):
+    """Whether telemetry's answer is an error in words, these among them."""
+    return isinstance(answer, dict) and list(answer) == ["error"] and words in answer["error"]
+
+
 def wait_until(condition, timeout=10, interval=0.02):
     """Wait for a true answer and return it; the last answer when time is up."""
     deadline = time.monotonic() + timeout * SLOW
