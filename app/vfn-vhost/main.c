@@ -39,6 +39,7 @@ static const char usage[] =
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
 	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
+	"  --version          versions of this program and of DPDK\n"
 	"  -h, --help         this text\n"
 	"\n"
 	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"

@@ -113,3 +113,38 @@ def test_recipe_works_installed_and_built():
     assert re.search(r"build/\S+ is loaded: its copy /usr/\S+ does nothing", done.stdout)
     done = alone(INSTALL + "exec devtools/quickstart.sh --seconds 1")
     assert done.returncode == 0 and "PASS" in done.stdout, done.stdout[-3000:]
+
+
+ALARMING = re.compile(r"\b(err(or)?|warn(ing)?|fail(ed|ure)?|unavail\w*|unable|cannot|invalid|no|not|"
+                      r"random|disabl\w+)\b", re.IGNORECASE)
+
+
+def explained():
+    """A regex for all messages that the page explains."""
+    with open(os.path.join(pmd.ROOT, "doc/howto/messages.md"), encoding="utf-8") as page:
+        quoted = [quote for line in page if line.startswith("| `")
+                  for quote in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    assert len(quoted) > 10
+    return re.compile("|".join(".*".join(map(re.escape, quote.split("..."))) for quote in quoted))
+
+
+def test_messages_that_look_alarming_are_explained(workdir):
+    known, text = explained(), ""
+    with pmd.Backend(["vdpa_vfn0"], directory=workdir) as backend:
+        for memory in (["--in-memory", "--single-file-segments"],
+                       ["--no-huge", "-m", "1024", "--no-shconf"]):
+            front = pmd.EalProcess("dpdk-testpmd", [
+                "-l", "0,1", "--main-lcore", "1", *memory, "--vdev",
+                f"net_virtio_user0,path={backend.sockets[0]}"], [
+                    "--forward-mode=io", "--tx-first", "--stats-period", "1"],
+                wrapper=("stdbuf", "-oL"))
+            try:
+                front.expect("Rx-pps: +[1-9]", 60)
+            finally:
+                front.kill()
+            text += front.log()
+        text += backend.log()
+    alarming = [line for line in text.splitlines() if ALARMING.search(line)]
+    assert alarming, text
+    strange = [line for line in alarming if not known.search(line)]
+    assert not strange, "\n".join(strange)
