@@ -41,7 +41,7 @@ import pmd
 RUN = ("env", "shell", "background", "prompt", "output", "c")
 KINDS = (*RUN, "excerpt", "figure", "skip")
 MARKER = re.compile(r"^\s*(?:<!-- |\.\. |; )run: (.*?)(?: -->)?\s*$")
-SECONDS = 60
+SECONDS = 120
 
 
 @dataclasses.dataclass

@@ -148,3 +148,34 @@ def test_messages_that_look_alarming_are_explained(workdir):
     assert alarming, text
     strange = [line for line in alarming if not known.search(line)]
     assert not strange, "\n".join(strange)
+
+
+@pytest.mark.parametrize("text, why", [
+    ("<!-- run: shell -->\n\n    false\n", "ended with 1"),
+    ("<!-- run: shell expect=\"b\" -->\n\n    echo a\n", "expected 'b'"),
+    ("<!-- run: shell -->\n\n    echo a\n\n<!-- run: output -->\n\n    b\n", "printed was"),
+    ("<!-- run: background ready=\"x\" -->\n\n    true\n", "expected 'x'"),
+    ("<!-- run: background ready=\"x\" -->\n\n    echo x; exit\n\n<!-- run: shell -->\n\n    sleep 1\n",
+     "has ended"),
+    ("<!-- run: background name=a ends -->\n\n    false\n", "ended with 1"),
+    ("<!-- run: c -->\n\n    int f(void) { return x; }\n", "CalledProcessError"),
+    ("<!-- run: shell s/a/b/ -->\n\n    true\n", "has no effect"),
+])
+def test_a_block_that_goes_wrong_is_noticed(workdir, text, why):
+    path = os.path.join(workdir, "page.md")
+    with open(path, "w", encoding="utf-8") as page:
+        page.write(f"# Page\n\n{text}")
+    done = subprocess.run([sys.executable, recipes.__file__, path, "0"], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=200, check=False)
+    assert done.returncode == 1
+    assert why in done.stdout
+
+
+@pytest.mark.parametrize("text", ["    true\n", "```\ntrue\n```\n", "<!-- run: skip -->\n\n    true\n",
+                                  "<!-- run: shell -->\n\nText between.\n\n    true\n"])
+def test_a_block_without_a_comment_is_noticed(workdir, text):
+    path = os.path.join(workdir, "page.md")
+    with open(path, "w", encoding="utf-8") as page:
+        page.write(f"# Page\n\n{text}")
+    with pytest.raises(pmd.PmdError, match="no comment says"):
+        recipes.blocks(path)
