@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=/dev/null
-. devtools/common.sh
+. devtools/lib/common.sh
 
 usage() {
 	cat <<'EOT'

@@ -19,6 +19,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>
+#include <rte_version.h>
 
 #include "app.h"
 
@@ -38,6 +39,7 @@ static const char usage[] =
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
 	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
+	"  --version          versions of this program and of DPDK\n"
 	"  -h, --help         this text\n"
 	"\n"
 	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"
@@ -66,10 +68,17 @@ show_help(void)
 }
 
 static void
+show_version(void)
+{
+	printf("vfn-vhost " VFN_VERSION ", with %s\n", rte_version());
+	exit(EXIT_OK);
+}
+
+static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP };
+	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP, VERSION };
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
@@ -79,6 +88,7 @@ parse_options(int argc, char **argv)
 		{"no-confine", no_argument, NULL, NO_CONFINE},
 		{"interactive", no_argument, NULL, INTERACTIVE},
 		{"help", no_argument, NULL, HELP},
+		{"version", no_argument, NULL, VERSION},
 		{NULL, 0, NULL, 0},
 	};
 	int opt;
@@ -112,6 +122,9 @@ parse_options(int argc, char **argv)
 		case HELP:
 		case 'h':
 			show_help();
+			break;
+		case VERSION:
+			show_version();
 			break;
 		case ':':
 			report("option %s needs a value", argv[optind - 1]);
@@ -163,6 +176,10 @@ report_eal_failure(int err)
 		break;
 	case ENOMEM:
 		remedy = "reserve more hugepages, or ask for less memory: -m 64";
+		break;
+	case EFAULT: /* two tracepoints of one name, for example */
+		remedy = "is a driver loaded twice, in two versions: from DPDK's directory of "
+			 "drivers, and by -d?";
 		break;
 	case EINVAL:
 		remedy = "check what stands before \"--\" (our options come after it); a plugin is "
@@ -278,6 +295,8 @@ main(int argc, char **argv)
 	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
 		if (strcmp(argv[eal_argc], "--help") == 0)
 			show_help();
+		else if (strcmp(argv[eal_argc], "--version") == 0)
+			show_version();
 	parse_options(argc - eal_argc, argv + eal_argc);
 
 	/* Before EAL and its plugins start threads: they inherit the mask. */

@@ -219,18 +219,29 @@ vfn_net_hdr_len(const struct vfn_function *fn)
 int vfn_ethdev_new(struct vfn_function *fn);
 void vfn_ethdev_open(struct vfn_function *fn);
 void vfn_ethdev_close(struct vfn_function *fn);
-bool vfn_ethdev_up(const struct vfn_function *fn);
+enum vfn_link_down vfn_ethdev_down(const struct vfn_function *fn);
 unsigned int vfn_ethdev_work(
 	struct vfn_function *fn, struct vfn_queue **rx, unsigned int n, struct vfn_work *w);
 struct vfn_poller *vfn_ethdev_tx_poller(const struct vfn_function *fn, unsigned int pair);
 unsigned int vfn_ethdev_send(struct vfn_work *work);
 
 /* Frames pass while there is another end and no operator has unplugged one of the two. */
+static inline enum vfn_link_down
+vfn_link_down(const struct vfn_function *fn)
+{
+	if (fn->unplugged)
+		return VFN_LINK_UNPLUGGED;
+	if (fn->peer == NULL)
+		return VFN_LINK_NO_PEER;
+	if (fn->peer->unplugged)
+		return VFN_LINK_PEER_UNPLUGGED;
+	return fn->ethdev != NULL ? vfn_ethdev_down(fn) : VFN_LINK_UP;
+}
+
 static inline bool
 vfn_link_up(const struct vfn_function *fn)
 {
-	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged &&
-		(fn->ethdev == NULL || vfn_ethdev_up(fn));
+	return vfn_link_down(fn) == VFN_LINK_UP;
 }
 
 /* Queue numbers of the net class (5.1.2). */

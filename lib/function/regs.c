@@ -419,6 +419,7 @@ vendor_cfg(struct vfn_function *fn)
 		.link = !fn->unplugged,
 		.announce = !!(fn->config.status & VIRTIO_NET_S_ANNOUNCE),
 		.mtu = fn->config.mtu,
+		.link_down = vfn_link_down(fn),
 		.poller_offset = VFN_OFF_POLLER,
 		.poller_step = VFN_POLLER_STEP,
 		.nb_pollers = fn->nb_pollers,

@@ -32,9 +32,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The functions in it, which nobody here needs, are no C++. */
+#if defined(__cplusplus) && !defined(VIRTIO_RING_NO_LEGACY)
+#define VIRTIO_RING_NO_LEGACY
+#endif
 #include <linux/virtio_ring.h>
 
 #ifdef __cplusplus
+/* Of structs without a name, which C has, not every C++ compiler keeps quiet. */
+#pragma GCC system_header
 extern "C" {
 #endif
 
@@ -168,7 +174,11 @@ struct vringh_state {
 };
 
 /** State of a packed ring that was never used; a split one starts at 0, 0. */
+#ifdef __cplusplus
+#define VRINGH_PACKED_START (vringh_state{0x8000, 0x8000})
+#else
 #define VRINGH_PACKED_START ((struct vringh_state){.avail = 0x8000, .used = 0x8000})
+#endif
 
 /** What a virtqueue looks like. */
 struct vringh_config {
@@ -579,16 +589,18 @@ struct vringh_iter {
 static inline struct vringh_iter
 vringh_iter_read(const struct vringh *vr, const struct vringh_chain *chain)
 {
-	return (struct vringh_iter){
-		.seg = chain->seg, .mem = vr->seg_mem, .nb_segs = chain->nb_read};
+	struct vringh_iter it = {chain->seg, vr->seg_mem, chain->nb_read, 0};
+
+	return it;
 }
 
 /** Iterator over the bytes that the device may write. */
 static inline struct vringh_iter
 vringh_iter_write(const struct vringh *vr, const struct vringh_chain *chain)
 {
-	return (struct vringh_iter){
-		.seg = chain->seg + chain->nb_read, .mem = vr->seg_mem, .nb_segs = chain->nb_write};
+	struct vringh_iter it = {chain->seg + chain->nb_read, vr->seg_mem, chain->nb_write, 0};
+
+	return it;
 }
 
 /* Are the next bytes in one piece that may be accessed in place? */

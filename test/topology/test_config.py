@@ -9,7 +9,7 @@ import pytest
 from back_channel import F_BACKEND_REQ, BackChannel, set_backend_req_fd
 from frontend import PAIRS, Server, frames
 from guest import Guest, Nic, missing
-from harness import wait_until
+from harness import is_refused, wait_until
 from net_device import FEATURES, PROTOCOL, FrontEnd
 from vhost_user import F_CONFIG, VERSION, get_config, get_features
 
@@ -216,7 +216,7 @@ def test_wire_goes_down_at_both_ends():
 ])
 def test_telemetry_refuses(backend, command, why):
     since = backend.process.mark()
-    assert backend.telemetry(command) is None
+    assert is_refused(backend.telemetry(command), why)
     backend.process.expect(f"telemetry: .*{why}", since=since)
     assert backend.telemetry("/vfn/info,vdpa_vfn0")["mtu"] == 1500
 
@@ -224,7 +224,7 @@ def test_telemetry_refuses(backend, command, why):
 def test_announce_needs_a_guest_that_can(backend, listener):
     listener(features=FEATURES).run()
     since = backend.process.mark()
-    assert backend.telemetry("/vfn/announce,vdpa_vfn0") is None
+    assert is_refused(backend.telemetry("/vfn/announce,vdpa_vfn0"))
     backend.process.expect("did not negotiate VIRTIO_NET_F_GUEST_ANNOUNCE", since=since)
 
 

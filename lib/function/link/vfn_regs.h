@@ -136,7 +136,7 @@ struct vfn_vendor_cfg {
 	uint16_t announce;
 	/** RW: mtu of the device configuration, 68 to 65535. Refused if none is offered. */
 	uint16_t mtu;
-	uint16_t reserved;
+	uint16_t link_down; /**< RO: enum vfn_link_down. */
 	/**
 	 * RW: the selected queue's in-flight region (vhost-user, "Inflight I/O tracking"): where it
 	 * is in VFN_DMA_OWN, and its bytes, 0 for none. Written before queue_enable. A region that
@@ -156,6 +156,17 @@ struct vfn_vendor_cfg {
 	uint32_t poller_offset;
 	uint32_t poller_step; /**< RO: bytes from one poller to the next. */
 	uint32_t nb_pollers;  /**< RO. */
+};
+
+/** Why nothing passes. */
+enum vfn_link_down {
+	VFN_LINK_UP,
+	VFN_LINK_NO_PEER,	 /**< There is no function at the other end of the wire. */
+	VFN_LINK_UNPLUGGED,	 /**< By the operator. */
+	VFN_LINK_PEER_UNPLUGGED, /**< The function at the other end, by the operator. */
+	VFN_LINK_NO_PORT,	 /**< The port of the process is not there, or not opened. */
+	VFN_LINK_PORT_DOWN,	 /**< The port's own link is. */
+	VFN_LINK_DOWN_MAX,
 };
 
 /** Written to vfn_vendor_cfg.state_control; done when the write returns. */

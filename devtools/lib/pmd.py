@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PLUGIN = "librte_vdpa_vfn.so"
 SLOW = 4 if "ASAN_OPTIONS" in os.environ else 1
 PR_SET_PDEATHSIG = 1
@@ -344,7 +344,7 @@ class Backend(Device):
         return parse_stats(self.cmd(f"stats {name} all"))
 
     def telemetry(self, command):
-        """What telemetry answers to a command: the value, or None if it is refused."""
+        """What telemetry answers to a command: the value, {"error": text} if it is refused."""
         path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(10 * SLOW)
