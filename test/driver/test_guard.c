@@ -168,6 +168,107 @@ thread_on_its_guard_loses_a_page(void **state)
 	shared_free(&s);
 }
 
+struct guarded {
+	pthread_t thread;
+	struct shared s;
+	bool lost, on, go, done;
+};
+
+static void *
+guarded_thread(void *arg)
+{
+	struct guarded *g = arg;
+
+	vfn_guard(&g->lost);
+	__atomic_store_n(&g->on, true, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&g->go, __ATOMIC_ACQUIRE))
+		nap_us(100);
+	touch(g->s.map);
+	vfn_guard(NULL);
+	__atomic_store_n(&g->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* One leaves, ends or is told of its loss, and the others are as before. */
+static void
+threads_are_on_guard_each_for_itself(void **state)
+{
+	struct guarded g[4];
+	unsigned int i, k;
+
+	(void)state;
+	handler_back();
+	for (i = 0; i < DIM(g); i++) {
+		g[i] = (struct guarded){.s = shared_new()};
+		assert_int_equal(pthread_create(&g[i].thread, NULL, guarded_thread, &g[i]), 0);
+		while (!__atomic_load_n(&g[i].on, __ATOMIC_ACQUIRE))
+			nap_us(100);
+		shared_cut(&g[i].s);
+	}
+	/* this one has never been, and says that it is no more */
+	vfn_guard(NULL);
+	for (i = 0; i < DIM(g); i++) {
+		__atomic_store_n(&g[i].go, true, __ATOMIC_RELEASE);
+		pthread_join(g[i].thread, NULL);
+		for (k = 0; k < DIM(g); k++)
+			assert_int_equal(is(&g[k].lost), k <= i);
+	}
+	for (i = 0; i < DIM(g); i++)
+		shared_free(&g[i].s);
+}
+
+struct watcher {
+	pthread_t thread;
+	unsigned int rounds;
+};
+
+static void *
+watch_and_lose(void *arg)
+{
+	struct watcher *w = arg;
+	bool gone[8];
+	unsigned int i, round;
+
+	for (round = 0; round < w->rounds; round++) {
+		struct shared s[8];
+
+		for (i = 0; i < DIM(s); i++) {
+			s[i] = shared_new();
+			gone[i] = false;
+			if (vfn_guard_watch(s[i].map, SIZE, &gone[i]) < 0)
+				return w;
+		}
+		shared_cut(&s[round % DIM(s)]);
+		for (i = 0; i < DIM(s); i++) {
+			touch(s[i].map + SIZE - 1);
+			if (is(&gone[i]) != (i == round % DIM(s)))
+				return w;
+			vfn_guard_unwatch(s[i].map, &gone[i]);
+			shared_free(&s[i]);
+		}
+	}
+	return NULL;
+}
+
+static void
+any_thread_watches_at_any_time(void **state)
+{
+	struct watcher w[4];
+	unsigned int i;
+	void *failed;
+
+	(void)state;
+	handler_back();
+	for (i = 0; i < DIM(w); i++) {
+		w[i].rounds = 40;
+		assert_int_equal(pthread_create(&w[i].thread, NULL, watch_and_lose, &w[i]), 0);
+	}
+	for (i = 0; i < DIM(w); i++) {
+		pthread_join(w[i].thread, &failed);
+		assert_null(failed);
+	}
+}
+
 /* Status of a child that runs fn. */
 static int
 child(void (*fn)(struct shared *s))
@@ -385,6 +486,8 @@ main(int argc, char **argv)
 		PLAIN(everyone_who_watches_is_told),
 		PLAIN(any_number_can_be_watched),
 		PLAIN(thread_on_its_guard_loses_a_page),
+		PLAIN(threads_are_on_guard_each_for_itself),
+		PLAIN(any_thread_watches_at_any_time),
 		PLAIN(others_are_as_deadly_as_before),
 		PLAIN(handler_of_before_is_asked),
 		PLAIN(function_asks_for_a_reset),

@@ -475,6 +475,52 @@ quiet_relay_uses_no_cpu(const struct shape *shape)
 	}
 }
 
+/* The sender's blocks: tried once, and the receiver's comes a little later. */
+static void
+call_that_blocks_is_left_alone(void **state)
+{
+	unsigned int mode;
+
+	(void)state;
+	for (mode = 0; mode < 2; mode++) {
+		struct play *p = play_open(0,
+			&(struct play_conf){.features = LOG_ALL,
+				.lm = VFN_LM_SHADOW,
+				.thread = mode & 1,
+				.sleep = true});
+		uint64_t value[VFN_STAT_MAX] = {0}, end = now_ms() + PATIENCE_MS;
+		eventfd_t count = 0;
+		unsigned int i;
+
+		play_log(p, play_log_len(p));
+		play_blocks = p->g->q[1].call;
+		play_blocked = 0;
+		play_start(p);
+		rx_post(p->g, 0, 40, 2048, 1);
+		for (i = 0; i < 20; i++)
+			passes(p, i);
+		while (eventfd_read(p->g->q[0].call, &count) < 0 && now_ms() < end)
+			nap_us(1000);
+		assert_true(count > 0);
+		assert_int_equal(play_blocked, 1);
+		pthread_mutex_lock(&p->dev->lock);
+		vfn_shadow_stats(p->dev, 1, value);
+		pthread_mutex_unlock(&p->dev->lock);
+		assert_int_equal(value[VFN_STAT_CALLS_BLOCKED], 1);
+		/* a queue that starts again has another one, for all that is known */
+		assert_int_equal(vfn_conf_vring(p->dev, 0, 1, false), 0);
+		play_blocks = -1;
+		assert_int_equal(vfn_conf_vring(p->dev, 0, 1, true), 0);
+		nap_us(250000);
+		passes(p, i);
+		for (end = now_ms() + PATIENCE_MS;
+			eventfd_read(p->g->q[1].call, &count) < 0 && now_ms() < end;)
+			nap_us(1000);
+		assert_true(now_ms() < end);
+		plays_close(NULL);
+	}
+}
+
 static void
 nothing_stays_behind(void **state)
 {
@@ -510,6 +556,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(broken_ring_stops_alone, plays_close),
+		cmocka_unit_test_teardown(call_that_blocks_is_left_alone, plays_close),
 		cmocka_unit_test_teardown(nothing_stays_behind, plays_close),
 	};
 	static const struct shaped_test shaped[] = {

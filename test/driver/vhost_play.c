@@ -12,6 +12,8 @@
 #define LOG_ALL BIT(VHOST_F_LOG_ALL)
 
 struct play plays[PLAYS];
+int play_blocks = -1;
+unsigned int play_blocked;
 
 /* The linker makes these of the driver's calls. */
 int __wrap_rte_vhost_get_vhost_vring(int vid, uint16_t queue, struct rte_vhost_vring *vring);
@@ -20,6 +22,8 @@ int __wrap_rte_vhost_set_vring_base(int vid, uint16_t queue, uint16_t avail, uin
 int __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem);
 int __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features);
 struct vfn_map *__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
+bool __wrap_vfn_signal(int fd);
+bool __real_vfn_signal(int fd);
 int __wrap_vfn_watch_start(struct vfn_guest *guest);
 bool __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
@@ -37,6 +41,15 @@ __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
 	(void)dev;
 	(void)guest;
 	return true;
+}
+
+bool
+__wrap_vfn_signal(int fd)
+{
+	if (fd != play_blocks)
+		return __real_vfn_signal(fd);
+	__atomic_fetch_add(&play_blocked, 1, __ATOMIC_RELAXED);
+	return false;
 }
 
 static struct vfn_map *
@@ -208,7 +221,7 @@ play_open(int vid, const struct play_conf *conf)
 		.buf_len = conf->buf_len});
 	assert_int_equal(dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0), 0);
 	assert_int_equal(vfn_pci_init(dev), 0);
-	dev->config_reader = -1;
+	dev->config_reader = dev->inflight.fd = -1;
 	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm});
 	p->g->features = p->features = conf->features | BIT(VIRTIO_F_VERSION_1);
 	p->g->found = found;

@@ -35,6 +35,10 @@ struct play {
 };
 extern struct play plays[PLAYS];
 
+/* Signalling this eventfd blocks; how often that was tried. */
+extern int play_blocks;
+extern unsigned int play_blocked;
+
 struct play_conf {
 	uint64_t features;
 	enum vfn_lm lm;

@@ -61,8 +61,8 @@ class Server(Backend):
     def lines(self):
         """What was said about devices since the test began: warnings and errors only, and what
         the gate refused."""
-        return re.findall(r"^(?:vdpa> )?(?:vfn-vhost: )?((?:vdpa_vfn\d+|vfn): .*)$",
-                          self.process.log()[self.since:], re.M)
+        return re.findall(r"^(?:vdpa> )?(?:[\d-]+ [\d:.]+ )?(?:vfn-vhost: )?"
+                          r"((?:vdpa_vfn\d+|vfn): .*)$", self.process.log()[self.since:], re.M)
 
     def said(self, pattern):
         """Wait for a line about a device; return all of them."""

@@ -99,27 +99,20 @@ def test_used_ring_that_ends_behind_its_region(bare, packed):
 
 @FORMATS
 def test_reset_owner_is_not_the_end_of_the_watch(bare, packed):
-    """Memory of the second session on a connection is cut off before its rings are told."""
+    """Memory of the second session on a connection is cut off before its rings are told; features,
+    by which a driver hears of a connection, are not negotiated again."""
     bare.expect(CUT_OFF, "must connect again", "^vdpa_vfn0: queue", "its file is shorter")
     with FrontEnd(bare.sockets[0]) as fe:
         fe.connect().negotiate(packed=packed).setup().start()
         fe.check(frames("first"))
         fe.conn.tell(reset_owner())
-        fe.conn.reply_ack = False
-        fe.negotiate(packed=packed)
-        memory, fe.memory = fe.memory, Memory()
-        for ring in fe.rings:
-            ring.close()
-        fe.rings = []
-        fe.setup(memory=fe.memory)
-        script = fe.script()
+        script = fe.script()[1:]
         with contextlib.suppress(Closed, Refused):
             for message in script:
                 if message.request == Request.SET_VRING_ADDR:
                     os.ftruncate(fe.memory.regions[0].fd, 0)
                 fe.conn.tell(message)
         fe.disconnect()
-        memory.close()
     works(bare, packed=packed)
 
 
@@ -211,7 +204,7 @@ def test_log_in_a_file_system_that_is_full(bare, dev):
     bare.expect(CUT_OFF, "dirty log", "is broken and stopped")
     scratch = Scratch()
     mount = scratch.path
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none",
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none",
                                             mount], check=False).returncode != 0:
         scratch.remove()
         pytest.skip("file systems cannot be mounted here")
@@ -230,7 +223,8 @@ def test_log_in_a_file_system_that_is_full(bare, dev):
                 fe.send(bytes(60))
                 fe.post()
                 fe.settle(timeout=1)
-                fe.conn.tell(get_vring_base(0))
+                fe.disconnect()     # no message, during which others have been on guard
+                bare.answers(bare.sockets[1])
         os.close(fd)
     finally:
         subprocess.run(["umount", "-l", mount], check=True)

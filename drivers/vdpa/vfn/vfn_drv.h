@@ -223,6 +223,7 @@ struct vfn_dev {
 	struct vfn_shadow *shadow[VFN_MAX_QUEUES]; /* NULL: the function has the guest's ring */
 	struct vfn_shadow *spare[VFN_MAX_QUEUES];  /* for a queue that will have one */
 	struct vfn_shadow_thread shadow_thread;
+	uint64_t shadow_calls_held; /* see vfn_shadow.h */
 	struct vfn_log log;
 	struct vfn_notify doorbells;
 	struct vfn_kept last;	       /* state in which the last guest left it */

@@ -331,6 +331,8 @@ vfn_shadow_start(
 	s->event_idx = features & UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;
 	s->indirect = features & UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC;
 	s->in_order = features & UINT64_C(1) << VIRTIO_F_IN_ORDER;
+	s->call_blocked = s->call_owed = false;
+	s->calls_held = &dev->shadow_calls_held;
 	s->guest_call = ring->callfd;
 	s->guest_kick = ring->kickfd;
 	s->guest_ring = *ring;
@@ -379,6 +381,7 @@ vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	s->guest_ring.avail = state.avail;
 	s->guest_ring.used = state.used;
 	/* What was counted here counts on. */
+	dev->stats_base[queue][VFN_STAT_CALLS_BLOCKED] -= s->call_blocked;
 	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++)
 		dev->stats_base[queue][VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] -=
 			s->guest.nb_errors[e];
@@ -393,6 +396,7 @@ vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_S
 
 	if (s == NULL || !s->live)
 		return;
+	value[VFN_STAT_CALLS_BLOCKED] += __atomic_load_n(&s->call_blocked, __ATOMIC_RELAXED);
 	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++)
 		value[VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] +=
 			__atomic_load_n(&s->guest.nb_errors[e], __ATOMIC_RELAXED);

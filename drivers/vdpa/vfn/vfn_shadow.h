@@ -32,6 +32,9 @@ struct vfn_shadow {
 	struct vringh guest;
 	struct vringh_mem mem;	    /* a table of our own, in which the shadow's memory is not */
 	int guest_call, guest_kick; /* librte_vhost's */
+	bool call_blocked;	    /* whoever signalled it: it is not any more */
+	bool call_owed;		    /* once calls are not held back any more */
+	uint64_t *calls_held;	    /* TSC until when no relay of the device calls, atomic */
 	struct vfn_ring guest_ring; /* as it was started, and where it stands once it was left */
 	struct vringh_inflight inflight;
 	uint16_t *resubmit;

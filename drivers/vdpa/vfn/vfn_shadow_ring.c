@@ -8,13 +8,14 @@
  * of the function's queue, or the driver's own. Section numbers: virtio 1.3.
  */
 
-#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <rte_branch_prediction.h>
 #include <rte_common.h>
+#include <rte_cycles.h>
 
 #include "vfn_shadow.h"
+#include "vfn_signal.h"
 
 #define BURST 32
 /* A burst looks at no more, but for a single chain that is longer: others share the poller. */
@@ -24,6 +25,9 @@
 #define PACKED_USED  (1u << VRING_PACKED_DESC_F_USED)
 #define PACKED_BOTH  (PACKED_AVAIL | PACKED_USED)
 #define PACKED_WRAP  (1u << VRING_PACKED_EVENT_F_WRAP_CTR)
+
+/* Of a device one of whose calls has blocked. */
+#define HOLD_MS 200
 
 #define NO_SLOT UINT32_MAX
 
@@ -66,14 +70,29 @@ vfn_shadow_ring_segs(uint32_t size)
 	return RTE_MAX(RTE_MIN(4 * size, size + 4096), 64u);
 }
 
-/* Whether an eventfd blocks when it is full is up to the guest; full means that one is pending. */
+/*
+ * The eventfd is the guest's too, who may have it block. Then it is off until the queue starts
+ * anew, and the device's others are left alone for a while: each of them may be like that, and the
+ * poller is shared.
+ */
 static void
-signal_fd(int fd)
+call_guest(struct vfn_shadow *s)
 {
-	struct pollfd pfd = {.fd = fd, .events = POLLOUT};
-
-	if (poll(&pfd, 1, 0) == 1)
-		eventfd_write(fd, 1);
+	s->call_owed = false;
+	if (s->guest_call < 0 || s->call_blocked)
+		return;
+	if (unlikely(rte_rdtsc() < __atomic_load_n(s->calls_held, __ATOMIC_RELAXED))) {
+		s->call_owed = true;
+		return;
+	}
+	if (likely(vfn_signal(s->guest_call)))
+		return;
+	s->call_blocked = true;
+	__atomic_store_n(s->calls_held, rte_rdtsc() + rte_get_tsc_hz() / 1000 * HOLD_MS,
+		__ATOMIC_RELAXED);
+	DRV_LOG(ERR, "%s: queue %u: its call eventfd blocks, and is left alone until the queue starts "
+		     "again",
+		s->name, s->queue);
 }
 
 /* ---- from the guest to the function ---- */
@@ -243,7 +262,7 @@ publish(struct vfn_shadow *s, const struct held *held)
 		__atomic_store_n(
 			&s->packed_ring.desc[held->slot].flags, held->flags, __ATOMIC_RELEASE);
 	if (s->kick >= 0 && s->unkicked > 0 && should_kick(s)) {
-		signal_fd(s->kick);
+		eventfd_write(s->kick, 1);
 		s->nb_kicks++;
 	}
 }
@@ -454,8 +473,8 @@ give_back(struct vfn_shadow *s)
 			s->tail = 0;
 		any = true;
 	}
-	if (any && vringh_need_notify(&s->guest) && s->guest_call >= 0)
-		signal_fd(s->guest_call);
+	if ((any && vringh_need_notify(&s->guest)) || unlikely(s->call_owed))
+		call_guest(s);
 }
 
 static unsigned int
@@ -532,7 +551,7 @@ vfn_shadow_ring_arm(struct vfn_job *job)
 		call_wanted(s, true);
 	if (!s->full)
 		pending = vringh_notify_enable(&s->guest);
-	return pending || used_pending(s);
+	return pending || s->call_owed || used_pending(s);
 }
 
 void
