@@ -292,11 +292,12 @@ class Backend(Device):
     """vfn-vhost with its functions, one per entry of devs ("vdpa_vfn0,queues=1,...").
 
     A context manager; leaving it asserts an orderly end. Functions that name no poll-cpu are
-    polled on the CPU away from testpmd's forwarding lcore, sleeping when quiet.
+    polled on the CPU away from testpmd's forwarding lcore, sleeping when quiet. Without the gate
+    messages go to librte_vhost unjudged.
     """
 
     def __init__(self, devs=("vdpa_vfn0",), client=False, directory=None, eal=(), args=(),
-                 start=True, wrapper=()):
+                 start=True, wrapper=(), gate=True):
         super().__init__(client, directory)
         if isinstance(devs, str):
             devs = [devs]
@@ -305,6 +306,9 @@ class Backend(Device):
         self.names = [d.split(",")[0] for d in self.devs]
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
         self._eal, self._args = list(eal), list(args)
+        if not gate:
+            self._args.append("--no-gate")
+            self._eal.append("--log-level=lib.vhost.config:info")
         if start:
             try:
                 self.start()
