@@ -431,7 +431,7 @@ ring_sizes(void **state)
 
 	begin();
 	come_to(RUNNING, GF_FEATURES);
-	must(gf_addr(1, END - 0x8000 - 4 - 8 * GF_NUM), 0);
+	must(with_addr(1, GF_UVA, GF_UVA + 0x4000, END - 4 - 8 * GF_NUM, 0, 0), 0);
 	assert_string_equal(say(STATE(GATE_SET_VRING_NUM, 1, 2 * GF_NUM), 0),
 		"its device area is not in one region");
 	/* The same of a ring that has stopped: it has no addresses any more. */
@@ -615,7 +615,7 @@ inflight(void **state)
 		{FEATURES, "an offset out of range or not aligned",
 			gf_inflight(32, least, 64, 2, 64), 1, MEM},
 		{FEATURES, "an offset out of range or not aligned",
-			gf_inflight(32, least, (uint64_t)-0x1000, 2, 64), 1, MEM},
+			gf_inflight(32, 0x2000, (uint64_t)-0x1000, 2, 64), 1, MEM},
 		{FEATURES, "a region longer than its file",
 			gf_inflight(32, least, GF_SIZE_2, 2, 64), 1, MEM},
 		{FEATURES, "a region that is no file on a file system that is trusted",
