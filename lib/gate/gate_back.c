@@ -80,7 +80,7 @@ take_question(struct gate_back *b)
 	const char *why = NULL;
 	enum gate_io io;
 
-	if (b->to_lib.full || b->to_front.full)
+	if (b->to_lib.full || b->to_front.full || b->front.fd < 0)
 		return false;
 	io = gate_receive(b->lib.fd, in, check_question, port->closer, &why);
 	if (io == GATE_IO_WAIT)
@@ -155,12 +155,14 @@ gate_back_event(struct gate_back *b)
 	while (more && b->lib.fd >= 0) {
 		more = take_answer(b);
 		more |= take_question(b);
-		/* A front-end that has hung up is asked, and says no at once. */
+		/* Who has hung up says no to what was asked, and is asked nothing more. */
 		if (b->front.fd < 0) {
 			gate_out_drop(&b->to_front);
 			a = waiting(b);
 			if (a != NULL && !b->to_lib.full)
 				refuse(b, a);
+			else if (a == NULL && !b->to_lib.full)
+				gate_unwatch(gate, &b->lib);
 		} else if (gate_send(b->front.fd, &b->to_front) == GATE_IO_END) {
 			gate_unwatch(gate, &b->front);
 			more = true;

@@ -167,7 +167,10 @@ struct gate_port {
 	bool said_retry;
 	int64_t rate_empty;  /* ns; when the bucket of messages was empty */
 	int64_t log_empty;
-	unsigned int log_lost;
+	struct gate_said {
+		int64_t at;
+		unsigned int lost;
+	} said[GATE_MAX_REASONS + 1]; /* per reason of stats */
 	uint64_t space;
 	struct gate_offer offer;
 	struct gate_closer *closer;

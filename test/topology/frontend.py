@@ -34,6 +34,7 @@ class Server(Backend):
         self.idle_fds = self.fds()
         for path in self.sockets:   # librte_vhost takes up to 1 s to notice a new listener
             self.answers(path)
+        wait_until(lambda: self.fds() == self.idle_fds)
 
     @staticmethod
     def answers(path):
@@ -61,8 +62,8 @@ class Server(Backend):
     def lines(self):
         """What was said about devices since the test began: warnings and errors only, and what
         the gate refused."""
-        return re.findall(r"^(?:vdpa> )?(?:vfn-vhost: )?((?:vdpa_vfn\d+|vfn): .*)$",
-                          self.process.log()[self.since:], re.M)
+        return re.findall(r"^(?:vdpa> )?(?:[\d-]+ [\d:.]+ )?(?:vfn-vhost: )?"
+                          r"((?:vdpa_vfn\d+|vfn): .*)$", self.process.log()[self.since:], re.M)
 
     def said(self, pattern):
         """Wait for a line about a device; return all of them."""

@@ -334,6 +334,7 @@ def test_front_end_that_waits_has_a_table_refused(server, opened):
 
 def test_memory_before_features(server):
     """Refused, since nobody watches over it yet; its descriptors are closed."""
+    server.expect("^vdpa_vfn0: SET_MEM_TABLE refused: it comes before features$")
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate().setup()
         rest = server.fds()
