@@ -282,9 +282,11 @@ fail:
 static void
 remove_all(struct gate *gate, struct gate_call *call)
 {
-	struct gate_port *port = call->port;
+	struct gate_port *port = gate->ports[call->number];
 	struct gate_conn *c, *next;
 
+	if (port == NULL) /* it was slow, and is gone by now */
+		return;
 	port->removed = true;
 	gate_unwatch(gate, &port->listen);
 	for (c = LIST_FIRST(&port->conns); c != NULL; c = next) {
@@ -339,11 +341,10 @@ gate_remove_port(struct gate *gate, int number, int patience_ms)
 
 	if (!is_port(gate, number))
 		return -ENOENT;
-	call.port = gate->ports[number];
 	ask(gate, &call);
 	if (wait_removed(gate, number, patience_ms))
 		return 0;
-	call = (struct gate_call){.run = remove_all, .port = call.port, .force = true};
+	call = (struct gate_call){.run = remove_all, .number = number, .force = true};
 	ask(gate, &call);
 	wait_removed(gate, number, 1000);
 	return -ETIMEDOUT;

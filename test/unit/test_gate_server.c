@@ -481,7 +481,7 @@ surplus_descriptors_are_closed(void **state)
 static int
 lingering_socket(int *peer)
 {
-	struct linger linger = {1, 3};
+	struct linger linger = {1, 100};
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(in);
 	static char junk[1 << 16];
