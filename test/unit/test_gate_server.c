@@ -436,7 +436,7 @@ answers_that_are_not_read(void **state)
 static void
 flood_is_held_back_and_nothing_lost(void **state)
 {
-	const struct gate_message m = {.request = GATE_SET_OWNER, .flags = GATE_VERSION};
+	static uint32_t headers[GATE_MSGS_BURST][3];
 	const unsigned int count = 3 * GATE_MSGS_BURST;
 	struct gate_stats stats;
 	unsigned int i;
@@ -445,8 +445,12 @@ flood_is_held_back_and_nothing_lost(void **state)
 	(void)state;
 	open_gate(false);
 	fd = connect_to(public_path);
-	for (i = 0; i < count; i++)
-		send_with(fd, &m.request, GATE_HEADER_SIZE, NULL, 0);
+	for (i = 0; i < GATE_MSGS_BURST; i++) {
+		headers[i][0] = GATE_SET_OWNER;
+		headers[i][1] = GATE_VERSION;
+	}
+	for (i = 0; i < 3; i++)
+		send_with(fd, headers, sizeof(headers), NULL, 0);
 	wait_for(lib.seen[GATE_SET_OWNER] == count);
 	gate_get_stats(gate, 0, &stats);
 	assert_int_equal(stats.messages, count);
