@@ -8,6 +8,7 @@ import ctypes
 import os
 import socket
 import struct
+import tempfile
 import threading
 import time
 
@@ -243,9 +244,10 @@ def resident(server):
 
 
 @pytest.mark.parametrize("features", [False, True], ids=["before-features", "usual"])
-def test_inflight_region_of_any_size(workdir, features):
+def test_inflight_region_of_any_size(features):
     """Neither before features nor larger than the device's rings are."""
-    with Server([f"vdpa_vfn0,inflight={workdir}", "vdpa_vfn1"]) as server:
+    with tempfile.TemporaryDirectory(prefix="vfn-") as directory, \
+            Server([f"vdpa_vfn0,inflight={directory}", "vdpa_vfn1"]) as server:
         before = resident(server)
         for queues, entries in (640, 65535), (2, 65535), (65535, 65535), (256, 32768):
             conn = Connection(server.sockets[0], timeout=ANSWER_S)
@@ -403,14 +405,15 @@ def test_flood_of_messages(server, neighbour):
 
 # --- the gate itself -----------------------------------------------------------------------------
 
-def test_client_whose_peer_hangs_up(workdir):
+def test_client_whose_peer_hangs_up():
     """Ten milliseconds at first, a second at last; one that is right is served at last."""
-    path = os.path.join(workdir, "sock0")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-    listener.settimeout(0.2)
-    with Backend("vdpa_vfn0", client=True, directory=workdir) as backend:
+    with tempfile.TemporaryDirectory(prefix="vfn-") as directory, \
+            socket.socket(socket.AF_UNIX) as listener, \
+            Backend("vdpa_vfn0", client=True, directory=directory) as backend:
+        path = backend.sockets[0]
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(0.2)
         count, end = 0, time.monotonic() + 4
         while time.monotonic() < end:
             with contextlib.suppress(TimeoutError):
