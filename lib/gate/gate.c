@@ -110,8 +110,10 @@ dispatch(struct gate *gate, struct gate_source *s)
 	case GATE_SOURCE_LISTEN:
 		gate_port_event(s->owner);
 		break;
-	case GATE_SOURCE_FRONT:
 	case GATE_SOURCE_LIB:
+		((struct gate_conn *)s->owner)->look = true;
+		/* fall through */
+	case GATE_SOURCE_FRONT:
 		gate_conn_run(s->owner);
 		break;
 	case GATE_SOURCE_BACK_FRONT:

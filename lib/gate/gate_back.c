@@ -82,7 +82,7 @@ take_question(struct gate_back *b)
 
 	if (b->to_lib.full || b->to_front.full || b->front.fd < 0)
 		return false;
-	io = gate_receive(b->lib.fd, in, check_question, port->closer, &why);
+	io = gate_receive(b->lib.fd, in, 0, check_question, port->closer, &why);
 	if (io == GATE_IO_WAIT)
 		return false;
 	if (io == GATE_IO_DONE)
@@ -127,7 +127,7 @@ take_answer(struct gate_back *b)
 
 	if (b->to_lib.full || b->front.fd < 0)
 		return false;
-	io = gate_receive(b->front.fd, in, check_answer, port->closer, &why);
+	io = gate_receive(b->front.fd, in, 0, check_answer, port->closer, &why);
 	if (io == GATE_IO_WAIT)
 		return false;
 	gate_in_close_fds(in, port->closer);

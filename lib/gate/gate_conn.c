@@ -21,6 +21,9 @@
 
 #define TURN	     32 /* messages before others have theirs */
 #define RECONNECT_MS 10
+#define COLLECT_MS   20 /* acknowledgements that nobody waits for are looked at so late */
+#define COLLECT_MAX  (GATE_WINDOW / 2)
+#define ACK_SIZE     (GATE_HEADER_SIZE + sizeof(uint64_t))
 
 static bool
 keeps_regions(const struct gate_conn *c)
@@ -66,16 +69,6 @@ is_owed(const struct gate_conn *c)
 }
 
 static void
-push_local(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t size)
-{
-	struct gate_pending *p = push(c, request);
-
-	p->owed = p->local = true;
-	p->size = size;
-	memcpy(p->bytes, bytes, size);
-}
-
-static void
 reply(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t size)
 {
 	struct gate_out *out = &c->to_front;
@@ -87,6 +80,22 @@ reply(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t size)
 	out->nb_fds = 0;
 	out->full = true;
 	out->deadline = gate_in_ms(c->port->gate, GATE_UNREAD_MS);
+}
+
+/* In its turn, or at once if nobody could tell the difference. */
+static void
+answer_local(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t size, bool certain)
+{
+	struct gate_pending *p;
+
+	if (certain && !c->to_front.full && !is_owed(c)) {
+		reply(c, request, bytes, size);
+		return;
+	}
+	p = push(c, request);
+	p->owed = p->local = true;
+	p->size = size;
+	memcpy(p->bytes, bytes, size);
 }
 
 /* Nothing more is read; what was promised is kept, then the connection ends. */
@@ -191,11 +200,15 @@ answer(struct gate_conn *c)
 		pop(c);
 		return true;
 	}
-	if (c->lib.fd < 0)
+	if (c->lib.fd < 0 || !c->look)
 		return false;
-	io = gate_receive(c->lib.fd, &c->from_lib, check_answer, c->port->closer, &why);
-	if (io == GATE_IO_WAIT)
+	/* An acknowledgement is read at once. */
+	io = gate_receive(c->lib.fd, &c->from_lib, c->nb_pending > 0 && !p->own ? ACK_SIZE : 0,
+		check_answer, c->port->closer, &why);
+	if (io == GATE_IO_WAIT) {
+		c->look = false;
 		return false;
+	}
 	if (io != GATE_IO_DONE || c->nb_pending == 0)
 		library_left(c);
 	else
@@ -343,13 +356,14 @@ judge(struct gate_conn *c)
 		gate_count(port, answered);
 		c->useful = true;
 		if (j.answered)
-			push_local(c, in->msg.request, j.out.payload.raw, j.out.size);
+			answer_local(c, in->msg.request, j.out.payload.raw, j.out.size, j.certain);
 		else if (j.acked)
-			push_local(c, in->msg.request, &(uint64_t){0}, sizeof(uint64_t));
+			answer_local(c, in->msg.request, &(uint64_t){0}, sizeof(uint64_t),
+				j.certain);
 		break;
 	case GATE_REFUSE:
 		gate_refused(port, in->msg.request, j.ring, j.reason);
-		push_local(c, in->msg.request, &(uint64_t){1}, sizeof(uint64_t));
+		answer_local(c, in->msg.request, &(uint64_t){1}, sizeof(uint64_t), false);
 		break;
 	default:
 		gate_refused(port, in->msg.request, j.ring, j.reason);
@@ -378,7 +392,7 @@ take(struct gate_conn *c)
 			return false;
 		}
 	}
-	switch (gate_receive(c->front.fd, in, gate_judge_header, c->port->closer, &why)) {
+	switch (gate_receive(c->front.fd, in, 0, gate_judge_header, c->port->closer, &why)) {
 	case GATE_IO_WAIT:
 		if (in->have > 0 && in->deadline == 0) {
 			in->deadline = gate_in_ms(gate, GATE_HALF_MS);
@@ -436,7 +450,7 @@ drain(struct gate_conn *c)
 	enum gate_io io;
 
 	do {
-		io = gate_receive(c->lib.fd, &c->from_lib, check_answer, c->port->closer, &why);
+		io = gate_receive(c->lib.fd, &c->from_lib, 0, check_answer, c->port->closer, &why);
 		gate_in_close_fds(&c->from_lib, c->port->closer);
 		if (io == GATE_IO_DONE)
 			gate_in_reset(&c->from_lib);
@@ -445,6 +459,25 @@ drain(struct gate_conn *c)
 		gate_watch(c->port->gate, &c->lib, EPOLLIN);
 	else
 		gate_conn_free(c);
+}
+
+/*
+ * Acknowledgements that were given in advance come back one by one: the thread is not woken for each
+ * of them.
+ */
+static bool
+may_collect_later(struct gate_conn *c)
+{
+	struct gate *gate = c->port->gate;
+
+	if (c->nb_pending == 0 || c->nb_pending >= COLLECT_MAX || c->no_more || is_owed(c)) {
+		c->collect = 0;
+		return false;
+	}
+	if (c->collect == 0)
+		c->collect = gate_in_ms(gate, COLLECT_MS);
+	gate_at(gate, c->collect);
+	return true;
 }
 
 static void
@@ -456,7 +489,7 @@ watch(struct gate_conn *c)
 
 	if (c->to_front.full)
 		front |= EPOLLOUT;
-	else
+	else if (!may_collect_later(c))
 		lib |= EPOLLIN;
 	if (!c->no_more && c->paused == 0 && !c->to_lib.full && c->nb_pending < GATE_WINDOW)
 		front |= EPOLLIN;
@@ -478,6 +511,7 @@ gate_conn_run(struct gate_conn *c)
 	bool more = true;
 
 	c->again = false;
+	c->look |= c->nb_pending >= COLLECT_MAX || c->no_more;
 	for (turn = 0; more && turn < TURN && !c->draining && !c->dead; turn++) {
 		more = answer(c);
 		if (c->draining || c->dead)
@@ -525,6 +559,10 @@ gate_conn_expire(struct gate_conn *c, int64_t now)
 		c->reconnect = 0;
 		c->again = true;
 	}
+	if (c->collect != 0 && now >= c->collect) {
+		c->collect = 0;
+		c->look = c->again = true;
+	}
 	if (c->from_front.deadline != 0)
 		gate_at(gate, c->from_front.deadline);
 	if (c->to_front.full)
@@ -533,6 +571,8 @@ gate_conn_expire(struct gate_conn *c, int64_t now)
 		gate_at(gate, c->paused);
 	if (c->reconnect != 0)
 		gate_at(gate, c->reconnect);
+	if (c->collect != 0)
+		gate_at(gate, c->collect);
 	if (c->again)
 		gate_conn_run(c);
 }

@@ -122,7 +122,7 @@ struct gate_judgement {
 	uint8_t verdict;	   /**< enum gate_verdict */
 	bool answered;		   /**< the front-end gets an answer of its own to it */
 	bool acked;		   /**< it asked for an acknowledgement, and may */
-	bool certain;		   /**< PASS: cannot fail, and nothing is running that it changes */
+	bool certain;		   /**< the front-end need not wait for the library */
 	bool take_fds;		   /**< the state refers to the message's descriptors from now on */
 	int ring;		   /**< that is meant, or -1 */
 	const char *reason;	   /**< of REFUSE and HANG_UP, for people */

@@ -62,8 +62,15 @@ enum gate_io {
 /** Look at a header: NULL, or why the message cannot be read. */
 typedef const char *(*gate_header_check)(uint32_t request, uint32_t flags, uint32_t size);
 
-/** Go on reading a message; never waits. What does not fit is closed with `closer`. */
-enum gate_io gate_receive(int fd, struct gate_in *in, gate_header_check check,
+/**
+ * Go on reading a message; never waits.
+ *
+ * @param least
+ *   bytes that it has in any case, read at once; 0: a header's.
+ * @param closer
+ *   of descriptors for which there is no room.
+ */
+enum gate_io gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check,
 	struct gate_closer *closer, const char **why);
 
 /** Begin the next message; descriptors were taken or closed. */
@@ -133,6 +140,8 @@ struct gate_conn {
 	bool dead;	/* freed after this round */
 	bool useful;	/* it has said something right */
 	bool again;	/* there is more to do than one turn allows */
+	bool look;	/* the back-end may have said something */
+	int64_t collect; /* when to look for it without being told; 0: not */
 	int64_t paused; /* until then nothing is read; 0: not */
 	int64_t reconnect; /* when to try again to reach the back-end; 0: not */
 	struct gate_back *back;

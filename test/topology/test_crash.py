@@ -80,9 +80,10 @@ class Survivor(FrontEnd):
         tell = self.conn.tell
         if self.log is not None:
             self.features |= 1 << LOG_ALL
-            tell(set_log_base(os.fstat(self.log).st_size, 0, self.log))
         tell(set_features(self.features))
         tell(set_mem_table(self.memory.regions))
+        if self.log is not None:
+            tell(set_log_base(os.fstat(self.log).st_size, 0, self.log))
         for ring in self.rings:
             tell(set_vring_num(ring.index, ring.size))
         if self.track:
@@ -472,9 +473,14 @@ def test_region_that_is_too_small(workdir, packed, fault):
                 fd = os.memfd_create("region")
                 fe.inflight = 1 << 16, fd
                 os.ftruncate(fd, 4096)
-            fe.meet().run(0.2)
-            assert fe.next_in == 0
-            backend.process.expect("queue 1.* in-flight region .*(too small|shorter)")
+            if fault == "file ends":
+                with pytest.raises(Refused):
+                    fe.meet()
+                backend.process.expect("SET_INFLIGHT_FD refused: a region longer than its file")
+            else:
+                fe.meet().run(0.2)
+                assert fe.next_in == 0
+                backend.process.expect("queue 1.* in-flight region .*(too small|shorter)")
         with open_frontend(backend.sockets[0], packed=packed) as fe:
             fe.check(random_packets("after", 50))
         backend.stop()

@@ -761,6 +761,11 @@ certain_ones_only_before_it_is_live(void **state)
 	must(U64(GATE_SET_STATUS, 0), 0);
 	assert_false(j.certain);
 	must(gf_table(3), 3);
+	assert_true(j.certain); /* the driver has taken DRIVER_OK back */
+	must(U64(GATE_SET_STATUS, 0xf), 0);
+	must(gf_table(2), 2);
+	assert_false(j.certain);
+	must(gf_empty(GATE_GET_FEATURES), 0);
 	assert_false(j.certain);
 }
 
