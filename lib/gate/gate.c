@@ -418,8 +418,7 @@ gate_add_port(struct gate *gate, const struct gate_port_conf *conf)
 	port->listen = (struct gate_source){GATE_SOURCE_LISTEN, conf->listen_fd, 0, port};
 	port->offer = (struct gate_offer){
 		.features = conf->features,
-		.protocol_features = conf->protocol_features |
-			UINT64_C(1) << GATE_PF_REPLY_ACK |
+		.protocol_features = conf->protocol_features | UINT64_C(1) << GATE_PF_REPLY_ACK |
 			UINT64_C(1) << GATE_PF_CONFIGURE_MEM_SLOTS,
 		.rings = conf->rings,
 		.queues = conf->queues,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The channel on which the back-end asks the front-end ("Back-end message types"). librte_vhost
- * waits for answers without a time limit; so it has a channel to the gate, which always answers: what
- * the front-end says, or no, after a deadline. On the gate's thread; nothing waits.
+ * waits for answers without a time limit; so it has a channel to the gate, which always answers:
+ * with what the front-end says, or no, after a deadline. On the gate's thread; nothing waits.
  */
 
 #include <stdlib.h>
@@ -100,8 +100,8 @@ take_question(struct gate_back *b)
 			return true;
 		}
 		a = &b->asked[(b->first + b->nb_asked++) % GATE_BACK_ASKED];
-		*a = (struct gate_asked){in->msg.request, false,
-			gate_in_ms(port->gate, GATE_BACK_MS)};
+		*a = (struct gate_asked){
+			in->msg.request, false, gate_in_ms(port->gate, GATE_BACK_MS)};
 		gate_at(port->gate, a->deadline);
 	}
 	b->to_front.msg = in->msg;

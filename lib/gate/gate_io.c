@@ -59,7 +59,9 @@ gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check
 
 	for (;;) {
 		struct iovec iov;
-		struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+		struct msghdr hdr = {.msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control,
 			.msg_controllen = sizeof(control)};
 
 		if (in->have >= GATE_HEADER_SIZE)
@@ -80,8 +82,9 @@ gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check
 		if (had >= GATE_HEADER_SIZE || in->have < GATE_HEADER_SIZE)
 			continue;
 		*why = check(in->msg.request, in->msg.flags, in->msg.size);
-		if (*why == NULL && (in->msg.size > GATE_PAYLOAD_MAX ||
-					    GATE_HEADER_SIZE + in->msg.size < least))
+		if (*why == NULL &&
+			(in->msg.size > GATE_PAYLOAD_MAX ||
+				GATE_HEADER_SIZE + in->msg.size < least))
 			*why = "the size of its payload is wrong";
 		if (*why != NULL)
 			return GATE_IO_NONSENSE;

@@ -14,8 +14,8 @@
 
 #define DRIVER_OK 0x4 /* virtio 1.3, 2.1 */
 
-_Static_assert(offsetof(struct gate_message, payload) -
-			offsetof(struct gate_message, request) == GATE_HEADER_SIZE,
+_Static_assert(offsetof(struct gate_message, payload) - offsetof(struct gate_message, request) ==
+		GATE_HEADER_SIZE,
 	"as on the wire");
 _Static_assert(sizeof(union gate_payload) >= GATE_PAYLOAD_MAX, "room for every payload");
 

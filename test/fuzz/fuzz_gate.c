@@ -279,9 +279,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(&head, data, sizeof(head));
 	memset(&conn, 0, sizeof(conn));
-	offer = (struct gate_offer){.features = GF_OFFER, .protocol_features = GF_PROTOCOL,
-		.rings = head.rings + 1, .queues = 1,
-		.space_max = UINT64_C(1) << (20 + head.space % 43), .log_max = 1 << 28,
+	offer = (struct gate_offer){.features = GF_OFFER,
+		.protocol_features = GF_PROTOCOL,
+		.rings = head.rings + 1,
+		.queues = 1,
+		.space_max = UINT64_C(1) << (20 + head.space % 43),
+		.log_max = 1 << 28,
 		.inflight_max = 1 << 26};
 	for (at = sizeof(head); at + sizeof(r) <= size && n < GATE_FUZZ_MESSAGES; n++) {
 		memcpy(&r, data + at, sizeof(r));

@@ -72,8 +72,7 @@ table(unsigned int n)
 static void
 slot(uint8_t request, unsigned int i)
 {
-	struct gate_fuzz_message *r =
-		say(request, request == GATE_ADD_MEM_REG, GATE_FD_MEMORY);
+	struct gate_fuzz_message *r = say(request, request == GATE_ADD_MEM_REG, GATE_FD_MEMORY);
 
 	set(r, 0, GATE_V_4G, i, 32);
 	set(r, 1, GATE_V_2M, 0, 0);
@@ -128,7 +127,8 @@ static void
 begin(uint8_t rings)
 {
 	memset(&seed, 0, sizeof(seed));
-	seed.head = (struct gate_fuzz_head){.version = FUZZ_VERSION, .rings = rings - 1, .space = 30};
+	seed.head =
+		(struct gate_fuzz_head){.version = FUZZ_VERSION, .rings = rings - 1, .space = 30};
 }
 
 static void
