@@ -130,8 +130,9 @@ class Process:
         return PmdError(f"{self.name} (pid {self.pid}): {what}\n--- its last output ---\n{tail}")
 
     def expect(self, pattern, timeout=10, since=0):
-        """Wait until the log from `since` on matches; return the match."""
-        regex = re.compile(pattern, re.MULTILINE)
+        """Wait until the log from `since` on matches; return the match. A line that has a time
+        begins behind it."""
+        regex = re.compile(re.sub(r"^\^", r"^(?:[\\d-]+ [\\d:.]+ )?", pattern), re.MULTILINE)
         deadline = time.monotonic() + timeout * SLOW
         with self._grown:
             while not (match := regex.search(self._text, since)):
