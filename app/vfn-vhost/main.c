@@ -38,6 +38,7 @@ static const char usage[] =
 	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
+	"  --no-gate          messages go to librte_vhost unjudged: for front-ends that are trusted\n"
 	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
 	"  --version          versions of this program and of DPDK\n"
 	"  -h, --help         this text\n"
@@ -78,7 +79,8 @@ static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP, VERSION };
+	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, NO_GATE, INTERACTIVE,
+		HELP, VERSION };
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
@@ -86,6 +88,7 @@ parse_options(int argc, char **argv)
 		{"take-over", required_argument, NULL, TAKE_OVER},
 		{"user", required_argument, NULL, USER},
 		{"no-confine", no_argument, NULL, NO_CONFINE},
+		{"no-gate", no_argument, NULL, NO_GATE},
 		{"interactive", no_argument, NULL, INTERACTIVE},
 		{"help", no_argument, NULL, HELP},
 		{"version", no_argument, NULL, VERSION},
@@ -114,6 +117,9 @@ parse_options(int argc, char **argv)
 			break;
 		case NO_CONFINE:
 			options.no_confine = true;
+			break;
+		case NO_GATE:
+			options.no_gate = true;
 			break;
 		case INTERACTIVE:
 		case 'i':
@@ -241,7 +247,7 @@ serve(int sigfd)
 	/* Before files that others wrote are read, and before the first front-end. */
 	if (confine() != 0)
 		return EXIT_RUNTIME;
-	if (fds[2].fd < 0 || gate_start() != 0 ||
+	if (fds[2].fd < 0 || (!options.no_gate && gate_start() != 0) ||
 		(options.restore != NULL && states_load(options.restore) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */

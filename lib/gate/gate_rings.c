@@ -25,8 +25,8 @@ struct area {
 };
 
 static bool
-lies_in_a_region(const struct area *a, const struct gate_region *regions, unsigned int n,
-	bool *aligned)
+lies_in_a_region(
+	const struct area *a, const struct gate_region *regions, unsigned int n, bool *aligned)
 {
 	unsigned int i;
 

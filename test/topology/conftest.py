@@ -20,7 +20,8 @@ def pytest_addoption(parser):
                           "tells a fault of a test from a fault of the device")
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.addinivalue_line("markers", "bare: on a server without the gate")
     # whatever the tests start inherits these, so that strays and leftovers can be told from
     # other people's; the name is short because sockets will be in it
     os.environ["VFN_SESSION"] = SESSION.split("=")[1]
