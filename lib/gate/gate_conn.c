@@ -348,6 +348,7 @@ gate_conn_run(struct gate_conn *c)
 {
 	unsigned int turn;
 	bool more = true;
+	int full;
 
 	c->again = false;
 	c->look |= c->nb_pending >= COLLECT_MAX || c->no_more;
@@ -356,8 +357,11 @@ gate_conn_run(struct gate_conn *c)
 		if (c->draining || c->dead)
 			break;
 		more |= take(c);
+		full = c->to_front.full + c->to_lib.full;
 		if (!flush(c))
 			break;
+		/* There may be answers that waited for room; nobody else will say so. */
+		more |= c->to_front.full + c->to_lib.full < full;
 	}
 	if (c->dead)
 		return;
