@@ -3,7 +3,8 @@
 """Measure vfn against net_vhost, window by window in turn, on stock testpmd.
 
 Method: the front-end forwards on CPU 0, the device on CPU 1. A run starts both sides anew, and
-their windows alternate; a window in which other processes took 6% of a CPU or more is thrown away.
+their windows alternate; a window in which other processes took 6% of a CPU or more is thrown away,
+unless the patience is at its end: then it counts, and the row is marked as noisy.
 Median, minimum and maximum of all windows are quoted, and the ratio of the medians, which is above
 1 where vfn is better.
 """
@@ -13,18 +14,19 @@ import dataclasses
 import datetime
 import json
 import os
-import platform
-import re
 import shlex
 import statistics
-import subprocess
 import sys
 
-import bench_machine
-import bench_plot
-import bench_rows
-import pmd
-from bench_rows import MODES, NAMES, RINGS, SCENARIOS, SIZES
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+# pylint: disable=wrong-import-position
+import bench_machine        # noqa: E402
+import bench_plot           # noqa: E402
+import bench_rows           # noqa: E402
+import pmd                  # noqa: E402
+import prepare              # noqa: E402
+from bench_rows import MODES, NAMES, RINGS, SCENARIOS, SIZES      # noqa: E402
 
 # what is measured if nothing is named: all of it, what the project's bars name, a taste
 SETS = {
@@ -32,32 +34,6 @@ SETS = {
     "default": {"ring": RINGS, "mode": ("mergeable",), "size": (64, 1518), "perf": tuple(MODES)},
     "quick": {"ring": RINGS, "mode": ("mergeable",), "size": (64,)},
 }
-
-
-def output(*argv):
-    """What a program says, or nothing."""
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=True,
-                              cwd=pmd.ROOT).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def dpdk_version():
-    return f"DPDK {output('pkg-config', '--modversion', 'libdpdk') or 'of unknown version'}"
-
-
-def computer():
-    with open("/proc/cpuinfo", encoding="utf-8") as info:
-        model = re.search(r"model name\s*: (.*)", info.read())
-    return (f"{model[1] if model else platform.machine()}, {os.cpu_count()} CPUs, "
-            f"Linux {platform.release()}")
-
-
-def commit():
-    """The commit that is checked out; what is built may differ from it."""
-    head = output("git", "rev-parse", "--short", "HEAD")
-    return head + ("+" if head and output("git", "status", "--porcelain", "-uno") else "")
 
 
 # --- what is reported -------------------------------------------------------------------------
@@ -104,7 +80,8 @@ def result(row, found, dropped, ghz):
     return {"scenario": row.scenario, "ring": row.ring, "mode": row.mode, "size": row.size,
             "unit": row.unit, "vfn": vfn, "peer": peer,
             "ratio": better if row.unit == "Mpps" else 1 / better,
-            "limits": limits(row, gauges, vfn["median"], ghz), "windows_thrown_away": dropped}
+            "limits": limits(row, gauges, vfn["median"], ghz), "windows_thrown_away": dropped,
+            "noisy_windows": sum(w["noisy"] for name in NAMES for w in found[name])}
 
 
 def quote(side, unit):
@@ -125,7 +102,8 @@ def table(rows):
         lines += ["", f"| {unit} | vfn | net_vhost | ratio | device, cycles per packet "
                   "| front-end, cycles per packet | front-end busy | of the limit |",
                   "|---|---|---|---|---|---|---|---|"]
-        lines += [f"| {row['scenario']}, {row['ring']}, {row['mode']}, {row['size']} B | "
+        lines += [f"| {row['scenario']}, {row['ring']}, {row['mode']}, {row['size']} B"
+                  f"{', noisy' if row.get('noisy_windows') else ''} | "
                   f"{quote(row['vfn'], unit)} | {quote(row['peer'], unit)} | {row['ratio']:.2f} | "
                   f"{both(row, 'device_cycles', '.0f')} | {both(row, 'front_cycles', '.0f')} | "
                   f"{both(row, 'front_busy', '.0%')} | {row['limits']['fraction']:.0%} |"
@@ -144,8 +122,8 @@ def limits_table(found):
 
 def report(args, machine, rows, gauges):
     """What the file holds."""
-    return {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": computer(),
-            "tsc_ghz": machine.ghz, "dpdk": dpdk_version(),
+    return {"date": datetime.date.today().isoformat(), "commit": bench_machine.commit(), "machine": bench_machine.computer(),
+            "tsc_ghz": machine.ghz, "dpdk": bench_machine.dpdk_version(),
             "command": shlex.join(["devtools/bench.py", *args.argv]),
             "runs": args.runs, "windows": args.windows, "seconds": args.seconds,
             "limits": [{"name": name, "size": size, "ns": ns}
@@ -225,10 +203,13 @@ def parse_args(argv):
                         help="all windows count, whatever else the machine does: shows that it "
                         "works, not how fast it is")
     parser.add_argument("--json", metavar="FILE", help="also write every figure there")
+    bench_machine.patience_option(parser, None)
     args = parser.parse_args(argv)
     args.argv = argv
     chosen = SETS[args.set or "default"]
     quick = args.set == "quick"
+    if args.patience is None:
+        args.patience = 60 if quick else 1800
     args.runs = args.runs if args.runs is not None else 1 if quick else 5
     # a window of pmd-perf is a process and takes seconds
     args.perf_windows = args.windows if args.windows is not None else 1 if quick else 6
@@ -247,6 +228,7 @@ def main(argv):
     if argv and argv[0] in ("table", "plot"):
         return again(argv)
     args = parse_args(argv)
+    prepare.ready((*prepare.DEVICE, *prepare.LIMITS), pages=400)
     try:
         return run(args)
     except pmd.PmdError as error:
@@ -259,7 +241,8 @@ def run(args):
     # so that all that we do is counted, on a larger machine too
     os.sched_setaffinity(0, {pmd.cpu(0), pmd.cpu(1)})
     look = 0 if args.noisy else 2 if args.set == "quick" else 6
-    machine = bench_machine.Machine(look, args.line, args.noisy)
+    machine = bench_machine.Machine(look, bench_machine.Patience(args.patience), args.line,
+                                    args.noisy)
     print(f"a cache line takes {machine.line_ns:.0f} ns there and back between the CPUs"
           + ("" if args.noisy else "; only while it does windows count"), file=sys.stderr)
     for number, row in enumerate(args.rows):
@@ -275,6 +258,10 @@ def run(args):
             print(f"bench.py: {row}: {error}", file=sys.stderr)
             code = 1
             continue
+        except KeyboardInterrupt:
+            print(f"bench.py: interrupted at {row}", file=sys.stderr)
+            code = 1
+            break
         rows.append(result(row, found, dropped, machine.ghz))
         gauges += [w["limits"] for name in NAMES for w in found[name]]
         if args.json:

@@ -7,8 +7,8 @@ until that is back, and sends the next one, after a pause where one is asked for
 CPU 1 and send back what they get. All are there at the same time, but for the one whose turn it is
 they are stopped (SIGSTOP): windows are short and take turns, so that a machine that is slower for
 some seconds is so for all. A ratio is the median of those of neighbouring windows; turns in which
-other processes took 6% of a CPU are thrown away. A figure is the median over all windows of what that
-window's packets had.
+other processes took 6% of a CPU are thrown away, unless the patience is at its end: then the row is
+marked as noisy. A figure is the median over all windows of what that window's packets had.
 """
 
 import argparse
@@ -16,15 +16,19 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import statistics
 import sys
 import time
 
-import bench
-import pmd
-from bench_machine import FOREIGN_CPU, CpuTime
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+# pylint: disable=wrong-import-position
+import bench_machine                                # noqa: E402
+import pmd                                          # noqa: E402
+import prepare                                      # noqa: E402
+from bench_rtt import Trips                         # noqa: E402
+from bench_machine import FOREIGN_CPU, CpuTime      # noqa: E402
 
 FCS = 4
 PEER = "net_vhost"
@@ -38,38 +42,6 @@ def backend(idle):
 DEVICES = {"vfn": lambda: backend("busy"), "vfn-sleep": lambda: backend("sleep"),
            PEER: pmd.NetVhost}
 MODES = {"vfn": "busy", "vfn-sleep": "sleep"}
-
-
-class Trips(pmd.EalProcess):
-    """vfn-rtt, with a port for each socket."""
-
-    def __init__(self, paths, packed, size):
-        vdevs = []
-        for i, path in enumerate(paths):
-            vdevs += ["--vdev",
-                      f"net_virtio_user{i},path={path},queue_size=256,packed_vq={int(packed)}"]
-        super().__init__(
-            os.path.join(pmd.build_dir(), "app", "vfn-rtt"),
-            ["--lcores", f"0@{pmd.cpu(0)}", "--in-memory", "--single-file-segments", "-m", 64,
-             "--no-telemetry", "--log-level=pmd.net.virtio.*:debug", *vdevs], [size - FCS])
-
-    def __enter__(self):
-        self.expect("^vfn-rtt: ready", 30)
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-
-    def window(self, port, milliseconds, gap_us):
-        since = self.mark()
-        self.send(f"{port} {milliseconds} {gap_us}")
-        line = self.expect(r'^(\{"trips".*\})$', timeout=20 + milliseconds / 1000, since=since)
-        return json.loads(line[1])
-
-    def layouts(self):
-        """The ring layouts that were negotiated."""
-        return {"packed" if int(features, 16) >> 34 & 1 else "split"
-                for features in re.findall(r"set features: (0x[0-9a-f]+)", self.log())}
 
 
 def cpu_seconds(pid):
@@ -88,7 +60,7 @@ class Turns:
         self.devices = {name: stack.enter_context(DEVICES[name]()) for name in names}
         stack.callback(lambda: [self._signal(n, signal.SIGCONT) for n in self.devices])
         paths = [device.sockets[0] for device in self.devices.values()]
-        self.front = stack.enter_context(Trips(paths, ring == "packed", size))
+        self.front = stack.enter_context(Trips(paths, ring == "packed", size - FCS))
         if self.front.layouts() != {ring}:
             raise self.front.error(f"not only {ring} rings")
         for name in names:
@@ -98,7 +70,7 @@ class Turns:
         os.kill(self.devices[name].pid, number)
 
     def turn(self, milliseconds, gap_us):
-        """{name: window}, or None if others used the CPUs."""
+        """({name: window}, whether nobody else used the CPUs)"""
         windows = {}
         pids = [os.getpid(), self.front.pid, *(d.pid for d in self.devices.values())]
         before = CpuTime(pids)
@@ -109,27 +81,26 @@ class Turns:
             window = self.front.window(port, milliseconds, gap_us)
             window["cpu"] = (cpu_seconds(device.pid) - used) / (time.monotonic() - start)
             self._signal(name, signal.SIGSTOP)
-            if window["lost"] > 0:
-                raise self.front.error(f"{name} lost {window['lost']} packets")
             windows[name] = window
-        return windows if CpuTime(pids).foreign_since(before) < FOREIGN_CPU else None
+        quiet = CpuTime(pids).foreign_since(before) < FOREIGN_CPU
+        # in a second: where others use the CPUs that is no loss
+        if quiet and (lost := [name for name in windows if windows[name]["lost"] > 0]):
+            raise self.front.error(f"packets were lost: {', '.join(lost)}")
+        return windows, quiet
 
 
-def measure(ring, size, args):
-    """[(gap, {name: window})], and how many turns were thrown away."""
-    kept, dropped = [], 0
+def measure(ring, size, args, patience):
+    """[(gap, {name: window})], how many turns were thrown away, and how many were noisy."""
+    kept, dropped, noisy = [], 0, 0
     with contextlib.ExitStack() as stack:
         turns = Turns(args.names, ring, size, stack)
         for gap_us in args.gaps:
-            wanted = args.windows
-            while wanted > 0:
-                windows = turns.turn(args.window_ms, gap_us)
-                if windows is not None:
-                    kept.append((gap_us, windows))
-                    wanted -= 1
-                elif (dropped := dropped + 1) > 10 * args.windows:
-                    raise pmd.PmdError("the machine is not quiet")
-    return kept, dropped
+            for _ in range(args.windows):
+                windows, loud, lost = patience.measure(
+                    lambda gap=gap_us: turns.turn(args.window_ms, gap))
+                kept.append((gap_us, windows))
+                dropped, noisy = dropped + lost, noisy + loud
+    return kept, dropped, noisy
 
 
 def summary(windows):
@@ -141,12 +112,12 @@ def summary(windows):
             "lowest": min(w["min"] for w in windows), "highest": max(w["max"] for w in windows)}
 
 
-def compare(ring, size, args):
+def compare(ring, size, args, patience):
     """A row for each kind of vfn and each pause."""
-    kept, dropped = [], 0
+    kept, dropped, noisy = [], 0, 0
     for run in range(args.runs):
-        more, lost = measure(ring, size, args)
-        kept, dropped = kept + more, dropped + lost
+        more, lost, loud = measure(ring, size, args, patience)
+        kept, dropped, noisy = kept + more, dropped + lost, noisy + loud
         print(f"{size} B, {ring}: run {run + 1} of {args.runs}", file=sys.stderr, flush=True)
     for gap_us, name in itertools.product(args.gaps, [n for n in args.names if n in MODES]):
         turns = [windows for gap, windows in kept if gap == gap_us]
@@ -157,7 +128,7 @@ def compare(ring, size, args):
                "peer": summary(peers) if peers else None,
                "ratio": statistics.median(ratios) if ratios else None,
                "ratios": [min(ratios), max(ratios)] if ratios else None,
-               "windows_thrown_away": dropped}
+               "windows_thrown_away": dropped, "noisy_windows": noisy}
 
 
 def table(rows):
@@ -166,6 +137,7 @@ def table(rows):
     for row in rows:
         what = f"{row['size']} B, {row['ring']}"
         what += f", every {row['gap_us']} us" if row["gap_us"] else ""
+        what += ", noisy" if row["noisy_windows"] else ""
         for name, side in (f"vfn, {row['mode']}", row["vfn"]), (PEER, row["peer"]):
             if side is None or (what, name) in seen:
                 continue
@@ -193,6 +165,7 @@ def parse_args(argv):
     parser.add_argument("--quick", action="store_true",
                         help="one run of two windows: shows that it works, not how fast it is")
     parser.add_argument("--json", metavar="FILE", help="also write the rows there")
+    bench_machine.patience_option(parser, 300)
     args = parser.parse_args(argv)
     if args.quick:
         args.runs, args.windows = 1, 2
@@ -207,19 +180,22 @@ def parse_args(argv):
 
 def main(argv):
     args = parse_args(argv)
+    prepare.ready((*prepare.DEVICE, "app/vfn-rtt"), pages=256)
+    patience = bench_machine.Patience(args.patience)
     rows, code = [], 0
     try:
         for ring, size in itertools.product(args.rings.split(","), args.sizes.split(",")):
-            rows += compare(ring, int(size), args)
+            rows += compare(ring, int(size), args, patience)
     except pmd.PmdError as error:
         print(f"bench_latency.py: {error}", file=sys.stderr)
         code = 1
-    print(f"{bench.dpdk_version()}, {args.runs} runs of {args.windows} windows of "
-          f"{args.window_ms} ms; the median of a window is given as min/median/max of all\n")
-    print(table(rows))
+    if rows:
+        print(f"{bench_machine.dpdk_version()}, {args.runs} runs of {args.windows} windows of "
+              f"{args.window_ms} ms; the median of a window is given as min/median/max of all\n")
+        print(table(rows))
     if args.json:
         with open(args.json, "w", encoding="utf-8") as out:
-            json.dump({"dpdk": bench.dpdk_version(), "rows": rows}, out, indent=2)
+            json.dump({"dpdk": bench_machine.dpdk_version(), "rows": rows}, out, indent=2)
             out.write("\n")
     return code
 

@@ -18,13 +18,16 @@ import statistics
 import sys
 import time
 
-import bench
-import pmd
-from bench_machine import FOREIGN_CPU, CpuTime
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+# pylint: disable=wrong-import-position
+import bench_machine                                # noqa: E402
+import pmd                                          # noqa: E402
+import prepare                                      # noqa: E402
+from bench_machine import FOREIGN_CPU, CpuTime      # noqa: E402
 
 sys.path.insert(0, os.path.join(pmd.ROOT, "test", "topology"))
 
-# pylint: disable=wrong-import-position
 from net_device import open_frontend   # noqa: E402
 
 GUESTS, PAIRS = 16, 64      # 1,024 transmit queues, of which a poller has to look at each
@@ -58,9 +61,18 @@ class Cycles:
                 / (self.all["packets"] - before.all["packets"]))
 
 
-def measure(start, ring, size, pairs, args):
-    """Quiet windows of one run: [(Mpps, cycles per packet)]."""
+def measure(start, ring, size, pairs, args, patience):
+    """Windows of one run: [(Mpps, cycles per packet, whether it was noisy)]."""
     kept = []
+
+    def window():
+        cycles, before = Cycles(device), CpuTime(pids)
+        front.port_stats(0)
+        time.sleep(args.seconds)
+        rate = front.port_stats(0)["Rx-pps"] / 1e6
+        return ((rate, Cycles(device).per_packet_since(cycles)),
+                CpuTime(pids).foreign_since(before) < FOREIGN_CPU)
+
     with start() as device:
         with pmd.Loop(device.sockets[0], ring == "packed", size - FCS, pairs=pairs) as front:
             if front.layout() != ring:
@@ -68,54 +80,49 @@ def measure(start, ring, size, pairs, args):
             pids = [os.getpid(), device.pid, front.pid]
             front.start_traffic()
             time.sleep(0.5)
-            for _ in range(20 * args.windows):
-                cycles, before = Cycles(device), CpuTime(pids)
-                front.port_stats(0)
-                time.sleep(args.seconds)
-                rate = front.port_stats(0)["Rx-pps"] / 1e6
-                if CpuTime(pids).foreign_since(before) < FOREIGN_CPU:
-                    kept.append((rate, Cycles(device).per_packet_since(cycles)))
-                if len(kept) == args.windows:
-                    break
+            for _ in range(args.windows):
+                found, noisy, _ = patience.measure(window)
+                kept.append((*found, noisy))
             front.stop_forwarding()
     return kept
 
 
 def summary(windows):
-    rates = [rate for rate, _ in windows]
-    cycles = [c for _, c in windows if c is not None]
+    rates = [rate for rate, *_ in windows]
+    cycles = [c for _, c, _ in windows if c is not None]
     return {"median": statistics.median(rates), "min": min(rates), "max": max(rates),
-            "windows": len(rates), "cycles": statistics.median(cycles) if cycles else None}
+            "windows": len(rates), "noisy_windows": sum(noisy for *_, noisy in windows),
+            "cycles": statistics.median(cycles) if cycles else None}
 
 
-def compare(scenario, ring, size, sides, args):
+def compare(scenario, ring, size, sides, args, patience):
     """sides: {name: (device, pairs)}; a row for the first one against the last one."""
     windows = {name: [] for name in sides}
     for run in range(args.runs):
         for name, (start, pairs) in sides.items():
-            new = measure(start, ring, size, pairs, args)
+            new = measure(start, ring, size, pairs, args, patience)
             windows[name] += new
             print(f"{scenario}, {size} B, {ring}: run {run + 1} of {args.runs}, {name} "
-                  f"{statistics.median(r for r, _ in new):.2f} Mpps", file=sys.stderr, flush=True)
+                  f"{statistics.median(r for r, *_ in new):.2f} Mpps", file=sys.stderr, flush=True)
     first, *_, last = (summary(windows[name]) for name in sides)
     return {"scenario": scenario, "ring": ring, "mode": "loop", "size": size, "unit": "Mpps",
             "what": list(sides), "vfn": first, "peer": last,
             "ratio": first["median"] / last["median"]}
 
 
-def scenarios(args):
+def scenarios(args, patience):
     for ring in args.rings.split(","):
         for size in (int(s) for s in args.sizes.split(",")):
             if "idle" in args.scenarios:
                 yield compare("idle", ring, size, {
-                    "1,024 idle": (lambda: vfn(GUESTS), 1), "alone": (vfn, 1)}, args)
+                    "1,024 idle": (lambda: vfn(GUESTS), 1), "alone": (vfn, 1)}, args, patience)
             if "pairs" not in args.scenarios:
                 continue
             for pairs in (1, 2, 4):
                 peer = f"peer0,queues={pairs}"
                 yield compare(f"pairs={pairs}", ring, size, {
                     "vfn": (lambda n=pairs: vfn(0, n), pairs),
-                    "net_vhost": (lambda p=peer: pmd.NetVhost([p]), pairs)}, args)
+                    "net_vhost": (lambda p=peer: pmd.NetVhost([p]), pairs)}, args, patience)
 
 
 def table(rows):
@@ -124,7 +131,9 @@ def table(rows):
         sides = [f"{name} {s['min']:.2f}/**{s['median']:.2f}**/{s['max']:.2f}"
                  for name, s in zip(row["what"], (row["vfn"], row["peer"]))]
         cycles = ", ".join(f"{s['cycles']:.0f}" for s in (row["vfn"], row["peer"]) if s["cycles"])
-        lines.append(f"| {row['scenario']}, {row['size']} B, {row['ring']} | {' | '.join(sides)} "
+        noisy = any(row[side]["noisy_windows"] for side in ("vfn", "peer"))
+        lines.append(f"| {row['scenario']}, {row['size']} B, {row['ring']}"
+                     f"{', noisy' if noisy else ''} | {' | '.join(sides)} "
                      f"| {row['ratio']:.2f} | {cycles} |")
     return "\n".join(lines)
 
@@ -139,6 +148,7 @@ def parse_args(argv):
     parser.add_argument("--rings", default="split,packed", help="(%(default)s)")
     parser.add_argument("--sizes", default="64,1518", help="with FCS (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the rows there")
+    bench_machine.patience_option(parser, 300)
     args = parser.parse_args(argv)
     args.scenarios = args.scenarios.split(",")
     if min(args.runs, args.windows) < 1 or args.seconds < 0.4:
@@ -148,21 +158,24 @@ def parse_args(argv):
 
 def main(argv):
     args = parse_args(argv)
+    prepare.ready(prepare.DEVICE, pages=320)
+    patience = bench_machine.Patience(args.patience)
     # four eventfds for each ring, at both ends
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     rows, code = [], 0
     try:
-        rows += scenarios(args)
+        rows += scenarios(args, patience)
     except pmd.PmdError as error:
         print(f"bench_pollers.py: {error}", file=sys.stderr)
         code = 1
-    print(f"{bench.dpdk_version()}, {args.runs} runs of {args.windows} windows of "
-          f"{args.seconds} s\n")
-    print(table(rows))
+    if rows:
+        print(f"{bench_machine.dpdk_version()}, {args.runs} runs of {args.windows} windows of "
+              f"{args.seconds} s\n")
+        print(table(rows))
     if args.json:
         with open(args.json, "w", encoding="utf-8") as out:
-            json.dump({"dpdk": bench.dpdk_version(), "rows": rows}, out, indent=2)
+            json.dump({"dpdk": bench_machine.dpdk_version(), "rows": rows}, out, indent=2)
             out.write("\n")
     return code
 

@@ -4,14 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=/dev/null
-. devtools/common.sh
+. devtools/lib/common.sh
 
 usage() {
 	cat <<'EOT'
 usage: devtools/fuzz.sh [SECONDS] [--target NAME]... [--help]
 
 Installs what is missing, builds the fuzzers with clang into build-fuzz/, and runs each of them
-(split, packed, raw) for its part of SECONDS, 60 if not given, one after the other. What was found
+(split, packed, raw, gso, gate) for its part of SECONDS, 60 if not given, one after the other. What was found
 to be worth keeping stays in build-fuzz/corpus/ for the next run.
 
   --target NAME  only this one; may be given several times
@@ -27,8 +27,8 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--target)
 		case ${2-} in
-		split | packed | raw) targets+=("$2") ;;
-		*) fail 2 "--target: ${2:-nothing} is not split, packed or raw" ;;
+		split | packed | raw | gso | gate) targets+=("$2") ;;
+		*) fail 2 "--target: ${2:-nothing} is not split, packed, raw, gso or gate" ;;
 		esac
 		shift
 		;;
@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ ${#targets[@]} -gt 0 ] || targets=(split packed raw)
+[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate)
 
 packages "${BUILD_PACKAGES[@]}" clang
 # the fuzzer's runtime is a package of its own, which clang only recommends
@@ -77,6 +77,8 @@ for t in "${targets[@]}"; do
 	fi
 	len=3116 # the head and as many records as are carried out
 	[ "$t" != raw ] || len=40000
+	[ "$t" != gso ] || len=2000
+	[ "$t" != gate ] || len=16428
 	log=$dir/fuzz-$t.log
 	say "$t: $each seconds"
 	status=0

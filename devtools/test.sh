@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=/dev/null
-. devtools/common.sh
+. devtools/lib/common.sh
 
 usage() {
 	cat <<'EOF'
@@ -17,6 +17,7 @@ Installs what is missing, reserves hugepages, builds with warnings as errors, an
   unit      the parts without EAL, and a build with clang   (meson test)
   driver    the vDPA driver inside EAL                      (meson test)
   topology  real clients: testpmd, QEMU guests, one process (pytest)
+  isolation an honest tenant beside a hostile one: every message, any order, random (pytest)
 
   --sanitize     build and run with the address and undefined-behaviour sanitizers, in
                  build-sanitize/ instead of build/
@@ -36,7 +37,7 @@ mode=plain
 runner_args=()
 while [ $# -gt 0 ]; do
 	case $1 in
-	unit | driver | topology) suites+=("$1") ;;
+	unit | driver | topology | isolation) suites+=("$1") ;;
 	--sanitize | --coverage | --tsan)
 		[ "$mode" = plain ] || [ "$mode" = "${1#--}" ] || fail 2 "--$mode and $1: one at a time"
 		mode=${1#--}
@@ -52,7 +53,7 @@ while [ $# -gt 0 ]; do
 		break
 		;;
 	-*) fail 2 "unknown option $1 (see --help)" ;;
-	*) fail 2 "unknown suite $1: unit, driver or topology" ;;
+	*) fail 2 "unknown suite $1: unit, driver, topology or isolation" ;;
 	esac
 	shift
 done
@@ -62,11 +63,11 @@ if [ "$mode" = tsan ]; then
 fi
 if [ ${#suites[@]} -eq 0 ]; then
 	suites=(unit)
-	[ "$mode" = coverage ] || [ "$mode" = tsan ] || suites+=(driver topology)
+	[ "$mode" = coverage ] || [ "$mode" = tsan ] || suites+=(driver topology isolation)
 fi
-if [ ${#runner_args[@]} -gt 0 ] && [[ " ${suites[*]} " == *" topology "* ]] &&
-	[ ${#suites[@]} -gt 1 ]; then
-	fail 2 "arguments after -- are for one runner: name topology alone, or unit and driver"
+if [ ${#runner_args[@]} -gt 0 ] && [ ${#suites[@]} -gt 1 ] &&
+	[[ " ${suites[*]} " == *" topology "* || " ${suites[*]} " == *" isolation "* ]]; then
+	fail 2 "arguments after -- are for one runner: topology or isolation alone, or unit and driver"
 fi
 
 packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
@@ -122,9 +123,10 @@ meson_suite() {
 	"${run[@]}" --print-errorlogs </dev/null
 }
 
-topology_suite() {
+# pytest_suite NAME
+pytest_suite() {
 	VFN_BUILD=$PWD/$dir PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -rs \
-		-p no:cacheprovider test/topology ${runner_args[@]+"${runner_args[@]}"} </dev/null
+		-p no:cacheprovider "test/$1" ${runner_args[@]+"${runner_args[@]}"} </dev/null
 }
 
 # The sources are also compiled in other ways, for tests and benchmarks: the library's own objects
@@ -139,7 +141,7 @@ coverage_report() {
 failed=()
 for suite in "${suites[@]}"; do
 	case $suite in
-	topology) topology_suite || failed+=("$suite") ;;
+	topology | isolation) pytest_suite "$suite" || failed+=("$suite") ;;
 	*) meson_suite "$suite" ${runner_args[@]+"${runner_args[@]}"} || failed+=("$suite") ;;
 	esac
 done

@@ -19,6 +19,7 @@ enum exit_code {
 	EXIT_OK = 0,
 	EXIT_RUNTIME = 1, /**< no memory, no file, or a wrong result */
 	EXIT_USAGE = 2,	  /**< the command line is wrong */
+	EXIT_MISSED = 3,  /**< all was measured, and is not what it is meant to be */
 };
 
 #define report(...)	  report_(__VA_ARGS__, "")

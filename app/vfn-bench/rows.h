@@ -73,7 +73,8 @@ void rows_list(const struct table *t);
 void rows_print(const struct table *t);
 
 /** Print the targets and how far they were met. */
-void targets_print(const struct table *t);
+/** Print what was meant to be reached, and whether it was. How many targets were missed. */
+unsigned int targets_print(const struct table *t);
 
 /** Write the rows and the facts behind them. */
 void json_write(const struct table *t, FILE *out);

@@ -33,10 +33,11 @@ static const char usage[] =
 	"  --quick           3 windows of 15 laps: a look, no measurement\n"
 	"  --cpu N           run on this CPU\n"
 	"  --json FILE       also write the rows to a file\n"
+	"  --targets         exit status 3 if a target is missed\n"
 	"  -h, --help        this text\n"
 	"\n"
 	"A LIST has commas; without an option all of its kind are measured.\n"
-	"Exit status: 0 measured, 1 failure or a wrong result, 2 wrong usage\n";
+	"Exit status: 0 measured, 1 failure or a wrong result, 2 wrong usage, 3 see --targets\n";
 
 /* One window of one row; a lap that was interrupted does not move the median. */
 static bool
@@ -126,8 +127,9 @@ run(struct table *t)
 
 /* Measure and print; the file is opened first, for that may fail. */
 static enum exit_code
-measure(struct table *t, const char *path)
+measure(struct table *t, const char *path, bool targets)
 {
+	unsigned int missed = 0;
 	FILE *json = NULL;
 	bool ok;
 
@@ -141,7 +143,7 @@ measure(struct table *t, const char *path)
 	ok = run(t);
 	if (ok) {
 		rows_print(t);
-		targets_print(t);
+		missed = targets_print(t);
 	}
 	if (ok && json != NULL)
 		json_write(t, json);
@@ -149,13 +151,15 @@ measure(struct table *t, const char *path)
 		report("--json: %s: %s", path, strerror(errno));
 		ok = false;
 	}
-	return ok ? EXIT_OK : EXIT_RUNTIME;
+	if (!ok)
+		return EXIT_RUNTIME;
+	return targets && missed > 0 ? EXIT_MISSED : EXIT_OK;
 }
 
 int
 vring_main(int argc, char **argv)
 {
-	enum { RING_SIZE = NB_DIMENSIONS, BURST, WINDOWS, LAPS, QUICK, CPU, JSON, LIST };
+	enum { RING_SIZE = NB_DIMENSIONS, BURST, WINDOWS, LAPS, QUICK, CPU, JSON, LIST, TARGETS };
 	static const struct option names[] = {
 		{"format", required_argument, NULL, BY_FORMAT},
 		{"memory", required_argument, NULL, BY_MEMORY},
@@ -171,6 +175,7 @@ vring_main(int argc, char **argv)
 		{"cpu", required_argument, NULL, CPU},
 		{"json", required_argument, NULL, JSON},
 		{"list", no_argument, NULL, LIST},
+		{"targets", no_argument, NULL, TARGETS},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
@@ -178,7 +183,7 @@ vring_main(int argc, char **argv)
 		.ring_size = 256, .burst = 32, .windows = 11, .laps = 200, .cpu = -1};
 	const char *json = NULL;
 	enum exit_code ret;
-	bool list = false, ok = true;
+	bool list = false, targets = false, ok = true;
 	struct table t;
 	int opt, at;
 
@@ -210,6 +215,9 @@ vring_main(int argc, char **argv)
 		case LIST:
 			list = true;
 			break;
+		case TARGETS:
+			targets = true;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return EXIT_OK;
@@ -239,7 +247,7 @@ vring_main(int argc, char **argv)
 		report("no row has all of these; see --list without the other options");
 	if (list)
 		rows_list(&t);
-	ret = t.nb_rows == 0 ? EXIT_USAGE : list ? EXIT_OK : measure(&t, json);
+	ret = t.nb_rows == 0 ? EXIT_USAGE : list ? EXIT_OK : measure(&t, json, targets);
 	free(t.row);
 	return ret;
 }

@@ -34,6 +34,7 @@ void output_init(bool log);
 extern struct options {
 	const char *prefix; /**< of the socket paths; NULL: the prompt creates them */
 	bool client;	    /**< the front-end owns the sockets */
+	bool no_gate;	    /**< front-ends reach librte_vhost itself */
 	bool interactive;
 	const char *restore;   /**< directory with the states of the devices, or NULL */
 	const char *take_over; /**< file prefix of the process to replace, or NULL */

@@ -6,10 +6,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <rte_common.h>
 #include <rte_dev.h>
 
 #include <cmdline_parse.h>
@@ -24,6 +26,7 @@ struct command {
 	cmdline_fixed_string_t path;
 	cmdline_fixed_string_t device;
 	cmdline_fixed_string_t queue;
+	cmdline_fixed_string_t topic;
 };
 
 static struct cmdline *cli;
@@ -39,19 +42,59 @@ find_device(struct cmdline *cl, const char *name)
 	return dev;
 }
 
+static const struct {
+	const char *name;
+	const char *arguments;
+	const char *summary;
+	const char *more;
+} texts[] = {
+	{"help", "[COMMAND]", "this text, or more about a command", ""},
+	{"list", "", "every vDPA device, what it offers and its socket",
+		"queues: for a network device, queue pairs. features: of virtio, as the device offers\n"
+		"them. protocol features: of vhost-user. socket: - if there is none yet, see create.\n"},
+	{"create", "PATH DEVNAME", "serve a device on a socket",
+		"A device has one socket, and a socket one device. With --client it is the front-end that\n"
+		"makes the socket. What is in the way at PATH is left alone, unless it is a socket that\n"
+		"nobody serves.\n"},
+	{"stats", "DEVNAME QUEUE|all", "counters of one virtqueue, or of all that are in use",
+		"Even numbers are receive queues (to the driver in the guest), odd ones transmit queues.\n"
+		"Counters begin with the device, not with the guest; what each of them counts is in the\n"
+		"guide of the driver, doc/vdpadevs/vfn.rst. all: needs a guest.\n"},
+	{"snapshot", "DEVNAME FILE", "save the state of a device; traffic goes on",
+		"Without a guest, the state in which the last one left it. FILE is replaced at once or\n"
+		"not at all.\n"},
+	{"restore", "DEVNAME FILE", "have the next guest of a device go on with a saved state",
+		"The device must have no guest. A state that does not fit is refused.\n"},
+	{"quit", "", "disconnect, remove the sockets, end", "exit does the same.\n"},
+};
+
 static void
 cmd_help(void *parsed, struct cmdline *cl, void *data)
 {
+	unsigned int i;
+
 	(void)parsed;
 	(void)data;
-	cmdline_printf(cl,
-		"help                    this text\n"
-		"list                    every vDPA device, what it offers and its socket\n"
-		"create PATH DEVNAME     serve a device on a socket\n"
-		"stats DEVNAME QUEUE|all counters of one virtqueue, or of all that are in use\n"
-		"snapshot DEVNAME FILE   save the state of a device; traffic goes on\n"
-		"restore DEVNAME FILE    have the next guest of a device go on with a saved state\n"
-		"quit                    disconnect, remove the sockets, end\n");
+	for (i = 0; i < RTE_DIM(texts); i++)
+		cmdline_printf(cl, "%-9s%-18s %s\n", texts[i].name, texts[i].arguments,
+			texts[i].summary);
+	cmdline_printf(cl, "TAB completes commands and names of devices.\n");
+}
+
+static void
+cmd_help_one(void *parsed, struct cmdline *cl, void *data)
+{
+	const char *name = ((struct command *)parsed)->topic;
+	unsigned int i;
+
+	(void)data;
+	if (strcmp(name, "exit") == 0)
+		name = "quit";
+	for (i = 0; i < RTE_DIM(texts); i++)
+		if (strcmp(texts[i].name, name) == 0)
+			cmdline_printf(cl, "%s%s%s: %s.\n%s", name,
+				texts[i].arguments[0] != '\0' ? " " : "", texts[i].arguments,
+				texts[i].summary, texts[i].more);
 }
 
 static void
@@ -203,6 +246,54 @@ cmd_quit(void *parsed, struct cmdline *cl, void *data)
 	cmdline_quit(cl);
 }
 
+/* ---- what is typed ---- */
+
+/* The device with that number, NULL if there are fewer. */
+static const char *
+device_name(int number)
+{
+	struct rte_dev_iterator it;
+	const char *name = NULL;
+	struct rte_device *dev;
+
+	/* To its end: that releases the iterator. */
+	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it)
+		if (number-- == 0)
+			name = rte_dev_name(dev);
+	return name;
+}
+
+static int
+complete_nb(cmdline_parse_token_hdr_t *token)
+{
+	int nb = 0;
+
+	(void)token;
+	while (device_name(nb) != NULL)
+		nb++;
+	return nb;
+}
+
+static int
+complete_name(cmdline_parse_token_hdr_t *token, int number, char *text, unsigned int size)
+{
+	const char *name = device_name(number);
+
+	(void)token;
+	if (name == NULL || strlen(name) >= size)
+		return -1;
+	strcpy(text, name);
+	return 0;
+}
+
+/* A word, for which TAB offers the names of devices. */
+static struct cmdline_token_ops device_ops = {
+	.parse = cmdline_parse_string,
+	.complete_get_nb = complete_nb,
+	.complete_get_elt = complete_name,
+	.get_help = cmdline_get_help_string,
+};
+
 #define WORD(field, word) TOKEN_STRING_INITIALIZER(struct command, field, word)
 
 static cmdline_parse_token_string_t help_word = WORD(name, "help"), list_word = WORD(name, "list"),
@@ -210,11 +301,18 @@ static cmdline_parse_token_string_t help_word = WORD(name, "help"), list_word = 
 				    stats_word = WORD(name, "stats"),
 				    snapshot_word = WORD(name, "snapshot"),
 				    restore_word = WORD(name, "restore"),
-				    quit_word = WORD(name, "quit"), path_arg = WORD(path, NULL),
-				    device_arg = WORD(device, NULL), queue_arg = WORD(queue, NULL);
+				    quit_word = WORD(name, "quit#exit"),
+				    topic_arg = WORD(topic,
+					    "help#list#create#stats#snapshot#restore#quit#exit"),
+				    path_arg = WORD(path, NULL), queue_arg = WORD(queue, NULL);
+static cmdline_parse_token_string_t device_arg = {
+	.hdr = {.ops = &device_ops, .offset = offsetof(struct command, device)},
+};
 
 static cmdline_parse_inst_t
 	help_cmd = {cmd_help, NULL, "help", {(void *)&help_word, NULL}},
+	help_one_cmd = {cmd_help_one, NULL, "help COMMAND",
+		{(void *)&help_word, (void *)&topic_arg, NULL}},
 	list_cmd = {cmd_list, NULL, "list", {(void *)&list_word, NULL}},
 	create_cmd = {cmd_create, NULL, "create PATH DEVNAME",
 		{(void *)&create_word, (void *)&path_arg, (void *)&device_arg, NULL}},
@@ -224,10 +322,11 @@ static cmdline_parse_inst_t
 		{(void *)&snapshot_word, (void *)&device_arg, (void *)&path_arg, NULL}},
 	restore_cmd = {cmd_restore, NULL, "restore DEVNAME FILE",
 		{(void *)&restore_word, (void *)&device_arg, (void *)&path_arg, NULL}},
-	quit_cmd = {cmd_quit, NULL, "quit", {(void *)&quit_word, NULL}};
+	quit_cmd = {cmd_quit, NULL, "quit, exit", {(void *)&quit_word, NULL}};
 
 static cmdline_parse_ctx_t commands[] = {
 	&help_cmd,
+	&help_one_cmd,
 	&list_cmd,
 	&create_cmd,
 	&stats_cmd,

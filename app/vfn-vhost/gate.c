@@ -164,14 +164,17 @@ rings_of(const char *path, uint32_t queues)
 int
 gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *dev, int listen_fd)
 {
-	struct gate_port_conf conf = {.name = vdpa_name(dev), .path = path,
-		.private_path = private_path, .listen_fd = listen_fd};
+	struct gate_port_conf conf = {.name = vdpa_name(dev),
+		.path = path,
+		.private_path = private_path,
+		.listen_fd = listen_fd};
 	uint32_t queues;
 	int ret;
 
 	/* What the library would answer itself. */
 	if (rte_vhost_driver_get_features(private_path, &conf.features) != 0 ||
-		rte_vhost_driver_get_protocol_features(private_path, &conf.protocol_features) != 0 ||
+		rte_vhost_driver_get_protocol_features(private_path, &conf.protocol_features) !=
+			0 ||
 		rte_vhost_driver_get_queue_num(private_path, &queues) != 0) {
 		report("%s does not say what it offers", vdpa_name(dev));
 		return -1;

@@ -19,6 +19,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>
+#include <rte_version.h>
 
 #include "app.h"
 
@@ -37,7 +38,9 @@ static const char usage[] =
 	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
+	"  --no-gate          messages go to librte_vhost unjudged: for front-ends that are trusted\n"
 	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
+	"  --version          versions of this program and of DPDK\n"
 	"  -h, --help         this text\n"
 	"\n"
 	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"
@@ -66,10 +69,18 @@ show_help(void)
 }
 
 static void
+show_version(void)
+{
+	printf("vfn-vhost " VFN_VERSION ", with %s\n", rte_version());
+	exit(EXIT_OK);
+}
+
+static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, INTERACTIVE, HELP };
+	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, NO_GATE, INTERACTIVE,
+		HELP, VERSION };
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
@@ -77,8 +88,10 @@ parse_options(int argc, char **argv)
 		{"take-over", required_argument, NULL, TAKE_OVER},
 		{"user", required_argument, NULL, USER},
 		{"no-confine", no_argument, NULL, NO_CONFINE},
+		{"no-gate", no_argument, NULL, NO_GATE},
 		{"interactive", no_argument, NULL, INTERACTIVE},
 		{"help", no_argument, NULL, HELP},
+		{"version", no_argument, NULL, VERSION},
 		{NULL, 0, NULL, 0},
 	};
 	int opt;
@@ -105,6 +118,9 @@ parse_options(int argc, char **argv)
 		case NO_CONFINE:
 			options.no_confine = true;
 			break;
+		case NO_GATE:
+			options.no_gate = true;
+			break;
 		case INTERACTIVE:
 		case 'i':
 			options.interactive = true;
@@ -112,6 +128,9 @@ parse_options(int argc, char **argv)
 		case HELP:
 		case 'h':
 			show_help();
+			break;
+		case VERSION:
+			show_version();
 			break;
 		case ':':
 			report("option %s needs a value", argv[optind - 1]);
@@ -163,6 +182,10 @@ report_eal_failure(int err)
 		break;
 	case ENOMEM:
 		remedy = "reserve more hugepages, or ask for less memory: -m 64";
+		break;
+	case EFAULT: /* two tracepoints of one name, for example */
+		remedy = "is a driver loaded twice, in two versions: from DPDK's directory of "
+			 "drivers, and by -d?";
 		break;
 	case EINVAL:
 		remedy = "check what stands before \"--\" (our options come after it); a plugin is "
@@ -224,7 +247,7 @@ serve(int sigfd)
 	/* Before files that others wrote are read, and before the first front-end. */
 	if (confine() != 0)
 		return EXIT_RUNTIME;
-	if (fds[2].fd < 0 || gate_start() != 0 ||
+	if (fds[2].fd < 0 || (!options.no_gate && gate_start() != 0) ||
 		(options.restore != NULL && states_load(options.restore) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */
@@ -278,6 +301,8 @@ main(int argc, char **argv)
 	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
 		if (strcmp(argv[eal_argc], "--help") == 0)
 			show_help();
+		else if (strcmp(argv[eal_argc], "--version") == 0)
+			show_version();
 	parse_options(argc - eal_argc, argv + eal_argc);
 
 	/* Before EAL and its plugins start threads: they inherit the mask. */

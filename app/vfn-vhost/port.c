@@ -119,15 +119,20 @@ port_rings(const struct rte_vdpa_device *dev)
 	return vid != NO_VID ? rte_vhost_get_vring_num(vid) : 0;
 }
 
-/* The library listens where only the gate comes. */
+/* The library listens where only the gate comes, or is on its own. */
 static int
 start(struct port *port)
 {
 	const char *path = port->private_path;
-	uint64_t protocol;
+	uint64_t protocol, flags = 0;
 
-	gate_private_path(port->private_path, sizeof(port->private_path), port - ports);
-	if (rte_vhost_driver_register(path, 0) != 0 ||
+	if (options.no_gate) {
+		strcpy(port->private_path, port->path);
+		flags = options.client ? RTE_VHOST_USER_CLIENT : 0;
+	} else {
+		gate_private_path(port->private_path, sizeof(port->private_path), port - ports);
+	}
+	if (rte_vhost_driver_register(path, flags) != 0 ||
 		rte_vhost_driver_callback_register(path, &device_ops) != 0 ||
 		rte_vhost_driver_attach_vdpa_device(path, port->dev) != 0) {
 		report("cannot register socket %s with librte_vhost", path);
@@ -185,12 +190,14 @@ prepare(const struct port_socket *sock, struct rte_vdpa_device *dev)
 	port->listener.fd = -1;
 	if (!options.client && socket_listen(sock, &port->listener) != 0)
 		return -1;
-
 	strcpy(port->path, path);
 	port->socket = *sock;
 	port->dev = dev;
 	port->vid = NO_VID;
 	port->gate = -1;
+	/* A trial: librte_vhost cannot take back a port whose bind failed. */
+	if (options.no_gate)
+		unlisten(port);
 	if (start(port) != 0) {
 		unlisten(port);
 		return -1;
@@ -202,9 +209,12 @@ prepare(const struct port_socket *sock, struct rte_vdpa_device *dev)
 static int
 open_port(struct port *port)
 {
-	port->gate = gate_serve(port->path, port->private_path, port->dev, port->listener.fd);
-	if (port->gate < 0)
-		return -1;
+	if (!options.no_gate) {
+		port->gate = gate_serve(
+			port->path, port->private_path, port->dev, port->listener.fd);
+		if (port->gate < 0)
+			return -1;
+	}
 	printf("port %td: %s on %s (%s)\n", port - ports, vdpa_name(port->dev), port->path,
 		options.client ? "client" : "server");
 	return 0;

@@ -111,6 +111,7 @@ struct vfn_work {
 	struct vfn_queue *tx;
 	struct vfn_queue *rx;  /* NULL: frames are discarded */
 	bool filter;	       /* rx's function does not want all of them */
+	bool short_hdr;	       /* in one of the two queues headers are not VFN_NET_HDR_SIZE long */
 	bool held;	       /* by the rate limit, though there are frames */
 	struct vfn_rate *rate; /* NULL: none */
 	struct vfn_poller *poller;
@@ -204,22 +205,43 @@ vfn_takes(const struct vfn_function *fn, unsigned int bit)
 	return fn->driver_features & ~fn->offloads_off & FEATURE(bit);
 }
 
+/* Of the net class: shorter for a legacy driver without mergeable buffers (5.1.6.1). */
+static inline uint32_t
+vfn_net_hdr_len(const struct vfn_function *fn)
+{
+	return fn->driver_features &
+			(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_NET_F_MRG_RXBUF)) ?
+		sizeof(struct virtio_net_hdr_mrg_rxbuf) :
+		sizeof(struct virtio_net_hdr);
+}
+
 /* net_ethdev.c, net_ethdev_io.c: a DPDK port at the other end. */
 int vfn_ethdev_new(struct vfn_function *fn);
 void vfn_ethdev_open(struct vfn_function *fn);
 void vfn_ethdev_close(struct vfn_function *fn);
-bool vfn_ethdev_up(const struct vfn_function *fn);
+enum vfn_link_down vfn_ethdev_down(const struct vfn_function *fn);
 unsigned int vfn_ethdev_work(
 	struct vfn_function *fn, struct vfn_queue **rx, unsigned int n, struct vfn_work *w);
 struct vfn_poller *vfn_ethdev_tx_poller(const struct vfn_function *fn, unsigned int pair);
 unsigned int vfn_ethdev_send(struct vfn_work *work);
 
 /* Frames pass while there is another end and no operator has unplugged one of the two. */
+static inline enum vfn_link_down
+vfn_link_down(const struct vfn_function *fn)
+{
+	if (fn->unplugged)
+		return VFN_LINK_UNPLUGGED;
+	if (fn->peer == NULL)
+		return VFN_LINK_NO_PEER;
+	if (fn->peer->unplugged)
+		return VFN_LINK_PEER_UNPLUGGED;
+	return fn->ethdev != NULL ? vfn_ethdev_down(fn) : VFN_LINK_UP;
+}
+
 static inline bool
 vfn_link_up(const struct vfn_function *fn)
 {
-	return fn->peer != NULL && !fn->unplugged && !fn->peer->unplugged &&
-		(fn->ethdev == NULL || vfn_ethdev_up(fn));
+	return vfn_link_down(fn) == VFN_LINK_UP;
 }
 
 /* Queue numbers of the net class (5.1.2). */
@@ -358,9 +380,12 @@ unsigned int vfn_sink_run(struct vfn_work *work);
 
 /* net.c, ctrl.c: the net class. */
 #define VFN_NET_BURST	 32
+/* As nearly all have it, see vfn_net_hdr_len(). */
 #define VFN_NET_HDR_SIZE sizeof(struct virtio_net_hdr_mrg_rxbuf)
 /* An IP packet of the largest size with Ethernet and VLAN headers. */
 #define VFN_NET_MAX_FRAME (65535u + 14 + 4)
+/* What a frame in a poller's scratch may grow by at its front. */
+#define VFN_GSO_ROOM 8
 uint64_t vfn_net_features(const struct vfn_function_params *params);
 uint64_t vfn_net_features_missing(uint64_t features);
 unsigned int vfn_net_forward(struct vfn_work *work);

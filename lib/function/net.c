@@ -17,6 +17,7 @@
 #include <rte_prefetch.h>
 
 #include "net.h"
+#include "net_gso.h"
 
 /* A receiver without buffers makes senders wait this long; then it is taken for dead. */
 #define STALL_SECONDS 1
@@ -44,12 +45,17 @@ vfn_net_features(const struct vfn_function_params *params)
 		FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
 		FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
 
+	/* For legacy drivers: else their header has to be a descriptor of its own (2.7.4.3). */
+	features |= FEATURE(VIRTIO_F_ANY_LAYOUT);
 	/* Ports of DPDK take whole frames, and hand out such. */
-	if (params->port == VFN_PORT_ETHDEV)
+	if (params->port == VFN_PORT_ETHDEV || params->offloads != VFN_OFFLOADS_ALL)
 		features &= ~(FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
 			FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
 			FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
 			FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO));
+	if (params->offloads == VFN_OFFLOADS_OFF)
+		features &= ~(FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+			FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS));
 	if (params->max_pairs > 1)
 		features |= FEATURE(VIRTIO_NET_F_MQ);
 	if (params->mtu != 0)
@@ -134,8 +140,7 @@ header_ok(const struct vfn_function *from, const struct virtio_net_hdr *hdr, uin
 	return gso_bits(hdr->gso_type, &host, &guest) && vfn_has(from, host) &&
 		(!(hdr->gso_type & VIRTIO_NET_HDR_GSO_ECN) ||
 			vfn_has(from, VIRTIO_NET_F_HOST_ECN)) &&
-		(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && hdr->gso_size != 0 &&
-		hdr->hdr_len <= len;
+		(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && hdr->gso_size != 0;
 }
 
 /* Does the receiver take such a segmentation? */
@@ -189,9 +194,9 @@ filter_accepts(const struct vfn_function *to, struct vringh_iter frame, uint32_t
 }
 
 static bool
-rx_chain_ok(const struct vringh_chain *chain)
+rx_chain_ok(const struct burst *b, const struct vringh_chain *chain)
 {
-	return chain->error == VRINGH_OK && chain->write_len >= VFN_NET_HDR_SIZE;
+	return chain->error == VRINGH_OK && chain->write_len >= vfn_net_hdr_len(b->rx->fn);
 }
 
 /*
@@ -211,25 +216,53 @@ rx_chain_reject(struct burst *b, uint32_t i)
 						VFN_STAT_ERRORS_DIRECTION]++;
 }
 
+/*
+ * Has the driver no descriptors left for a further buffer, so that none comes before some of the
+ * fetched ones are back? As far as its buffers are all of one shape.
+ */
+static bool
+ring_is_out(const struct burst *b)
+{
+	uint32_t i, taken = 0, least = UINT32_MAX;
+
+	for (i = 0; i < b->to->nb_chains; i++) {
+		uint32_t n = vringh_nb_descs(&b->rx->vr, &b->to->chain[i]);
+
+		taken += n;
+		least = RTE_MIN(least, n);
+	}
+	return b->to->nb_chains > 0 && taken + least > b->rx->vr.size;
+}
+
+/* More chains. False: there are none, or (*full) none that the batch has room for. */
+static bool
+rx_chains_fetch(struct burst *b, bool *full)
+{
+	*full = false;
+	if (vringh_fetch(&b->rx->vr, b->to, VFN_NET_BURST) > 0)
+		return true;
+	if (!vringh_pending(&b->rx->vr))
+		return false;
+	*full = vringh_fetch(&b->rx->vr, b->to, VFN_NET_BURST) <= 0;
+	return !*full;
+}
+
 /* Nothing is moved before all are there: what is handed back has to be as it was fetched. */
 int
-vfn_net_gather(struct burst *b, uint32_t need)
+vfn_net_gather(struct burst *b, uint32_t skip, uint32_t need)
 {
-	uint32_t have = 0, i = b->filled, end, j;
+	uint32_t have = 0, i = b->filled + skip, end, j;
+	bool full;
 
 	while (have < need) {
+		/* What is filled makes room in the ring and in the batch once it is completed. */
 		if (i == b->to->nb_chains) {
-			if (i - b->filled == b->rx->vr.size)
-				return -1;
-			/* A full batch has room again in the next burst. */
-			if (i == b->to->max_chains)
-				return b->filled == 0 ? -1 : 0;
-			if (vringh_fetch(&b->rx->vr, b->to, VFN_NET_BURST) <= 0)
-				return 0;
+			if (!rx_chains_fetch(b, &full))
+				return b->filled == 0 && (full || ring_is_out(b)) ? -1 : 0;
 			vfn_net_charge(b, 0, b->rx->vr.walked);
 		}
 		vfn_net_charge(b, 0, 1);
-		if (!rx_chain_ok(&b->to->chain[i])) {
+		if (!rx_chain_ok(b, &b->to->chain[i])) {
 			if (i == b->filled)
 				rx_chain_reject(b, i);
 		} else if (!b->mergeable && b->to->chain[i].write_len < need) {
@@ -239,10 +272,10 @@ vfn_net_gather(struct burst *b, uint32_t need)
 		}
 		i++;
 	}
-	for (end = i, j = b->filled; j < end; j++)
-		if (!rx_chain_ok(&b->to->chain[j]))
+	for (end = i, j = b->filled + skip; j < end; j++)
+		if (!rx_chain_ok(b, &b->to->chain[j]))
 			rx_chain_reject(b, j);
-	return end - b->filled;
+	return end - b->filled - skip;
 }
 
 void
@@ -251,12 +284,12 @@ vfn_net_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vring
 {
 	struct vringh_chain *chain = &b->to->chain[b->filled];
 	struct vringh_iter it = vringh_iter_write(&b->rx->vr, chain);
-	uint32_t left = len;
+	uint32_t hdr_len = vfn_net_hdr_len(b->rx->fn), left = len;
 	unsigned int i;
 
 	hdr->num_buffers = n;
-	vringh_push(&it, hdr, sizeof(*hdr));
-	chain->written = sizeof(*hdr);
+	vringh_push(&it, hdr, hdr_len);
+	chain->written = hdr_len;
 	for (i = 0; i < n; i++, chain++) {
 		uint32_t done;
 
@@ -277,20 +310,66 @@ enum vfn_stat
 vfn_net_judge(const struct vfn_queue *tx, const struct vringh_chain *chain, uint32_t max_frame,
 	struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame, uint32_t *len)
 {
+	uint32_t hdr_len = vfn_net_hdr_len(tx->fn);
+
 	if (chain->error != VRINGH_OK)
 		return VFN_STAT_MAX;
 	*frame = vringh_iter_read(&tx->vr, chain);
-	if (vringh_pull(frame, hdr, sizeof(*hdr)) < sizeof(*hdr))
+	if (vringh_pull(frame, hdr, hdr_len) < hdr_len)
 		return chain->nb_read == 0 && chain->nb_write > 0 ? VFN_STAT_ERRORS_DIRECTION :
 								    VFN_STAT_ERRORS_HEADER;
-	*len = chain->read_len - sizeof(*hdr);
+	*len = chain->read_len - hdr_len;
 	/* What else may be set has no meaning on transmission (5.1.6.2). */
 	hdr->hdr.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	if (!header_ok(tx->fn, &hdr->hdr, *len))
 		return VFN_STAT_ERRORS_HEADER;
 	if (hdr->hdr.gso_type != VIRTIO_NET_HDR_GSO_NONE)
 		max_frame = VFN_NET_MAX_FRAME;
+	/* A hint, wrong as it may be (5.1.6.2.1); what is passed on at least exists. */
+	hdr->hdr.hdr_len = RTE_MIN(hdr->hdr.hdr_len, *len);
 	return *len < ETH_HDR_LEN || *len > max_frame ? VFN_STAT_DROPPED_SIZE : VFN_STAT_PACKETS;
+}
+
+/*
+ * Cut a frame up for a receiver that does not do so itself: all of it or nothing. Returns what
+ * keeps it from there, VFN_STAT_DROPPED_NO_BUFFER if that is for now, else VFN_STAT_PACKETS.
+ */
+static enum vfn_stat
+segment(struct burst *b, const struct virtio_net_hdr *hdr, struct vringh_iter frame, uint32_t len)
+{
+	bool partial = vfn_takes(b->to_fn, VIRTIO_NET_F_GUEST_CSUM);
+	uint32_t hdr_len = vfn_net_hdr_len(b->to_fn), i, heads, all = 0;
+	uint8_t *copy = b->scratch + VFN_GSO_ROOM;
+	uint16_t nb_chains[VFN_GSO_MAX];
+	struct vfn_gso g;
+
+	heads = vringh_pull(&frame, copy, RTE_MIN(len, VFN_GSO_HEADS));
+	if (!vfn_gso_start(&g, hdr, copy, heads, len, rte_rdtsc()))
+		return VFN_STAT_DROPPED_OFFLOAD;
+	if (vfn_gso_len(&g, 0) > b->max_frame)
+		return VFN_STAT_DROPPED_SIZE;
+	for (i = 0; i < g.nb; i++) {
+		int n = vfn_net_gather(b, all, hdr_len + vfn_gso_len(&g, i));
+
+		if (n <= 0)
+			return n < 0 ? VFN_STAT_DROPPED_SIZE : VFN_STAT_DROPPED_NO_BUFFER;
+		nb_chains[i] = n;
+		all += n;
+	}
+	/* Every byte is copied twice and summed up. */
+	vfn_net_charge(b, 3 * len, g.nb);
+	vringh_pull(&frame, copy + heads, len - heads);
+	for (i = 0; i < g.nb; i++) {
+		struct virtio_net_hdr_mrg_rxbuf head = {0};
+		struct vringh_seg linear = {.len = vfn_gso_len(&g, i)};
+		struct vringh_iter it = {.seg = &linear, .nb_segs = 1};
+
+		linear.addr = vfn_gso_make(&g, i, partial, &head.hdr);
+		vfn_net_fill(b, &head, &it, linear.len, nb_chains[i]);
+	}
+	b->tx->stats[VFN_STAT_SEGMENTED]++;
+	b->tx->stats[VFN_STAT_SEGMENTS] += g.nb;
+	return VFN_STAT_PACKETS;
 }
 
 /* Any frame: every layout, offloads, several receive buffers. */
@@ -322,10 +401,16 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 		return DONE;
 	}
 	if (!gso_accepted(b->to_fn, &hdr.hdr)) {
-		drop(b, VFN_STAT_DROPPED_OFFLOAD, len);
-		return DONE;
+		bad = segment(b, &hdr.hdr, frame, len);
+		if (bad == VFN_STAT_DROPPED_NO_BUFFER)
+			return STALL;
+		if (bad != VFN_STAT_PACKETS) {
+			drop(b, bad, len);
+			return DONE;
+		}
+		goto sent;
 	}
-	n = vfn_net_gather(b, sizeof(hdr) + len);
+	n = vfn_net_gather(b, 0, vfn_net_hdr_len(b->to_fn) + len);
 	if (n < 0)
 		drop(b, VFN_STAT_DROPPED_SIZE, len);
 	if (n == 0)
@@ -347,6 +432,7 @@ forward_any(struct burst *b, const struct vringh_chain *chain)
 	}
 	vfn_net_charge(b, len, 0);
 	vfn_net_fill(b, &hdr, &frame, len, n);
+sent:
 	b->tx_packets++;
 	b->tx_bytes += len;
 	return DONE;
@@ -474,7 +560,7 @@ vfn_net_forward(struct vfn_work *w)
 	}
 	b.max_frame = vfn_net_largest_frame(b.to_fn);
 	b.filter = w->filter;
-	b.max_plain = b.filter ? 0 : RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME);
+	b.max_plain = b.filter || w->short_hdr ? 0 : RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME);
 	prefetch(from, false);
 	prefetch(b.to, true);
 
@@ -489,7 +575,7 @@ vfn_net_forward(struct vfn_work *w)
 			continue;
 		if (!vfn_net_stalled_too_long(w))
 			break;
-		drop(&b, VFN_STAT_DROPPED_NO_BUFFER, chain->read_len - VFN_NET_HDR_SIZE);
+		drop(&b, VFN_STAT_DROPPED_NO_BUFFER, chain->read_len - vfn_net_hdr_len(w->fn));
 	}
 	if (b.rx_packets > 0)
 		w->stalled_since = 0;

@@ -52,10 +52,10 @@ enum vfn_stat vfn_net_judge(const struct vfn_queue *tx, const struct vringh_chai
 
 /*
  * Chains for need bytes, header included (5.1.6.4): one, or with mergeable buffers as many as it
- * takes. Returns how many, all of which are there, 0 if they are not, -1 if they never will be.
- * Needs rx, to, filled and mergeable, like vfn_net_fill().
+ * takes, behind skip ones that were gathered before. Returns how many, all of which are there, 0 if
+ * they are not, -1 if they never will be. Needs rx, to, filled and mergeable, like vfn_net_fill().
  */
-int vfn_net_gather(struct burst *b, uint32_t need);
+int vfn_net_gather(struct burst *b, uint32_t skip, uint32_t need);
 /* Put a header and a frame of len bytes into the n chains that were gathered. */
 void vfn_net_fill(struct burst *b, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame,
 	uint32_t len, unsigned int n);

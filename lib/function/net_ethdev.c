@@ -195,10 +195,12 @@ vfn_ethdev_close(struct vfn_function *fn)
 	fn->ethdev = NULL;
 }
 
-bool
-vfn_ethdev_up(const struct vfn_function *fn)
+enum vfn_link_down
+vfn_ethdev_down(const struct vfn_function *fn)
 {
-	return fn->ethdev->open && fn->ethdev->link;
+	if (!fn->ethdev->open)
+		return VFN_LINK_NO_PORT;
+	return fn->ethdev->link ? VFN_LINK_UP : VFN_LINK_PORT_DOWN;
 }
 
 /*

@@ -119,7 +119,7 @@ deliver(struct burst *b, const struct rte_mbuf *m)
 	linear.len = len;
 	if (b->filter && !vfn_filter_accepts(b->rx->fn, linear.addr, len))
 		return VFN_STAT_DROPPED_FILTER;
-	n = vfn_net_gather(b, sizeof(hdr) + len);
+	n = vfn_net_gather(b, 0, vfn_net_hdr_len(b->rx->fn) + len);
 	if (n <= 0)
 		return n < 0 ? VFN_STAT_DROPPED_SIZE : VFN_STAT_DROPPED_NO_BUFFER;
 	vfn_net_fill(b, &hdr, &frame, len, n);

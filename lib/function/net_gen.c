@@ -89,7 +89,7 @@ gen_any(struct burst *b, uint32_t len)
 	int n = -1;
 
 	if (len <= b->max_frame)
-		n = vfn_net_gather(b, sizeof(hdr) + len);
+		n = vfn_net_gather(b, 0, vfn_net_hdr_len(b->rx->fn) + len);
 	if (n < 0)
 		b->rx->stats[VFN_STAT_DROPPED_SIZE]++;
 	if (n <= 0)
@@ -113,7 +113,8 @@ vfn_gen_run(struct vfn_work *w)
 		.max_frame = vfn_net_largest_frame(w->fn),
 		.budget = VFN_NET_TURN_BYTES,
 	};
-	bool plain = len <= RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME);
+	bool plain = len <= RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME) &&
+		vfn_net_hdr_len(w->fn) == VFN_NET_HDR_SIZE;
 
 	if (vringh_fetch(&b.rx->vr, b.to, VFN_NET_BURST) < 0) {
 		vfn_queue_broken(b.rx);
@@ -136,12 +137,12 @@ vfn_gen_run(struct vfn_work *w)
 
 /* In one piece and without offloads, as nearly all are. */
 static inline bool
-sink_one(const struct vringh_chain *chain)
+sink_one(const struct vringh_chain *chain, uint32_t max)
 {
 	struct virtio_net_hdr hdr;
 
 	if (chain->nb_read != 1 || chain->read_len < VFN_NET_HDR_SIZE + ETH_HDR_LEN ||
-		chain->read_len > VFN_NET_HDR_SIZE + MAX_FRAME)
+		chain->read_len > max)
 		return false;
 	memcpy(&hdr, chain->seg->addr, sizeof(hdr));
 	return !(hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
@@ -154,10 +155,12 @@ vfn_sink_run(struct vfn_work *w)
 	struct vringh_batch *from = vfn_poller_batch(w->poller, 0);
 	struct vfn_queue *tx = w->tx;
 	uint64_t packets = 0, bytes = 0;
-	uint32_t i;
+	uint32_t max = VFN_NET_HDR_SIZE + MAX_FRAME, i;
 
 	if (vfn_net_fetch(w, from) == 0)
 		return 0;
+	if (vfn_net_hdr_len(w->fn) != VFN_NET_HDR_SIZE)
+		max = 0;
 	for (i = 0; i < from->nb_chains; i++)
 		if (from->chain[i].nb_read > 0)
 			rte_prefetch0(from->chain[i].seg->addr);
@@ -168,7 +171,7 @@ vfn_sink_run(struct vfn_work *w)
 		enum vfn_stat bad;
 		uint32_t len;
 
-		if (likely(sink_one(chain))) {
+		if (likely(sink_one(chain, max))) {
 			packets++;
 			bytes += chain->read_len - VFN_NET_HDR_SIZE;
 			continue;

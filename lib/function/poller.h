@@ -71,7 +71,7 @@ struct vfn_poller {
 	uint32_t service_id;
 	pthread_t thread;
 
-	uint8_t scratch[VFN_NET_MAX_FRAME]; /* poller */
+	uint8_t scratch[VFN_GSO_ROOM + VFN_NET_MAX_FRAME]; /* poller */
 };
 
 /* poller_loop.c */

@@ -236,6 +236,8 @@ work_start(struct vfn_function *fn)
 
 			w.rx = rx[i % n];
 			w.filter = vfn_filter_needed(to);
+			w.short_hdr = vfn_net_hdr_len(fn) != VFN_NET_HDR_SIZE ||
+				vfn_net_hdr_len(to) != VFN_NET_HDR_SIZE;
 			w.poller = to->poller[w.rx->index / 2 % to->nb_pollers];
 		}
 		fn->work[fn->nb_work++] = w;

@@ -141,8 +141,6 @@ vfn_regs_features_ok(const struct vfn_function *fn)
 
 	if (unknown != 0)
 		FN_LOG(ERR, fn, "features 0x%" PRIx64 " were not offered", unknown);
-	else if (!vfn_has(fn, VIRTIO_F_VERSION_1))
-		FN_LOG(ERR, fn, "a driver without VIRTIO_F_VERSION_1 is not supported");
 	else if (missing != 0)
 		FN_LOG(ERR, fn, "features 0x%" PRIx64 " need 0x%" PRIx64, fn->driver_features,
 			missing);
@@ -421,6 +419,7 @@ vendor_cfg(struct vfn_function *fn)
 		.link = !fn->unplugged,
 		.announce = !!(fn->config.status & VIRTIO_NET_S_ANNOUNCE),
 		.mtu = fn->config.mtu,
+		.link_down = vfn_link_down(fn),
 		.poller_offset = VFN_OFF_POLLER,
 		.poller_step = VFN_POLLER_STEP,
 		.nb_pollers = fn->nb_pollers,

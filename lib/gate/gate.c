@@ -110,8 +110,10 @@ dispatch(struct gate *gate, struct gate_source *s)
 	case GATE_SOURCE_LISTEN:
 		gate_port_event(s->owner);
 		break;
-	case GATE_SOURCE_FRONT:
 	case GATE_SOURCE_LIB:
+		((struct gate_conn *)s->owner)->look = true;
+		/* fall through */
+	case GATE_SOURCE_FRONT:
 		gate_conn_run(s->owner);
 		break;
 	case GATE_SOURCE_BACK_FRONT:
@@ -282,9 +284,11 @@ fail:
 static void
 remove_all(struct gate *gate, struct gate_call *call)
 {
-	struct gate_port *port = call->port;
+	struct gate_port *port = gate->ports[call->number];
 	struct gate_conn *c, *next;
 
+	if (port == NULL) /* it was slow, and is gone by now */
+		return;
 	port->removed = true;
 	gate_unwatch(gate, &port->listen);
 	for (c = LIST_FIRST(&port->conns); c != NULL; c = next) {
@@ -339,11 +343,10 @@ gate_remove_port(struct gate *gate, int number, int patience_ms)
 
 	if (!is_port(gate, number))
 		return -ENOENT;
-	call.port = gate->ports[number];
 	ask(gate, &call);
 	if (wait_removed(gate, number, patience_ms))
 		return 0;
-	call = (struct gate_call){.run = remove_all, .port = call.port, .force = true};
+	call = (struct gate_call){.run = remove_all, .number = number, .force = true};
 	ask(gate, &call);
 	wait_removed(gate, number, 1000);
 	return -ETIMEDOUT;
@@ -415,8 +418,7 @@ gate_add_port(struct gate *gate, const struct gate_port_conf *conf)
 	port->listen = (struct gate_source){GATE_SOURCE_LISTEN, conf->listen_fd, 0, port};
 	port->offer = (struct gate_offer){
 		.features = conf->features,
-		.protocol_features = conf->protocol_features |
-			UINT64_C(1) << GATE_PF_REPLY_ACK |
+		.protocol_features = conf->protocol_features | UINT64_C(1) << GATE_PF_REPLY_ACK |
 			UINT64_C(1) << GATE_PF_CONFIGURE_MEM_SLOTS,
 		.rings = conf->rings,
 		.queues = conf->queues,

@@ -33,22 +33,22 @@ struct gate_conf {
 };
 
 /* Limits and deadlines; doc/gate.md has the reasons. */
-#define GATE_CONNECTIONS     4
-#define GATE_BACKEND_MAX     1000 /**< librte_vhost waits for 1,024 sockets, its own included */
-#define GATE_FDS	     24	  /**< of a connection: regions, log, sockets, ... */
-#define GATE_FDS_PER_RING    4	  /**< kick and call, and a copy of each */
-#define GATE_SPACE_MAX	     (UINT64_C(1) << 45) /**< of the process: a quarter of what there is */
-#define GATE_CONN_SPACE_MAX  (UINT64_C(1) << 42) /**< of a connection */
-#define GATE_LOG_MAX	     (UINT64_C(1) << 28) /**< a dirty log: 8 TiB of guest memory */
-#define GATE_INFLIGHT_MAX    (UINT64_C(1) << 26)
-#define GATE_MSGS_PER_S	     10000 /**< of a port */
-#define GATE_MSGS_BURST	     4096
-#define GATE_HALF_MS	     1000 /**< from the first byte of a message to its last */
-#define GATE_UNREAD_MS	     1000 /**< until an answer is taken */
-#define GATE_BACK_MS	     1000 /**< until the front-end has answered on its back-channel */
-#define GATE_RETRY_MIN_MS    10	  /**< client mode */
-#define GATE_RETRY_MAX_MS    1000
-#define GATE_CLOSING_MAX     16 /**< descriptors of a port that wait to be closed */
+#define GATE_CONNECTIONS    4
+#define GATE_BACKEND_MAX    1000 /**< librte_vhost waits for 1,024 sockets, its own included */
+#define GATE_FDS	    24	 /**< of a connection: regions, log, sockets, ... */
+#define GATE_FDS_PER_RING   4	 /**< kick and call, and a copy of each */
+#define GATE_SPACE_MAX	    (UINT64_C(1) << 45) /**< of the process: a quarter of what there is */
+#define GATE_CONN_SPACE_MAX (UINT64_C(1) << 42) /**< of a connection */
+#define GATE_LOG_MAX	    (UINT64_C(1) << 28) /**< a dirty log: 8 TiB of guest memory */
+#define GATE_INFLIGHT_MAX   (UINT64_C(1) << 26)
+#define GATE_MSGS_PER_S	    10000 /**< of a port */
+#define GATE_MSGS_BURST	    4096
+#define GATE_HALF_MS	    1000 /**< from the first byte of a message to its last */
+#define GATE_UNREAD_MS	    1000 /**< until an answer is taken */
+#define GATE_BACK_MS	    1000 /**< until the front-end has answered on its back-channel */
+#define GATE_RETRY_MIN_MS   10	 /**< client mode */
+#define GATE_RETRY_MAX_MS   1000
+#define GATE_CLOSING_MAX    16 /**< descriptors of a port that wait to be closed */
 
 /** One port: a socket that front-ends use, and the back-end behind it. */
 struct gate_port_conf {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The channel on which the back-end asks the front-end ("Back-end message types"). librte_vhost
- * waits for answers without a time limit; so it has a channel to the gate, which always answers: what
- * the front-end says, or no, after a deadline. On the gate's thread; nothing waits.
+ * waits for answers without a time limit; so it has a channel to the gate, which always answers:
+ * with what the front-end says, or no, after a deadline. On the gate's thread; nothing waits.
  */
 
 #include <stdlib.h>
@@ -80,9 +80,9 @@ take_question(struct gate_back *b)
 	const char *why = NULL;
 	enum gate_io io;
 
-	if (b->to_lib.full || b->to_front.full)
+	if (b->to_lib.full || b->to_front.full || b->front.fd < 0)
 		return false;
-	io = gate_receive(b->lib.fd, in, check_question, port->closer, &why);
+	io = gate_receive(b->lib.fd, in, 0, check_question, port->closer, &why);
 	if (io == GATE_IO_WAIT)
 		return false;
 	if (io == GATE_IO_DONE)
@@ -100,8 +100,8 @@ take_question(struct gate_back *b)
 			return true;
 		}
 		a = &b->asked[(b->first + b->nb_asked++) % GATE_BACK_ASKED];
-		*a = (struct gate_asked){in->msg.request, false,
-			gate_in_ms(port->gate, GATE_BACK_MS)};
+		*a = (struct gate_asked){
+			in->msg.request, false, gate_in_ms(port->gate, GATE_BACK_MS)};
 		gate_at(port->gate, a->deadline);
 	}
 	b->to_front.msg = in->msg;
@@ -127,7 +127,7 @@ take_answer(struct gate_back *b)
 
 	if (b->to_lib.full || b->front.fd < 0)
 		return false;
-	io = gate_receive(b->front.fd, in, check_answer, port->closer, &why);
+	io = gate_receive(b->front.fd, in, 0, check_answer, port->closer, &why);
 	if (io == GATE_IO_WAIT)
 		return false;
 	gate_in_close_fds(in, port->closer);
@@ -155,12 +155,14 @@ gate_back_event(struct gate_back *b)
 	while (more && b->lib.fd >= 0) {
 		more = take_answer(b);
 		more |= take_question(b);
-		/* A front-end that has hung up is asked, and says no at once. */
+		/* Who has hung up says no to what was asked, and is asked nothing more. */
 		if (b->front.fd < 0) {
 			gate_out_drop(&b->to_front);
 			a = waiting(b);
 			if (a != NULL && !b->to_lib.full)
 				refuse(b, a);
+			else if (a == NULL && !b->to_lib.full)
+				gate_unwatch(gate, &b->lib);
 		} else if (gate_send(b->front.fd, &b->to_front) == GATE_IO_END) {
 			gate_unwatch(gate, &b->front);
 			more = true;

@@ -21,6 +21,8 @@
 
 #define TURN	     32 /* messages before others have theirs */
 #define RECONNECT_MS 10
+#define COLLECT_MS   20 /* acknowledgements that nobody waits for are looked at so late */
+#define COLLECT_MAX  (GATE_WINDOW / 2)
 
 static bool
 keeps_regions(const struct gate_conn *c)
@@ -36,171 +38,20 @@ takes_space(struct gate_port *port, uint64_t more)
 	gate_stat(port, space, port->space);
 }
 
-/* ---- answers ---- */
-
-static struct gate_pending *
-push(struct gate_conn *c, uint32_t request)
-{
-	struct gate_pending *p = &c->pending[(c->first + c->nb_pending++) % GATE_WINDOW];
-
-	*p = (struct gate_pending){.request = request};
-	return p;
-}
-
-static void
-pop(struct gate_conn *c)
-{
-	c->first = (c->first + 1) % GATE_WINDOW;
-	c->nb_pending--;
-}
-
-static bool
-is_owed(const struct gate_conn *c)
-{
-	unsigned int i;
-
-	for (i = 0; i < c->nb_pending; i++)
-		if (c->pending[(c->first + i) % GATE_WINDOW].owed)
-			return true;
-	return false;
-}
-
-static void
-push_local(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t size)
-{
-	struct gate_pending *p = push(c, request);
-
-	p->owed = p->local = true;
-	p->size = size;
-	memcpy(p->bytes, bytes, size);
-}
-
-static void
-reply(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t size)
-{
-	struct gate_out *out = &c->to_front;
-
-	out->msg = (struct gate_message){.request = request,
-		.flags = GATE_VERSION | GATE_REPLY,
-		.size = size};
-	memcpy(out->msg.payload.raw, bytes, size);
-	out->nb_fds = 0;
-	out->full = true;
-	out->deadline = gate_in_ms(c->port->gate, GATE_UNREAD_MS);
-}
-
-/* Nothing more is read; what was promised is kept, then the connection ends. */
-static void
-finish(struct gate_conn *c)
+void
+gate_conn_finish(struct gate_conn *c)
 {
 	c->no_more = true;
 	gate_in_close_fds(&c->from_front, c->port->closer);
 	gate_in_reset(&c->from_front);
 }
 
-/* Answers of the library's that say no. Its own answers to these have other sizes. */
-static bool
-says_no(const struct gate_pending *p, const struct gate_message *msg)
-{
-	if (msg->size != sizeof(msg->payload.u64) || msg->payload.u64 == 0)
-		return false;
-	return !p->own || p->request == GATE_GET_CONFIG || p->request == GATE_GET_INFLIGHT_FD ||
-		p->request == GATE_SET_LOG_BASE;
-}
-
-/* What it was judged by does not hold any more, unless nothing is judged by it. */
-static void
-refused_by_library(struct gate_conn *c, const struct gate_pending *p)
-{
-	gate_refused(c->port, p->request, -1, "the library refuses it");
-	switch (p->request) {
-	case GATE_GET_CONFIG:
-	case GATE_SET_CONFIG:
-	case GATE_GET_INFLIGHT_FD:
-	case GATE_SET_INFLIGHT_FD:
-	case GATE_SEND_RARP:
-	case GATE_NET_SET_MTU:
-		if (p->owed)
-			return;
-		break;
-	case GATE_SET_LOG_BASE:
-		c->state.log_size = 0;
-		if (p->owed)
-			return;
-		break;
-	}
-	finish(c);
-}
-
-static const char *
-check_answer(uint32_t request, uint32_t flags, uint32_t size)
-{
-	(void)request;
-	if ((flags & GATE_REPLY) == 0)
-		return "it is none";
-	return size > GATE_PAYLOAD_MAX ? "it is too long" : NULL;
-}
-
-static void
-library_left(struct gate_conn *c)
+void
+gate_conn_library_left(struct gate_conn *c)
 {
 	if (!c->no_more)
 		gate_say(c->port, GATE_LOG_NOTICE, "the library hung up");
 	gate_conn_end(c);
-}
-
-/* An answer of the library's to the oldest question. */
-static void
-take_answer(struct gate_conn *c)
-{
-	struct gate_pending *p = &c->pending[c->first];
-	struct gate_in *in = &c->from_lib;
-	struct gate_out *out = &c->to_front;
-	const bool no = says_no(p, &in->msg);
-
-	if (no)
-		refused_by_library(c, p);
-	if (p->owed) {
-		reply(c, p->request, in->msg.payload.raw, in->msg.size);
-		if (p->own && in->nb_fds > 0) {
-			out->fds[0] = in->fds[--in->nb_fds];
-			out->nb_fds = out->own = 1;
-		}
-		/* By the text it is 20 bytes long; who asks so is answered so. */
-		if (p->request == GATE_GET_INFLIGHT_FD && !no && out->msg.size > p->size)
-			out->msg.size = p->size;
-	}
-	gate_in_close_fds(in, c->port->closer);
-	gate_in_reset(in);
-	pop(c);
-}
-
-/* True if there was something to do. */
-static bool
-answer(struct gate_conn *c)
-{
-	struct gate_pending *p = &c->pending[c->first];
-	const char *why;
-	enum gate_io io;
-
-	if (c->to_front.full)
-		return false;
-	if (c->nb_pending > 0 && !p->expected) {
-		if (p->owed)
-			reply(c, p->request, p->bytes, p->size);
-		pop(c);
-		return true;
-	}
-	if (c->lib.fd < 0)
-		return false;
-	io = gate_receive(c->lib.fd, &c->from_lib, check_answer, c->port->closer, &why);
-	if (io == GATE_IO_WAIT)
-		return false;
-	if (io != GATE_IO_DONE || c->nb_pending == 0)
-		library_left(c);
-	else
-		take_answer(c);
-	return true;
 }
 
 /* ---- to the library ---- */
@@ -260,7 +111,7 @@ pass(struct gate_conn *c, const struct gate_judgement *j)
 {
 	struct gate_in *in = &c->from_front;
 	struct gate_out *out = &c->to_lib;
-	struct gate_pending *p = push(c, in->msg.request);
+	struct gate_pending *p = gate_push(c, in->msg.request);
 	unsigned int i;
 
 	out->msg = j->out;
@@ -282,9 +133,9 @@ pass(struct gate_conn *c, const struct gate_judgement *j)
 	p->size = in->msg.size;
 	if (j->certain && j->acked && !c->to_front.full) {
 		p->owed = false;
-		p->owed = is_owed(c);
+		p->owed = gate_is_owed(c);
 		if (!p->owed)
-			reply(c, p->request, &(uint64_t){0}, sizeof(uint64_t));
+			gate_reply(c, p->request, &(uint64_t){0}, sizeof(uint64_t));
 	}
 }
 
@@ -318,7 +169,7 @@ judge(struct gate_conn *c)
 
 	if (in->surplus) {
 		gate_refused(port, in->msg.request, -1, "wrong number of descriptors");
-		finish(c);
+		gate_conn_finish(c);
 		return;
 	}
 	for (i = 0; i < in->nb_fds; i++)
@@ -343,17 +194,19 @@ judge(struct gate_conn *c)
 		gate_count(port, answered);
 		c->useful = true;
 		if (j.answered)
-			push_local(c, in->msg.request, j.out.payload.raw, j.out.size);
+			gate_answer_local(
+				c, in->msg.request, j.out.payload.raw, j.out.size, j.certain);
 		else if (j.acked)
-			push_local(c, in->msg.request, &(uint64_t){0}, sizeof(uint64_t));
+			gate_answer_local(
+				c, in->msg.request, &(uint64_t){0}, sizeof(uint64_t), j.certain);
 		break;
 	case GATE_REFUSE:
 		gate_refused(port, in->msg.request, j.ring, j.reason);
-		push_local(c, in->msg.request, &(uint64_t){1}, sizeof(uint64_t));
+		gate_answer_local(c, in->msg.request, &(uint64_t){1}, sizeof(uint64_t), false);
 		break;
 	default:
 		gate_refused(port, in->msg.request, j.ring, j.reason);
-		finish(c);
+		gate_conn_finish(c);
 		break;
 	}
 	gate_in_close_fds(in, port->closer);
@@ -378,7 +231,7 @@ take(struct gate_conn *c)
 			return false;
 		}
 	}
-	switch (gate_receive(c->front.fd, in, gate_judge_header, c->port->closer, &why)) {
+	switch (gate_receive(c->front.fd, in, 0, gate_judge_header, c->port->closer, &why)) {
 	case GATE_IO_WAIT:
 		if (in->have > 0 && in->deadline == 0) {
 			in->deadline = gate_in_ms(gate, GATE_HALF_MS);
@@ -396,7 +249,7 @@ take(struct gate_conn *c)
 	case GATE_IO_END:
 		break;
 	}
-	finish(c);
+	gate_conn_finish(c);
 	return true;
 }
 
@@ -410,9 +263,8 @@ flush(struct gate_conn *c)
 	gate_send(c->front.fd, &c->to_front);
 	if (c->to_front.full)
 		gate_at(c->port->gate, c->to_front.deadline);
-	if (c->to_lib.full && reach_library(c) &&
-		gate_send(c->lib.fd, &c->to_lib) == GATE_IO_END) {
-		library_left(c);
+	if (c->to_lib.full && reach_library(c) && gate_send(c->lib.fd, &c->to_lib) == GATE_IO_END) {
+		gate_conn_library_left(c);
 		return false;
 	}
 	if (!c->no_more || c->to_lib.full)
@@ -436,7 +288,8 @@ drain(struct gate_conn *c)
 	enum gate_io io;
 
 	do {
-		io = gate_receive(c->lib.fd, &c->from_lib, check_answer, c->port->closer, &why);
+		io = gate_receive(
+			c->lib.fd, &c->from_lib, 0, gate_check_answer, c->port->closer, &why);
 		gate_in_close_fds(&c->from_lib, c->port->closer);
 		if (io == GATE_IO_DONE)
 			gate_in_reset(&c->from_lib);
@@ -445,6 +298,25 @@ drain(struct gate_conn *c)
 		gate_watch(c->port->gate, &c->lib, EPOLLIN);
 	else
 		gate_conn_free(c);
+}
+
+/*
+ * Acknowledgements that were given in advance come back one by one: the thread is not woken for
+ * each of them.
+ */
+static bool
+may_collect_later(struct gate_conn *c)
+{
+	struct gate *gate = c->port->gate;
+
+	if (c->nb_pending == 0 || c->nb_pending >= COLLECT_MAX || c->no_more || gate_is_owed(c)) {
+		c->collect = 0;
+		return false;
+	}
+	if (c->collect == 0)
+		c->collect = gate_in_ms(gate, COLLECT_MS);
+	gate_at(gate, c->collect);
+	return true;
 }
 
 static void
@@ -456,7 +328,7 @@ watch(struct gate_conn *c)
 
 	if (c->to_front.full)
 		front |= EPOLLOUT;
-	else
+	else if (!may_collect_later(c))
 		lib |= EPOLLIN;
 	if (!c->no_more && c->paused == 0 && !c->to_lib.full && c->nb_pending < GATE_WINDOW)
 		front |= EPOLLIN;
@@ -476,15 +348,20 @@ gate_conn_run(struct gate_conn *c)
 {
 	unsigned int turn;
 	bool more = true;
+	int full;
 
 	c->again = false;
+	c->look |= c->nb_pending >= COLLECT_MAX || c->no_more;
 	for (turn = 0; more && turn < TURN && !c->draining && !c->dead; turn++) {
-		more = answer(c);
+		more = gate_answer(c);
 		if (c->draining || c->dead)
 			break;
 		more |= take(c);
+		full = c->to_front.full + c->to_lib.full;
 		if (!flush(c))
 			break;
+		/* There may be answers that waited for room; nobody else will say so. */
+		more |= c->to_front.full + c->to_lib.full < full;
 	}
 	if (c->dead)
 		return;
@@ -525,6 +402,10 @@ gate_conn_expire(struct gate_conn *c, int64_t now)
 		c->reconnect = 0;
 		c->again = true;
 	}
+	if (c->collect != 0 && now >= c->collect) {
+		c->collect = 0;
+		c->look = c->again = true;
+	}
 	if (c->from_front.deadline != 0)
 		gate_at(gate, c->from_front.deadline);
 	if (c->to_front.full)
@@ -533,6 +414,8 @@ gate_conn_expire(struct gate_conn *c, int64_t now)
 		gate_at(gate, c->paused);
 	if (c->reconnect != 0)
 		gate_at(gate, c->reconnect);
+	if (c->collect != 0)
+		gate_at(gate, c->collect);
 	if (c->again)
 		gate_conn_run(c);
 }

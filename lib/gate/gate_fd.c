@@ -116,7 +116,8 @@ gate_fd_look(int fd, struct gate_fd *out)
 	if (n < 0)
 		return;
 	name[n] = '\0';
-	/* What lies on a file system has a name that begins with a slash, whatever its owner does. */
+	/* What lies on a file system has a name that begins with a slash, whatever its owner does.
+	 */
 	if (strcmp(name, "anon_inode:[eventfd]") == 0)
 		out->kind = GATE_FD_EVENT;
 	else if (starts(name, "pipe:["))

@@ -49,22 +49,24 @@ take_fds(struct msghdr *hdr, struct gate_in *in, struct gate_closer *closer)
 }
 
 enum gate_io
-gate_receive(int fd, struct gate_in *in, gate_header_check check, struct gate_closer *closer,
-	const char **why)
+gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check,
+	struct gate_closer *closer, const char **why)
 {
 	char control[CMSG_SPACE(ROOM_FDS * sizeof(int))] __attribute__((aligned(8)));
 	uint8_t *bytes = (uint8_t *)&in->msg.request;
-	uint32_t want = GATE_HEADER_SIZE;
+	uint32_t want = least > 0 ? least : GATE_HEADER_SIZE, had;
 	ssize_t n;
 
 	for (;;) {
 		struct iovec iov;
-		struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+		struct msghdr hdr = {.msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control,
 			.msg_controllen = sizeof(control)};
 
 		if (in->have >= GATE_HEADER_SIZE)
 			want = GATE_HEADER_SIZE + in->msg.size;
-		if (in->have == want)
+		if (in->have >= want)
 			return GATE_IO_DONE;
 		iov = (struct iovec){bytes + in->have, want - in->have};
 		n = recvmsg(fd, &hdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -75,11 +77,14 @@ gate_receive(int fd, struct gate_in *in, gate_header_check check, struct gate_cl
 		if (n == 0)
 			return GATE_IO_END;
 		take_fds(&hdr, in, closer);
+		had = in->have;
 		in->have += n;
-		if (in->have != GATE_HEADER_SIZE)
+		if (had >= GATE_HEADER_SIZE || in->have < GATE_HEADER_SIZE)
 			continue;
 		*why = check(in->msg.request, in->msg.flags, in->msg.size);
-		if (*why == NULL && in->msg.size > GATE_PAYLOAD_MAX)
+		if (*why == NULL &&
+			(in->msg.size > GATE_PAYLOAD_MAX ||
+				GATE_HEADER_SIZE + in->msg.size < least))
 			*why = "the size of its payload is wrong";
 		if (*why != NULL)
 			return GATE_IO_NONSENSE;

@@ -14,8 +14,8 @@
 
 #define DRIVER_OK 0x4 /* virtio 1.3, 2.1 */
 
-_Static_assert(offsetof(struct gate_message, payload) -
-			offsetof(struct gate_message, request) == GATE_HEADER_SIZE,
+_Static_assert(offsetof(struct gate_message, payload) - offsetof(struct gate_message, request) ==
+		GATE_HEADER_SIZE,
 	"as on the wire");
 _Static_assert(sizeof(union gate_payload) >= GATE_PAYLOAD_MAX, "room for every payload");
 
@@ -202,15 +202,19 @@ is_live(const struct gate_state *s)
 }
 
 /*
- * An acknowledgement may go out at once if the library has no way to refuse, and if nothing is
- * running on which a front-end would wait to see the effect.
+ * The answer may go out at once if nothing is running on which a front-end would wait to see the
+ * effect of this message or of those before it, and if the library has no reason to refuse: if it
+ * does all the same, the connection ends, as it would with an acknowledgement that says so.
  */
 static bool
 is_certain(const struct gate_case *c, bool was_live)
 {
+	if (c->j->verdict == GATE_ANSWER)
+		return !was_live;
 	switch (c->msg->request) {
 	case GATE_SET_OWNER:
-		return true;
+	case GATE_SET_MEM_TABLE:
+	case GATE_ADD_MEM_REG:
 	case GATE_SET_FEATURES:
 	case GATE_SET_PROTOCOL_FEATURES:
 	case GATE_SET_VRING_NUM:
@@ -254,7 +258,7 @@ gate_judge(const struct gate_offer *offer, struct gate_state *state, const struc
 	if (j->reason != NULL)
 		j->verdict = reply_ack && (msg->flags & GATE_NEED_REPLY) != 0 ? GATE_REFUSE :
 										GATE_HANG_UP;
-	j->certain = j->verdict == GATE_PASS && is_certain(&c, was_live);
+	j->certain = j->verdict <= GATE_ANSWER && is_certain(&c, was_live);
 }
 
 const char *

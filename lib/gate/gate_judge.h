@@ -76,10 +76,10 @@ struct gate_fd {
 struct gate_offer {
 	uint64_t features;
 	uint64_t protocol_features;
-	uint16_t rings;	      /**< that the device has */
-	uint16_t queues;      /**< the answer to GET_QUEUE_NUM */
-	uint64_t space_max;   /**< bytes of address space that a table may take */
-	uint64_t log_max;     /**< bytes of a dirty log */
+	uint16_t rings;	       /**< that the device has */
+	uint16_t queues;       /**< the answer to GET_QUEUE_NUM */
+	uint64_t space_max;    /**< bytes of address space that a table may take */
+	uint64_t log_max;      /**< bytes of a dirty log */
 	uint64_t inflight_max; /**< bytes of an in-flight region */
 };
 
@@ -90,11 +90,11 @@ struct gate_region {
 
 struct gate_ring_state {
 	uint64_t desc, avail, used, log;
-	uint32_t num;	 /**< 0: not said */
+	uint32_t num; /**< 0: not said */
 	uint32_t base;
-	uint32_t flags;	 /**< of SET_VRING_ADDR */
+	uint32_t flags; /**< of SET_VRING_ADDR */
 	bool has_addr;
-	bool started;	 /**< has a kick, also one without a descriptor */
+	bool started; /**< has a kick, also one without a descriptor */
 };
 
 /** Everything that a connection has said and that was accepted. All zeroes: a new one. */
@@ -119,15 +119,15 @@ enum gate_verdict {
 };
 
 struct gate_judgement {
-	uint8_t verdict;	   /**< enum gate_verdict */
-	bool answered;		   /**< the front-end gets an answer of its own to it */
-	bool acked;		   /**< it asked for an acknowledgement, and may */
-	bool certain;		   /**< PASS: cannot fail, and nothing is running that it changes */
-	bool take_fds;		   /**< the state refers to the message's descriptors from now on */
-	int ring;		   /**< that is meant, or -1 */
-	const char *reason;	   /**< of REFUSE and HANG_UP, for people */
-	struct gate_message out;   /**< PASS, and ANSWER with `answered` */
-	uint8_t nb_fds;		   /**< that go with it */
+	uint8_t verdict;	 /**< enum gate_verdict */
+	bool answered;		 /**< the front-end gets an answer of its own to it */
+	bool acked;		 /**< it asked for an acknowledgement, and may */
+	bool certain;		 /**< the front-end need not wait for the library */
+	bool take_fds;		 /**< the state refers to the message's descriptors from now on */
+	int ring;		 /**< that is meant, or -1 */
+	const char *reason;	 /**< of REFUSE and HANG_UP, for people */
+	struct gate_message out; /**< PASS, and ANSWER with `answered` */
+	uint8_t nb_fds;		 /**< that go with it */
 	int fds[GATE_MAX_FDS];
 };
 

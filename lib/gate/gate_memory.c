@@ -237,7 +237,8 @@ gate_rule_inflight(const struct gate_case *c)
 		return "more queues than there are, or none";
 	if (queue_size == 0 || queue_size > GATE_RING_SIZE_MAX)
 		return "a queue size out of range";
-	least = queues * inflight_size(queue_size, gate_has(c->state->features, GATE_F_RING_PACKED));
+	least = queues *
+		inflight_size(queue_size, gate_has(c->state->features, GATE_F_RING_PACKED));
 	if (least > c->offer->inflight_max)
 		return "more memory than a connection may take";
 	c->j->out.size = sizeof(p->inflight);

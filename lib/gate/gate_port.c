@@ -19,7 +19,8 @@
 #define NS_PER_S	INT64_C(1000000000)
 #define NO_FDS_MS	100 /* until it is tried again whether there are descriptors */
 #define CLOSING_LOOK_MS 100
-#define LOG_BURST	10 /* lines at once, then one a second */
+#define LOG_BURST	40 /* lines at once, then so many a second: */
+#define LOG_LINES_PER_S 4
 
 /* ---- what it says ---- */
 
@@ -43,27 +44,22 @@ gate_say(struct gate_port *port, enum gate_log_level level, const char *fmt, ...
 	va_list ap;
 	int n;
 
-	if (!bucket_take(&port->log_empty, gate->now, NS_PER_S, LOG_BURST * NS_PER_S)) {
-		port->log_lost++;
+	if (!bucket_take(&port->log_empty, gate->now, NS_PER_S / LOG_LINES_PER_S,
+		    LOG_BURST * NS_PER_S / LOG_LINES_PER_S))
 		return;
-	}
 	n = snprintf(line, sizeof(line), "%s: ", port->name);
 	va_start(ap, fmt);
 	if (n > 0 && (size_t)n < sizeof(line))
-		n += vsnprintf(line + n, sizeof(line) - n, fmt, ap);
+		vsnprintf(line + n, sizeof(line) - n, fmt, ap);
 	va_end(ap);
-	if (port->log_lost > 0 && n > 0 && (size_t)n < sizeof(line))
-		snprintf(line + n, sizeof(line) - n, " (%u more lines were left out)",
-			port->log_lost);
-	port->log_lost = 0;
 	gate->conf.log(level, line);
 }
 
-void
-gate_refused(struct gate_port *port, uint32_t request, int ring, const char *reason)
+/* Number of a reason, or GATE_MAX_REASONS if there is no room for it. */
+static uint32_t
+count_reason(struct gate_port *port, const char *reason)
 {
 	struct gate_stats *s = &port->stats;
-	char where[32] = "";
 	uint32_t i;
 
 	pthread_mutex_lock(&port->gate->lock);
@@ -78,10 +74,29 @@ gate_refused(struct gate_port *port, uint32_t request, int ring, const char *rea
 			s->nb_reasons++;
 	}
 	pthread_mutex_unlock(&port->gate->lock);
+	return i;
+}
+
+/* Each reason is said once a second, so that one that comes often does not hide the others. */
+void
+gate_refused(struct gate_port *port, uint32_t request, int ring, const char *reason)
+{
+	const uint32_t i = count_reason(port, reason);
+	struct gate_said *said = &port->said[i];
+	char where[32] = "", more[48] = "";
+
+	if (said->at != 0 && port->gate->now < said->at + NS_PER_S) {
+		said->lost++;
+		return;
+	}
 	if (ring >= 0)
 		snprintf(where, sizeof(where), " of ring %d", ring);
-	gate_say(port, GATE_LOG_WARNING, "%s%s refused: %s", gate_proto_name(request), where,
-		reason);
+	if (said->lost > 0)
+		snprintf(more, sizeof(more), " (%u more of these before)", said->lost);
+	said->at = port->gate->now;
+	said->lost = 0;
+	gate_say(port, GATE_LOG_WARNING, "%s%s refused: %s%s", gate_proto_name(request), where,
+		reason, more);
 }
 
 /* ---- what it may take ---- */

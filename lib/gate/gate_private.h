@@ -46,24 +46,31 @@ void gate_unwatch(struct gate *gate, struct gate_source *s);
 struct gate_in {
 	uint32_t have; /* bytes */
 	uint8_t nb_fds;
-	bool surplus;	 /* more descriptors came than any message takes */
+	bool surplus;	  /* more descriptors came than any message takes */
 	int64_t deadline; /* for the rest of it */
 	struct gate_message msg;
 	int fds[GATE_MAX_FDS];
 };
 
 enum gate_io {
-	GATE_IO_DONE,	 /* a whole message */
-	GATE_IO_WAIT,	 /* not now */
-	GATE_IO_END,	 /* the peer has hung up */
+	GATE_IO_DONE,	  /* a whole message */
+	GATE_IO_WAIT,	  /* not now */
+	GATE_IO_END,	  /* the peer has hung up */
 	GATE_IO_NONSENSE, /* see `why` */
 };
 
 /** Look at a header: NULL, or why the message cannot be read. */
 typedef const char *(*gate_header_check)(uint32_t request, uint32_t flags, uint32_t size);
 
-/** Go on reading a message; never waits. What does not fit is closed with `closer`. */
-enum gate_io gate_receive(int fd, struct gate_in *in, gate_header_check check,
+/**
+ * Go on reading a message; never waits.
+ *
+ * @param least
+ *   bytes that it has in any case, read at once; 0: a header's.
+ * @param closer
+ *   of descriptors for which there is no room.
+ */
+enum gate_io gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check,
 	struct gate_closer *closer, const char **why);
 
 /** Begin the next message; descriptors were taken or closed. */
@@ -112,11 +119,11 @@ void gate_back_expire(struct gate_back *back, int64_t now);
 
 /* An answer that is owed to the front-end, or expected of the back-end, or both. */
 struct gate_pending {
-	uint32_t request;     /* of the front-end */
-	bool expected;	      /* the back-end answers */
-	bool owed;	      /* the front-end gets something, in its turn */
-	bool own;	      /* of its own, else an acknowledgement */
-	bool local;	      /* it is what follows */
+	uint32_t request; /* of the front-end */
+	bool expected;	  /* the back-end answers */
+	bool owed;	  /* the front-end gets something, in its turn */
+	bool own;	  /* of its own, else an acknowledgement */
+	bool local;	  /* it is what follows */
 	uint8_t size;
 	uint8_t bytes[8];
 };
@@ -127,13 +134,15 @@ struct gate_conn {
 	struct gate_source front, lib;
 	struct gate_in from_front, from_lib;
 	struct gate_out to_front, to_lib;
-	bool no_more;	/* nothing more is read from the front-end; the rest is carried out */
-	bool lib_told;	/* that there is no more */
-	bool draining;	/* only the back-end's end is waited for */
-	bool dead;	/* freed after this round */
-	bool useful;	/* it has said something right */
-	bool again;	/* there is more to do than one turn allows */
-	int64_t paused; /* until then nothing is read; 0: not */
+	bool no_more;	   /* nothing more is read from the front-end; the rest is carried out */
+	bool lib_told;	   /* that there is no more */
+	bool draining;	   /* only the back-end's end is waited for */
+	bool dead;	   /* freed after this round */
+	bool useful;	   /* it has said something right */
+	bool again;	   /* there is more to do than one turn allows */
+	bool look;	   /* the back-end may have said something */
+	int64_t collect;   /* when to look for it without being told; 0: not */
+	int64_t paused;	   /* until then nothing is read; 0: not */
 	int64_t reconnect; /* when to try again to reach the back-end; 0: not */
 	struct gate_back *back;
 	uint16_t first, nb_pending;
@@ -151,6 +160,27 @@ void gate_conn_expire(struct gate_conn *conn, int64_t now);
 /** Free one at once, whatever the back-end does. */
 void gate_conn_free(struct gate_conn *conn);
 
+/** Nothing more is read; what was promised is kept, then the connection ends. */
+void gate_conn_finish(struct gate_conn *conn);
+/** The back-end has hung up, or talks nonsense. */
+void gate_conn_library_left(struct gate_conn *conn);
+
+/* ---- its answers: gate_answer.c ---- */
+
+/** What a message brings about, behind what is there already. There has to be room. */
+struct gate_pending *gate_push(struct gate_conn *conn, uint32_t request);
+/** Does the front-end wait for something? */
+bool gate_is_owed(const struct gate_conn *conn);
+/** Answer now; there has to be room in to_front. */
+void gate_reply(struct gate_conn *conn, uint32_t request, const void *bytes, uint32_t size);
+/** Answer in its turn, or at once if `certain` and nobody could tell the difference. */
+void gate_answer_local(
+	struct gate_conn *conn, uint32_t request, const void *bytes, uint32_t size, bool certain);
+/** Carry on with the oldest question. True if there was something to do. */
+bool gate_answer(struct gate_conn *conn);
+/** A header of the back-end's. */
+const char *gate_check_answer(uint32_t request, uint32_t flags, uint32_t size);
+
 /* ---- one port: gate_port.c ---- */
 
 struct gate_port {
@@ -158,16 +188,19 @@ struct gate_port {
 	char *name, *path, *private_path;
 	struct gate_source listen; /* fd -1: client */
 	bool client;
-	bool removed;	     /* only waits for the back-end */
-	bool full;	     /* the limit of connections is reached: nobody is accepted */
+	bool removed;	       /* only waits for the back-end */
+	bool full;	       /* the limit of connections is reached: nobody is accepted */
 	unsigned int nb_front; /* connections whose front-end is there */
 	unsigned int nb_drain; /* others */
-	int64_t retry_at;    /* client: connect; server: accept again. GATE_NEVER_NS: no */
+	int64_t retry_at;      /* client: connect; server: accept again. GATE_NEVER_NS: no */
 	int64_t retry_ms;
 	bool said_retry;
-	int64_t rate_empty;  /* ns; when the bucket of messages was empty */
+	int64_t rate_empty; /* ns; when the bucket of messages was empty */
 	int64_t log_empty;
-	unsigned int log_lost;
+	struct gate_said {
+		int64_t at;
+		unsigned int lost;
+	} said[GATE_MAX_REASONS + 1]; /* per reason of stats */
 	uint64_t space;
 	struct gate_offer offer;
 	struct gate_closer *closer;
@@ -203,8 +236,8 @@ struct gate {
 	pthread_t thread;
 	int epoll_fd;
 	struct gate_source wake;
-	int64_t now;	   /* ns, of this round */
-	int64_t deadline;  /* the earliest of all */
+	int64_t now;	  /* ns, of this round */
+	int64_t deadline; /* the earliest of all */
 	uint64_t space;
 	uint64_t fds; /* that one connection of each port takes */
 	unsigned int nb_conns;

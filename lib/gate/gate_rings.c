@@ -25,8 +25,8 @@ struct area {
 };
 
 static bool
-lies_in_a_region(const struct area *a, const struct gate_region *regions, unsigned int n,
-	bool *aligned)
+lies_in_a_region(
+	const struct area *a, const struct gate_region *regions, unsigned int n, bool *aligned)
 {
 	unsigned int i;
 
@@ -147,19 +147,26 @@ start_ring(const struct gate_case *c, const struct gate_ring_state *r)
 			     ring_fits(r, s->features, s->regions, s->nb_regions, s->log_size);
 }
 
-/* kick, call, err */
 static const char *
-ring_file(const struct gate_case *c, struct gate_ring_state *r)
+file_says(const struct gate_case *c)
 {
 	const uint64_t u64 = c->msg->payload.u64;
-	const char *why;
 
 	if ((u64 & ~(uint64_t)(GATE_RING_MASK | GATE_NO_FD)) != 0)
 		return "unknown bits";
 	if (c->nb_fds != ((u64 & GATE_NO_FD) == 0))
 		return "wrong number of descriptors";
-	if (c->nb_fds > 0 && !fd_rings(c))
-		return "its descriptor is no eventfd";
+	return c->nb_fds > 0 && !fd_rings(c) ? "its descriptor is no eventfd" : NULL;
+}
+
+/* kick, call, err */
+static const char *
+ring_file(const struct gate_case *c, struct gate_ring_state *r)
+{
+	const char *why = file_says(c);
+
+	if (why != NULL)
+		return why;
 	if (c->msg->request == GATE_SET_VRING_KICK) {
 		why = start_ring(c, r);
 		if (why != NULL)
@@ -214,6 +221,13 @@ change(const struct gate_case *c, struct gate_ring_state *r)
 static const char *
 absent_ring(const struct gate_case *c, uint32_t index, struct gate_ring_state *r)
 {
+	const char *why;
+
+	if (gate_proto(c->msg->request)->ring == GATE_RING_FILE) {
+		why = file_says(c);
+		if (why != NULL)
+			return why;
+	}
 	c->j->verdict = GATE_ANSWER;
 	if (c->msg->request == GATE_SET_VRING_BASE) {
 		r->base = c->msg->payload.state.num;

@@ -32,9 +32,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The functions in it, which nobody here needs, are no C++. */
+#if defined(__cplusplus) && !defined(VIRTIO_RING_NO_LEGACY)
+#define VIRTIO_RING_NO_LEGACY
+#endif
 #include <linux/virtio_ring.h>
 
 #ifdef __cplusplus
+/* Of structs without a name, which C has, not every C++ compiler keeps quiet. */
+#pragma GCC system_header
 extern "C" {
 #endif
 
@@ -168,7 +174,11 @@ struct vringh_state {
 };
 
 /** State of a packed ring that was never used; a split one starts at 0, 0. */
+#ifdef __cplusplus
+#define VRINGH_PACKED_START (vringh_state{0x8000, 0x8000})
+#else
 #define VRINGH_PACKED_START ((struct vringh_state){.avail = 0x8000, .used = 0x8000})
+#endif
 
 /** What a virtqueue looks like. */
 struct vringh_config {
@@ -223,7 +233,8 @@ struct vringh_chain {
 	uint32_t written; /**< 0 when fetched; the caller sets it to the bytes written. */
 	uint8_t error;	  /**< enum vringh_error: VRINGH_OK, or why there are no segments. */
 	bool again;	  /**< Was in flight when a predecessor ended, see vringh_set_inflight(). */
-	uint16_t mark;	  /* packed: its place in the in-flight region */
+	/* split: descriptors beside the first; packed: its place in the in-flight region */
+	uint16_t mark;
 };
 
 /**
@@ -509,6 +520,13 @@ vringh_broken(const struct vringh *vr)
 	return (enum vringh_error)vr->broken;
 }
 
+/** Descriptors of the ring that a chain takes until it is completed; 1 if they are in a table. */
+static inline uint32_t
+vringh_nb_descs(const struct vringh *vr, const struct vringh_chain *chain)
+{
+	return vr->packed ? chain->slots : 1u + chain->mark;
+}
+
 /**
  * Whether a fetch would find something. Reads one cache line of guest memory. Orders nothing:
  * vringh_fetch() looks again with the barrier that it needs; a thread that only waits may get an
@@ -571,16 +589,18 @@ struct vringh_iter {
 static inline struct vringh_iter
 vringh_iter_read(const struct vringh *vr, const struct vringh_chain *chain)
 {
-	return (struct vringh_iter){
-		.seg = chain->seg, .mem = vr->seg_mem, .nb_segs = chain->nb_read};
+	struct vringh_iter it = {chain->seg, vr->seg_mem, chain->nb_read, 0};
+
+	return it;
 }
 
 /** Iterator over the bytes that the device may write. */
 static inline struct vringh_iter
 vringh_iter_write(const struct vringh *vr, const struct vringh_chain *chain)
 {
-	return (struct vringh_iter){
-		.seg = chain->seg + chain->nb_read, .mem = vr->seg_mem, .nb_segs = chain->nb_write};
+	struct vringh_iter it = {chain->seg + chain->nb_read, vr->seg_mem, chain->nb_write, 0};
+
+	return it;
 }
 
 /* Are the next bytes in one piece that may be accessed in place? */

@@ -75,7 +75,7 @@ walk_packed(struct vringh *vr, const struct vringh_batch *batch, struct vringh_s
 		d = ring_desc(vr, slot, flags);
 	}
 	vr->walked += w.seen + slots;
-	return walk_end(&w, chain, d.ref, slots, error);
+	return walk_end(&w, chain, d.ref, slots, 0, error);
 }
 
 /* The rest of a chain, in the ring or in a table: whatever ends it. */
@@ -137,7 +137,7 @@ quick_packed(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chai
 	if (vringh_unlikely(turn != LAST))
 		return NULL;
 	return quick_end(&q, chain, seg, vr->size, read_len, nb_read, r.table ? id : d.ref,
-		r.table ? 1 : q.seg - seg);
+		r.table ? 1 : q.seg - seg, 0);
 }
 
 static vringh_inline struct vringh_seg *
@@ -371,7 +371,7 @@ again_packed(
 		head = next;
 	}
 	vr->walked += w.seen + slots;
-	batch->nb_segs = walk_end(&w, chain, id, slots, error) - batch->seg;
+	batch->nb_segs = walk_end(&w, chain, id, slots, 0, error) - batch->seg;
 	batch->nb_chains++;
 	return 0;
 }

@@ -49,7 +49,7 @@ walk_split(struct vringh *vr, const struct vringh_batch *batch, struct vringh_se
 		*stop = error == VRINGH_E_MISS ? (int)VRINGH_E_MISS : WALK_STOP;
 		return NULL;
 	}
-	return walk_end(&w, chain, head, 1, error);
+	return walk_end(&w, chain, head, 1, seen - 1, error);
 }
 
 /* Buffers of one direction. */
@@ -98,7 +98,8 @@ quick_split(const struct vringh *vr, struct vringh_seg *seg, const struct vringh
 		turn = quick_turn(vr, &q, &d, table, n, end, true, kind);
 	if (vringh_unlikely(turn != LAST))
 		return NULL;
-	return quick_end(&q, chain, seg, n, read_len, nb_read, head, 1);
+	return quick_end(&q, chain, seg, n, read_len, nb_read, head, 1,
+		table == vr->split.desc ? q.seg - seg - 1 : 0);
 }
 
 /* The next available chain's head and first descriptor. False if it is no head. */

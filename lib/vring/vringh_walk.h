@@ -281,26 +281,30 @@ chain_fill(struct vringh_chain *chain, struct vringh_seg *seg, uint64_t lens, ui
 	*(u64_alias *)&chain->written = error;
 }
 
-/* A bad chain has no segments, nothing of it may be touched. Returns the next free segment. */
+/*
+ * A bad chain has no segments, nothing of it may be touched. more: descriptors of a split ring
+ * beside the first. Returns the next free segment.
+ */
 static vringh_inline struct vringh_seg *
-walk_end(struct walk *w, struct vringh_chain *chain, uint16_t id, uint16_t slots,
+walk_end(struct walk *w, struct vringh_chain *chain, uint16_t id, uint16_t slots, uint16_t more,
 	enum vringh_error error)
 {
 	uint64_t name = (uint64_t)id << 32 | (uint64_t)slots << 48;
+	uint64_t mark = (uint64_t)more << 48;
 
 	if (vringh_unlikely(w->seg - w->first > UINT16_MAX))
 		error = VRINGH_E_SEGS;
 	if (vringh_unlikely(error != VRINGH_OK)) {
-		chain_fill(chain, w->first, 0, name, (uint64_t)error << 32);
+		chain_fill(chain, w->first, 0, name, mark | (uint64_t)error << 32);
 		return w->first;
 	}
 	if (w->first_write == NULL)
-		chain_fill(chain, w->first, w->len, name | (w->seg - w->first), 0);
+		chain_fill(chain, w->first, w->len, name | (w->seg - w->first), mark);
 	else
 		chain_fill(chain, w->first, w->read_len | w->len << 32,
 			name | (w->first_write - w->first) |
 				(uint64_t)(w->seg - w->first_write) << 16,
-			0);
+			mark);
 	return w->seg;
 }
 
@@ -364,7 +368,7 @@ quick_add(const struct vringh *vr, struct quick *q, const struct vringh_region *
 
 static vringh_inline struct vringh_seg *
 quick_end(const struct quick *q, struct vringh_chain *chain, struct vringh_seg *first, uint32_t max,
-	uint64_t read_len, uint64_t nb_read, uint16_t id, uint16_t slots)
+	uint64_t read_len, uint64_t nb_read, uint16_t id, uint16_t slots, uint64_t more)
 {
 	uint64_t name = (uint64_t)id << 32 | (uint64_t)slots << 48;
 
@@ -372,7 +376,7 @@ quick_end(const struct quick *q, struct vringh_chain *chain, struct vringh_seg *
 	if (vringh_unlikely((read_len | q->total) > UINT32_MAX || q->seg - first > max))
 		return NULL;
 	chain_fill(chain, first, read_len | q->total << 32,
-		name | nb_read | (uint64_t)(q->seg - first - nb_read) << 16, 0);
+		name | nb_read | (uint64_t)(q->seg - first - nb_read) << 16, more << 48);
 	return q->seg;
 }
 

@@ -175,6 +175,7 @@ guest_new(const struct guest_conf *conf)
 		.rate_mbps = conf->rate_mbps,
 		.sleep = conf->sleep,
 		.faults = conf->faults,
+		.offloads = conf->offloads,
 		.nb_cpus = conf->nb_cpus,
 	};
 	struct guest *g = calloc(1, sizeof(*g));
@@ -251,12 +252,11 @@ guest_driver_ok(struct guest *g)
 void
 guest_start(struct guest *g)
 {
+	uint64_t modern = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_RING_RESET);
 	unsigned int i;
 
 	assert_int_equal(
-		guest_negotiate(
-			g, g->conf.features | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_RING_RESET)),
-		0);
+		guest_negotiate(g, g->conf.features | (g->conf.legacy ? 0 : modern)), 0);
 	for (i = 0; i < 2u * g->conf.used_pairs; i++)
 		queue_setup(g, i);
 	if (g->features & BIT(VIRTIO_NET_F_CTRL_VQ))

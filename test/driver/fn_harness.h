@@ -38,7 +38,7 @@
 #define DIM(a) (sizeof(a) / sizeof((a)[0]))
 #define BIT(n) (UINT64_C(1) << (n))
 
-#define HDR_LEN	  12u /* struct virtio_net_hdr_mrg_rxbuf, as VIRTIO_F_VERSION_1 has it */
+#define HDR_LEN	  12u /* struct virtio_net_hdr_mrg_rxbuf; see guest_hdr_len() */
 #define MAX_FRAME 70000u
 #define NO_VECTOR 0xffff
 
@@ -63,6 +63,8 @@ struct guest_conf {
 	uint32_t rate_mbps;
 	uint16_t mtu;
 	bool sleep;
+	bool legacy; /* without VERSION_1 and RING_RESET */
+	enum vfn_offloads offloads;
 	unsigned int nb_cpus;
 	unsigned int cpu[4];
 	uint64_t features;     /* that the driver takes beside VERSION_1 and RING_RESET */
@@ -159,6 +161,9 @@ void queue_suspend(struct guest *g, unsigned int queue, bool suspend);
 struct vringh_state queue_state(struct guest *g, unsigned int queue);
 
 /* ---- frames ---- */
+
+/* Bytes before each frame: without VERSION_1 and MRG_RXBUF num_buffers is not there (5.1.6.1). */
+uint32_t guest_hdr_len(const struct guest *g);
 
 /* Any header, any payload, in pieces of the given lengths (the rest in one); not published. */
 int tx_post(struct guest *g, unsigned int queue, const struct frame *f, const uint32_t *piece,

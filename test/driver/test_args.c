@@ -109,6 +109,9 @@ each_argument_takes_its_values(void **state)
 		"gen=64,port=gen",
 		"ethdev=net_null0",
 		"port=ethdev,ethdev=net_null0,rate-mbps=100",
+		"offloads=all",
+		"offloads=csum,port=gen,gen=64",
+		"offloads=off",
 		"rate-mbps=1",
 		"rate-mbps=1000000,gen=64",
 		"idle=busy",
@@ -169,6 +172,9 @@ values_that_are_none_are_refused_by_name(void **state)
 		"port=gen",
 		"port=ethdev",
 		"ethdev=",
+		"offloads=",
+		"offloads=on",
+		"offloads=offf",
 		"rate-mbps=0",
 		"rate-mbps=1000001",
 		"rate-mbps=1.5",
@@ -225,6 +231,7 @@ messages_tell_what_is_expected(void **state)
 	refused("gen=1", "14 to 65534");
 	refused("rate-mbps=0", "1 to 1000000");
 	refused("idle=x", "busy or sleep");
+	refused("offloads=x", "off, csum or all");
 	refused("doorbell=x", "on or off");
 	refused("inflight=", "directory");
 	refused("inflight=/nonexistent", "/nonexistent/vdpa_vfn0.inflight cannot be opened");
@@ -245,6 +252,7 @@ key_without_value_is_refused_by_name(void **state)
 	refused("peer,port=wire", "peer");
 	refused("poll-cpu", "poll-cpu");
 	refused("idle", "idle");
+	refused("offloads", "offloads");
 	refused("inflight", "inflight");
 	refused("doorbell", "doorbell");
 }

@@ -250,7 +250,7 @@ endless_commands_are_carried_out_at_a_pace(void **state)
 		assert_int_equal(VGET(other, curr_pairs), 1);
 	}
 	done = stat_of(g, 2, VFN_STAT_PACKETS);
-	assert_in_range(done, 1000, 16 * (66 + now_ms() - start));
+	assert_in_range(done, 32, 16 * (66 + now_ms() - start));
 	guest_reset(g);
 }
 

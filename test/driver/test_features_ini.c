@@ -330,6 +330,24 @@ some_need_their_device_arguments(void **state)
 }
 
 static void
+offloads_are_offered_as_asked_for(void **state)
+{
+	const uint64_t csum = BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) |
+		BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
+	const uint64_t segments = BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) |
+		BIT(VIRTIO_NET_F_HOST_ECN) | BIT(VIRTIO_NET_F_HOST_UFO) |
+		BIT(VIRTIO_NET_F_GUEST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO6) |
+		BIT(VIRTIO_NET_F_GUEST_ECN) | BIT(VIRTIO_NET_F_GUEST_UFO);
+	uint64_t all = probe("").features;
+
+	(void)state;
+	assert_true((all & (csum | segments)) == (csum | segments));
+	assert_true(probe("offloads=all").features == all);
+	assert_true(probe("offloads=csum").features == (all & ~segments));
+	assert_true(probe("offloads=off").features == (all & ~(segments | csum)));
+}
+
+static void
 every_entry_that_is_missing_or_too_many_is_found(void **state)
 {
 	char copy[sizeof(ini)], line[64], expected[64];
@@ -434,6 +452,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(file_lists_what_the_driver_offers),
 		cmocka_unit_test(some_need_their_device_arguments),
+		cmocka_unit_test(offloads_are_offered_as_asked_for),
 		cmocka_unit_test(every_entry_that_is_missing_or_too_many_is_found),
 		cmocka_unit_test(every_bit_that_comes_or_goes_is_found),
 		cmocka_unit_test(bad_lines_are_refused),

@@ -81,13 +81,6 @@ static const struct bad bad[] = {
 	{"gso_type UDP_L4", 0, {.flags = CS, .gso_type = 5, .gso_size = 100, .csum_start = 34}},
 	{"only ECN", 0, {.flags = CS, .gso_type = EC, .gso_size = 100, .csum_start = 34}},
 	{"gso_size 0", 0, {.flags = CS, .gso_type = T4, .hdr_len = 54, .csum_start = 34}},
-	{"hdr_len above the frame", 0,
-		{.flags = CS,
-			.gso_type = T4,
-			.gso_size = 100,
-			.hdr_len = 1001,
-			.csum_start = 34,
-			.csum_offset = 16}},
 	{"TSO without checksum", 0, {.gso_type = T4, .gso_size = 100, .hdr_len = 54}},
 	{"TSO4 not negotiated", N(HOST_TSO4),
 		{.flags = CS,
@@ -182,6 +175,32 @@ flags_without_meaning_are_not_taken_for_a_checksum(void **state)
 		assert_memory_equal(&got.hdr.hdr, &(struct virtio_net_hdr){0}, sizeof(got.hdr.hdr));
 		guest_close(g);
 	}
+}
+
+static void
+hints_are_not_relied_upon(const struct shape *shape)
+{
+	static const uint16_t hdr_lens[] = {0, 1, 53, 54, 1000, 1001, 65535};
+	struct guest *g = loop(shape_features(shape) | SENDER | RECEIVER, 2048);
+	size_t i;
+
+	/* hdr_len, a size above the payload, num_buffers, flags of the other direction */
+	for (i = 0; i < 2 * DIM(hdr_lens); i++) {
+		tcp_frame(i, 1000, i % 2 ? T4 : 0, i % 4 == 1 ? 100 : 65535);
+		f.hdr.hdr.hdr_len = hdr_lens[i / 2];
+		f.hdr.hdr.flags |= i % 3 == 0 ? 0xfe : 0;
+		f.hdr.num_buffers = 3 * i;
+		tx_send(g, 1, &f);
+		rx_wait(g, 0, &got);
+		tx_wait(g, 1, 1);
+		frames_equal(&got, &f);
+		assert_int_equal(got.hdr.hdr.flags, CS);
+		assert_int_equal(got.hdr.hdr.gso_type, i % 2 ? T4 : 0);
+		assert_int_equal(got.hdr.hdr.csum_start, L4);
+		assert_true(got.hdr.hdr.hdr_len <= got.len);
+		rx_post(g, 0, 1, 2048, 1);
+	}
+	assert_int_equal(stat_of(g, 1, VFN_STAT_ERRORS_HEADER), 0);
 }
 
 /* ---- passed on ---- */
@@ -293,7 +312,7 @@ checksum_at_the_very_end_is_filled(void **state)
 }
 
 static void
-segmentation_that_the_receiver_did_not_take_is_dropped(void **state)
+segmentation_of_what_is_no_packet_is_dropped(void **state)
 {
 	static const struct {
 		uint64_t receiver;
@@ -483,12 +502,13 @@ main(void)
 		PLAIN(flags_without_meaning_are_not_taken_for_a_checksum),
 		PLAIN(checksum_that_comes_out_as_zero_is_all_ones),
 		PLAIN(checksum_at_the_very_end_is_filled),
-		PLAIN(segmentation_that_the_receiver_did_not_take_is_dropped),
+		PLAIN(segmentation_of_what_is_no_packet_is_dropped),
 		PLAIN(impossible_offloads_change_nothing),
 		PLAIN(header_is_read_once),
 	};
 	static const struct shaped_test shaped[] = {
 		SHAPED(impossible_headers_are_counted_and_never_forwarded),
+		SHAPED(hints_are_not_relied_upon),
 		SHAPED(offloads_that_both_sides_took_are_carried_through),
 		SHAPED(offloads_are_switched_while_running),
 		SHAPED(checksum_is_filled_for_a_receiver_that_wants_it_whole),

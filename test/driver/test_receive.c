@@ -115,6 +115,92 @@ frame_that_never_fits_the_ring_is_dropped(void **state)
 }
 
 static void
+frame_that_no_ring_full_of_buffers_holds_is_dropped_at_once(const struct shape *shape)
+{
+	bool indirect = shape->indirect;
+	unsigned int pieces;
+
+	/* buffers of several descriptors, which need not go into the ring without rest */
+	for (pieces = 1; pieces <= 5; pieces++) {
+		struct guest *g = guest_open(&(struct guest_conf){
+			.features = shape_features(shape) | BIT(VIRTIO_NET_F_MRG_RXBUF),
+			.size = 16,
+			.buf_len = 20000});
+		unsigned int n = indirect ? 16 : 16 / pieces, i;
+		uint64_t begin = now_ms();
+
+		rx_post(g, 0, n, 500, pieces);
+		for (i = 0; i < 5; i++) {
+			frame_make(&f, i, n * 500 - HDR_LEN + 1 + i);
+			tx_send(g, 1, &f);
+			tx_wait(g, 1, 1);
+			/* behind other frames too, whose buffers may be used up then */
+			frame_make(&f, i, 400);
+			frame_passes(g, 1, g, 0, &f);
+			rx_post(g, 0, 1, 500, pieces);
+		}
+		assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_SIZE), 5);
+		assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_NO_BUFFER), 0);
+		assert_true(now_ms() - begin < 4000);
+		/* all of it is just enough */
+		frame_make(&f, 9, n * 500 - HDR_LEN);
+		frame_passes(g, 1, g, 0, &f);
+		guest_close(g);
+	}
+}
+
+static void
+full_ring_behind_a_frame_is_no_reason_to_drop(const struct shape *shape)
+{
+	struct guest *g = guest_open(&(struct guest_conf){
+		.features = shape_features(shape) | BIT(VIRTIO_NET_F_MRG_RXBUF),
+		.size = 16,
+		.buf_len = 20000});
+	unsigned int n = shape->indirect ? 16 : 8, i;
+
+	/* the first takes a part of the ring, the second needs nearly all of it */
+	rx_post(g, 0, n, 500, 2);
+	frame_make(&f, 1, 900);
+	assert_true(tx_post(g, 1, &f, NULL, 0) >= 0);
+	frame_make(&f, 2, (n - 1) * 500);
+	assert_true(tx_post(g, 1, &f, NULL, 0) >= 0);
+	mock_publish(&g->q[1].drv);
+	queue_kick(g, 1);
+	rx_wait(g, 0, &got);
+	assert_int_equal(got.len, 900);
+	nap_us(20000);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_SIZE), 0);
+		rx_post(g, 0, 1, 500, 2);
+	}
+	rx_wait(g, 0, &got);
+	frames_equal(&got, &f);
+	tx_wait(g, 1, 2);
+}
+
+static void
+generated_frame_that_no_ring_holds_is_counted(const struct shape *shape)
+{
+	struct guest *g = guest_open(&(struct guest_conf){
+		.features = shape_features(shape) | BIT(VIRTIO_NET_F_MRG_RXBUF),
+		.port = VFN_PORT_GEN,
+		.gen = 9000,
+		.size = 16});
+	unsigned int n = shape->indirect ? 16 : 5;
+	uint64_t end;
+
+	rx_post(g, 0, n - 1, 500, 3);
+	nap_us(20000);
+	assert_int_equal(stat_of(g, 0, VFN_STAT_DROPPED_SIZE), 0);
+	rx_post(g, 0, 1, 500, 3);
+	/* each time that it is tried */
+	for (end = now_ms() + PATIENCE_MS; now_ms() < end;)
+		if (stat_of(g, 0, VFN_STAT_DROPPED_SIZE) > 0)
+			break;
+	assert_true(stat_of(g, 0, VFN_STAT_DROPPED_SIZE) > 0);
+}
+
+static void
 bad_buffer_between_good_ones_is_given_back_once(const struct shape *shape)
 {
 	struct mock_buf read_only = {.len = 2048};
@@ -298,6 +384,9 @@ main(void)
 		SHAPED(num_buffers_is_what_the_frame_takes),
 		SHAPED(frame_waits_for_the_last_buffer_and_takes_none_before),
 		SHAPED(burst_may_need_more_buffers_than_one_look_finds),
+		SHAPED(frame_that_no_ring_full_of_buffers_holds_is_dropped_at_once),
+		SHAPED(full_ring_behind_a_frame_is_no_reason_to_drop),
+		SHAPED(generated_frame_that_no_ring_holds_is_counted),
 		SHAPED(bad_buffer_between_good_ones_is_given_back_once),
 		SHAPED(bad_buffer_while_a_frame_waits_is_given_back_once),
 		SHAPED(frame_larger_than_the_buffer_is_dropped_and_the_buffer_kept),

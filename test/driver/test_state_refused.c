@@ -270,7 +270,7 @@ features_are_checked(void **state)
 		blob_seal(&b);
 		state_is_refused_without_effect(g, &b, ENOTSUP, "not offered");
 	}
-	/* one that another one needs, and the one that all need */
+	/* one that another one needs */
 	v = (own & ~BIT(VIRTIO_NET_F_CTRL_VQ)) | BIT(VIRTIO_NET_F_MQ);
 	b = full;
 	memcpy(blob_find(&b, VFN_PART_DRV_FEATURES, 0) + sizeof(struct vfn_part), &v, sizeof(v));
@@ -280,11 +280,6 @@ features_are_checked(void **state)
 		sizeof(struct vfn_part) + 1);
 	blob_seal(&b);
 	state_is_refused_without_effect(g, &b, ENOTSUP, "needs another");
-	v = own & ~BIT(VIRTIO_F_VERSION_1);
-	b = full;
-	memcpy(blob_find(&b, VFN_PART_DRV_FEATURES, 0) + sizeof(struct vfn_part), &v, sizeof(v));
-	blob_seal(&b);
-	state_is_refused_without_effect(g, &b, ENOTSUP, "VERSION_1");
 	/* what was offered has to be the same only if the part says so */
 	b = full;
 	part = blob_find(&b, VFN_PART_DEV_FEATURES, 0);

@@ -92,7 +92,7 @@ class DoorbellFrontEnd(FrontEnd):
 
     def negotiate(self, *args, protocol=PROTOCOL | DOORBELLS, **how):
         super().negotiate(*args, protocol=protocol, **how)
-        if self.handed_over is not None:
+        if self.handed_over is not None and self.protocol >> F_BACKEND_REQ & 1:
             self.conn.tell(set_backend_req_fd(self.handed_over))
         return self
 

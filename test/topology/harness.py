@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the topology tests share: the processes (devtools/pmd.py) and packets with known bytes."""
+"""What the topology tests share: the processes (devtools/lib/pmd.py) and packets with known bytes."""
 
 import os
 import random
@@ -9,7 +9,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..",
-                                "devtools"))
+                                "devtools", "lib"))
 
 # pylint: disable=wrong-import-position,unused-import
 from pmd import (PLUGIN, Backend, EalProcess, Loop, NetVhost, PmdError, Process,  # noqa: E402,F401
@@ -79,6 +79,11 @@ def not_in_order(sent, got):
         if not any(packet == candidate for candidate in rest):
             return f"packet {number} of {len(packet)} bytes was not sent, or not in this place"
     return None
+
+
+def is_refused(answer, words=""):
+    """Whether telemetry's answer is an error in words, these among them."""
+    return isinstance(answer, dict) and list(answer) == ["error"] and words in answer["error"]
 
 
 def wait_until(condition, timeout=10, interval=0.02):

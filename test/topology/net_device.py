@@ -76,6 +76,11 @@ class FrontEnd:
         return self
 
     @property
+    def header(self):
+        """Bytes before each frame: the last field is not there for a legacy driver's small buffers."""
+        return HEADER if self.features & (1 << VERSION_1 | 1 << MRG_RXBUF) else HEADER - 2
+
+    @property
     def packed(self):
         return bool(self.features & 1 << RING_PACKED)
 
@@ -160,10 +165,10 @@ class FrontEnd:
         ring.publish()
         ring.kick()
 
-    def send(self, frame, pair=0, cuts=(), indirect=False, header=bytes(HEADER)):
+    def send(self, frame, pair=0, cuts=(), indirect=False, header=None):
         """Add one frame, not yet published. cuts: where new descriptors begin, from the header."""
         ring, at = self.tx(pair), self.tx(pair).buffer()
-        data = header + frame
+        data = (bytes(self.header) if header is None else header) + frame
         self.memory.write(at, data)
         edges = [0, *cuts, len(data)]
         segments = [(at + a, b - a, 0) for a, b in zip(edges, edges[1:])]
@@ -182,9 +187,9 @@ class FrontEnd:
             if length == 0:
                 continue    # handed back
             if more == 0:
-                more = struct.unpack_from("=H", data, HEADER - 2)[0]
+                more = struct.unpack_from("=H", data, 10)[0] if self.header == HEADER else 1
                 frames.append(b"")
-                data = data[HEADER:]
+                data = data[self.header:]
             frames[-1] += data
             more -= 1
         self.fill(pair)

@@ -109,9 +109,42 @@ def test_a_file_that_is_no_report(workdir):
     assert "rows" in done.stderr
 
 
+@pytest.fixture
+def neighbour():
+    """Somebody who uses all CPUs."""
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                for _ in range(os.cpu_count())]
+    yield
+    for process in spinning:
+        process.kill()
+        process.wait()
+
+
+QUIET_IS_NEVER = ["--patience", "1", "--json"]
+
+
+@NOT_SANITIZED
+@pytest.mark.parametrize("name, args", [
+    ("bench.py", ["--quick", "--scenario", "loopback", "--ring", "split", "--windows", "1"]),
+    ("bench_latency.py", ["--quick", "--rings", "split", "--sizes", "64", "--devices", "vfn,net_vhost"]),
+    ("bench_lm.py", ["--windows", "1", "--seconds", "0.4", "--stops", "10", "--lm", "hw"]),
+    pytest.param("bench_pollers.py", [
+        "--runs", "1", "--windows", "1", "--seconds", "0.4", "--scenarios", "idle", "--rings",
+        "split", "--sizes", "64"], marks=pytest.mark.skipif(not NIGHTLY, reason="half a minute")),
+])
+def test_on_a_noisy_machine_it_ends_with_what_it_has(workdir, neighbour, name, args):
+    path = os.path.join(workdir, "result.json")
+    done = tool(name, *args, *QUIET_IS_NEVER, path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "marked as noisy" in done.stderr
+    assert ", noisy |" in done.stdout
+    with open(path, encoding="utf-8") as file:
+        assert '"noisy_windows": 0' not in file.read().split('"rows"')[-1].split('"peer"')[0]
+
+
 @NOT_SANITIZED
 def test_instructions_are_counted_by_stage():
-    done = tool("bench_profile.py", "loopback", "--only", "vfn", "--seconds", "0.5")
+    done = tool(os.path.join("lib", "bench_profile.py"), "loopback", "--only", "vfn", "--seconds", "0.5")
     assert done.returncode == 0, done.stderr
     stages = {name: float(count) for name, count in
               re.findall(r"^\| \*\*(\w+)\*\*.*\| ([\d.]+) \|$", done.stdout, re.MULTILINE)}

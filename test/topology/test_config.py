@@ -9,7 +9,7 @@ import pytest
 from back_channel import F_BACKEND_REQ, BackChannel, set_backend_req_fd
 from frontend import PAIRS, Server, frames
 from guest import Guest, Nic, missing
-from harness import wait_until
+from harness import is_refused, wait_until
 from net_device import FEATURES, PROTOCOL, FrontEnd
 from vhost_user import F_CONFIG, VERSION, get_config, get_features
 
@@ -32,7 +32,7 @@ class Listener(FrontEnd):
         self.connect().negotiate(features, protocol=protocol)
         if self.protocol & 1 << F_BACKEND_REQ:
             self.conn.tell(set_backend_req_fd(self.channel.theirs.fileno()))
-        if ask:
+        if ask and self.protocol & 1 << F_CONFIG:
             self.config()       # as of now
 
     def close(self):
@@ -158,31 +158,43 @@ def test_channel_that_is_closed(backend, listener):
     fe.check(frames("traffic", 20))
 
 
-def test_channel_that_is_full(backend, listener):
-    """Whoever takes no messages is not told; telemetry, its device and others go on."""
-    other = listener(dev=1).run()
-    for _ in range(2):
-        with Listener(backend.sockets[0], full=True) as fe:
-            fe.run()
-            assert backend.telemetry("/vfn/link,vdpa_vfn0,down")["link"] == "down"
-            assert backend.telemetry("/vfn/link,vdpa_vfn0,up")["link"] == "up"
-            assert fe.config() == (LINK_UP, 1500)
-            backend.telemetry("/vfn/mtu,vdpa_vfn0,1400")
-            fe.check(frames("traffic", 20))
-            backend.telemetry("/vfn/link,vdpa_vfn1,down")
-            assert other.told() and other.config()[0] == 0
-            backend.telemetry("/vfn/link,vdpa_vfn1,up")
-            assert other.told() and other.config()[0] == LINK_UP
-            backend.telemetry("/vfn/mtu,vdpa_vfn0,1500")
-            since = backend.process.mark()
-            assert fe.stop()[1] == fe.tx().position()
-            backend.process.expect("vdpa_vfn0: the front-end takes no messages", since=since)
-    other.check(frames("other", 20))
-    fe = listener().run()
-    backend.telemetry("/vfn/link,vdpa_vfn0,down")
-    assert fe.told() and fe.config() == (0, 1500)
-    backend.telemetry("/vfn/link,vdpa_vfn0,up")
-    assert fe.told()
+def whoever_takes_no_messages(backend, at_the_end=None):
+    """Is not told; telemetry, its device and others go on."""
+    with Listener(backend.sockets[1]) as other:
+        other.run()
+        for _ in range(2):
+            with Listener(backend.sockets[0], full=True) as fe:
+                fe.run()
+                assert backend.telemetry("/vfn/link,vdpa_vfn0,down")["link"] == "down"
+                assert backend.telemetry("/vfn/link,vdpa_vfn0,up")["link"] == "up"
+                assert fe.config() == (LINK_UP, 1500)
+                backend.telemetry("/vfn/mtu,vdpa_vfn0,1400")
+                fe.check(frames("traffic", 20))
+                backend.telemetry("/vfn/link,vdpa_vfn1,down")
+                assert other.told() and other.config()[0] == 0
+                backend.telemetry("/vfn/link,vdpa_vfn1,up")
+                assert other.told() and other.config()[0] == LINK_UP
+                backend.telemetry("/vfn/mtu,vdpa_vfn0,1500")
+                since = backend.process.mark()
+                assert fe.stop()[1] == fe.tx().position()
+                if at_the_end:
+                    backend.process.expect(at_the_end, since=since)
+        other.check(frames("other", 20))
+    with Listener(backend.sockets[0]) as fe:
+        fe.run()
+        backend.telemetry("/vfn/link,vdpa_vfn0,down")
+        assert fe.told() and fe.config() == (0, 1500)
+        backend.telemetry("/vfn/link,vdpa_vfn0,up")
+        assert fe.told()
+
+
+def test_channel_that_is_full(backend):
+    whoever_takes_no_messages(backend)
+
+
+def test_channel_that_is_full_without_the_gate():
+    with Server(DEVS, gate=False) as bare:
+        whoever_takes_no_messages(bare, "vdpa_vfn0: the front-end takes no messages")
 
 
 def test_wire_goes_down_at_both_ends():
@@ -216,7 +228,7 @@ def test_wire_goes_down_at_both_ends():
 ])
 def test_telemetry_refuses(backend, command, why):
     since = backend.process.mark()
-    assert backend.telemetry(command) is None
+    assert is_refused(backend.telemetry(command), why)
     backend.process.expect(f"telemetry: .*{why}", since=since)
     assert backend.telemetry("/vfn/info,vdpa_vfn0")["mtu"] == 1500
 
@@ -224,7 +236,7 @@ def test_telemetry_refuses(backend, command, why):
 def test_announce_needs_a_guest_that_can(backend, listener):
     listener(features=FEATURES).run()
     since = backend.process.mark()
-    assert backend.telemetry("/vfn/announce,vdpa_vfn0") is None
+    assert is_refused(backend.telemetry("/vfn/announce,vdpa_vfn0"))
     backend.process.expect("did not negotiate VIRTIO_NET_F_GUEST_ANNOUNCE", since=since)
 
 

@@ -81,9 +81,9 @@ class Survivor(FrontEnd):
         if self.log is not None:
             self.features |= 1 << LOG_ALL
         tell(set_features(self.features))
+        tell(set_mem_table(self.memory.regions))
         if self.log is not None:
             tell(set_log_base(os.fstat(self.log).st_size, 0, self.log))
-        tell(set_mem_table(self.memory.regions))
         for ring in self.rings:
             tell(set_vring_num(ring.index, ring.size))
         if self.track:
@@ -478,7 +478,7 @@ def test_region_that_is_too_small(workdir, packed, fault):
                 os.ftruncate(fd, 4096)
                 with pytest.raises(Refused):
                     fe.meet()
-                backend.process.expect("in-flight regions .* refused: their file is shorter")
+                backend.process.expect("SET_INFLIGHT_FD refused: a region longer than its file")
         with open_frontend(backend.sockets[0], packed=packed) as fe:
             fe.check(random_packets("after", 50))
         backend.stop()

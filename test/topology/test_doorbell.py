@@ -17,7 +17,7 @@ import pytest
 from back_channel import (DOORBELLS, F_BACKEND_REQ, PAGE, VRING_HOST_NOTIFIER, BackChannel,
                           DoorbellFrontEnd, set_backend_req_fd)
 # pytest finds fixtures by their names here
-from frontend import FORMATS, Server, frames, neighbour, opened, server, shared, works  # noqa: F401
+from frontend import FORMATS, Server, bare, frames, neighbour, opened, server, shared, works  # noqa: F401
 from guest import Guest, Nic, missing
 from harness import NIGHTLY, SLOW, Backend, cpu, wait_until
 from net_device import PROTOCOL
@@ -217,6 +217,7 @@ def test_answer_that_is_none(server, neighbour, answer):  # pylint: disable=unus
         fe.check(frames("nonsense, again"))
 
 
+@bare
 def test_back_channel_replaced_while_it_waits(server):
     with ready(server) as fe:
         comes_to(server, ON, ["offered", "ready"])
@@ -290,6 +291,7 @@ def test_answers_race_with_stops(server, neighbour):  # pylint: disable=unused-a
     assert wait_until(lambda: not threads(server.pid))
 
 
+@bare
 @pytest.mark.parametrize("end", ["stop", "disconnect"])
 def test_back_channel_that_takes_nothing(server, neighbour, end):
     with ready(server, full=True) as fe:
@@ -309,6 +311,7 @@ def test_back_channel_that_takes_nothing(server, neighbour, end):
     works(server)
 
 
+@bare
 @pytest.mark.parametrize("bad", ["none", "pipe"])
 def test_back_channel_that_is_none(server, bad):
     with DoorbellFrontEnd(server.sockets[ON]) as fe:
@@ -344,7 +347,7 @@ class Kicks:
     """
 
     def __init__(self, backend, dev):
-        found = re.findall(rf"\({re.escape(backend.sockets[dev])}\) vring kick idx:(\d) file:(\d+)",
+        found = re.findall(rf"/gate\.\w+/{dev}\) vring kick idx:(\d) file:(\d+)",
                            backend.log())
         fds = {int(ring): int(fd) for ring, fd in found}    # the last of each
         self.pid, self.fds = backend.pid, [fds[ring] for ring in range(2)]
@@ -382,7 +385,7 @@ def test_guest_kicks_without_an_exit():
             "vdpa_vfn1,port=wire,peer=vdpa_vfn0,idle=busy",
             "vdpa_vfn2,idle=busy,doorbell=on"]
     pages = "on", "on", "off"
-    with Backend(devs) as backend, \
+    with Backend(devs, eal=["--log-level=lib.vhost.config:info"]) as backend, \
             Guest([Nic(path, f"52:54:00:00:0b:0{number}", props={"page-per-vq": pages[number]})
                    for number, path in enumerate(backend.sockets)]) as guest:
         guest.boot()

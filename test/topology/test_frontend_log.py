@@ -11,7 +11,7 @@ import pytest
 # pytest finds fixtures by their names here
 from dirty import (PAGE, Copy, Log, TrackedMemory, areas, assert_exact, begin, log_all, missing,
                    pages_of)
-from frontend import FORMATS, Server, frames, neighbour, opened, server, shared, works  # noqa: F401
+from frontend import FORMATS, Server, bare, frames, neighbour, opened, server, shared, works  # noqa: F401
 from harness import IN_ORDER, MRG_RXBUF, NIGHTLY, difference, random_packets, wait_until
 from net_device import FEATURES, HEADER, PROTOCOL, FrontEnd, open_frontend
 from rings import Region, WRITE
@@ -189,6 +189,7 @@ def test_on_off_and_on_again(migrating, packed):
         assert first.pages() == set()
 
 
+@bare
 @FORMATS
 def test_before_the_rings_start(server, packed):
     with FrontEnd(server.sockets[0]) as fe:
@@ -273,17 +274,6 @@ def test_log_is_answered(server):
             assert_exact(fe, log)
 
 
-def test_log_needs_its_protocol_feature(server, neighbour):
-    """Else the message means an address, and no descriptor comes with it."""
-    with FrontEnd(server.sockets[0]) as fe:
-        fe.connect().negotiate(protocol=PROTOCOL & ~(1 << F_LOG_SHMFD))
-        fe.setup(memory=tracked()).start()
-        with logs(Log.of(fe.memory)) as log, pytest.raises(Closed):
-            fe.conn.tell(log.message())
-        server.said("^vdpa_vfn0: SET_LOG_BASE refused: its protocol feature was not negotiated$")
-    neighbour.check(frames("neighbour"))
-
-
 @FORMATS
 def test_front_end_gone_while_it_logs(server, packed):
     with FrontEnd(server.sockets[0]) as fe:
@@ -300,6 +290,7 @@ def test_front_end_gone_while_it_logs(server, packed):
             assert log.pages() == set()
 
 
+@bare
 # --- logs that don't fit -------------------------------------------------------------------------
 
 @FORMATS
@@ -324,6 +315,7 @@ def test_log_too_short(server, neighbour, migrating, packed, short):
         assert not log.pages() and not log.outside()
 
 
+@bare
 def test_log_too_short_at_stop(server, migrating):
     """It never becomes long enough: nothing is written to it at stop either."""
     fe = migrating()
@@ -335,6 +327,7 @@ def test_log_too_short_at_stop(server, migrating):
         assert not log.outside()
 
 
+@bare
 @pytest.mark.parametrize("size", [0, 2**64 - 1, 2**64 - 4096, 1 << 63])
 def test_log_of_an_impossible_size(server, neighbour, size):
     server.expect(REFUSED)
@@ -348,6 +341,7 @@ def test_log_of_an_impossible_size(server, neighbour, size):
     works(server)
 
 
+@bare
 @pytest.mark.parametrize("file", [0, 1, PAGE])
 def test_log_file_shorter_than_the_log(server, neighbour, opened, file):
     """Touching what is behind the end of a file is a SIGBUS for the whole process."""
@@ -372,6 +366,7 @@ def test_log_somewhere_in_its_file(server, migrating, offset):
         assert not log.outside()
 
 
+@bare
 def test_log_at_no_page_of_its_file(server, neighbour, opened):
     fe = opened(memory=tracked())
     with logs(Log.of(fe.memory, offset=8)) as log:
@@ -462,6 +457,7 @@ def test_log_replaced_by_one_that_is_longer(migrating, packed):
         assert not old.outside()
 
 
+@bare
 @FORMATS
 def test_log_replaced_by_one_that_is_too_short(server, migrating, packed):
     fe = migrating(packed=packed)
@@ -506,6 +502,7 @@ def test_memory_added_while_it_logs(migrating, packed):
         assert at // PAGE in log.pages()
 
 
+@bare
 def test_memory_added_that_the_log_does_not_cover(server, migrating):
     """Said, and everything that it does cover is dirty in the end."""
     fe = migrating()
@@ -572,6 +569,7 @@ def test_used_ring_is_logged_elsewhere(server, when):
             assert log.pages() - pages <= fe.memory.written()
 
 
+@bare
 def test_used_ring_logged_behind_the_log(server):
     """An address that the log does not reach: refused, and in the end everything is dirty."""
     with FrontEnd(server.sockets[0]) as fe:

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 # pytest finds fixtures by their names here
-from frontend import FORMATS, frames, neighbour, opened, server, shared, works  # noqa: F401
+from frontend import FORMATS, bare, frames, neighbour, opened, server, shared, works  # noqa: F401
 from harness import NIGHTLY, SLOW, wait_until
 from net_device import FrontEnd
 from rings import BUFFER, TABLE, WRITE, Region, Memory
@@ -123,6 +123,7 @@ def abandon(fe):
     fe.disconnect()
 
 
+@bare
 @FORMATS
 @pytest.mark.parametrize("when", ["before-the-table", "before-the-addresses", "before-the-kick",
                                   "before-the-last"])
@@ -145,6 +146,7 @@ def test_rings_are_cut_off_in_the_handshake(server, neighbour, packed, when):
     works(server, packed=packed)
 
 
+@bare
 @pytest.mark.parametrize("packed", [False], ids=["split"])
 def test_table_whose_rings_are_cut_off_while_running(server, neighbour, opened, packed):
     """librte_vhost translates the rings, and reads them, before anyone can look at the table."""
@@ -265,6 +267,7 @@ def leaked(server, rest, tables):
     server.idle_fds += server.fds() - rest
 
 
+@bare
 def test_other_memory_where_refused_memory_was(server, neighbour):
     """The rings' old addresses are mapped again, by somebody else, when the last ring gets ready:
     nothing that can be looked at there tells that this connection has no memory."""
@@ -295,6 +298,7 @@ def test_other_memory_where_refused_memory_was(server, neighbour):
     leaked(server, rest, 1)
 
 
+@bare
 def test_table_refused_again_and_again(server, neighbour, opened):
     """A good one in between each time: the rings go on where they stood."""
     rest = server.fds()
@@ -311,6 +315,7 @@ def test_table_refused_again_and_again(server, neighbour, opened):
     leaked(server, rest, 10)
 
 
+@bare
 def test_front_end_that_waits_has_a_table_refused(server, opened):
     """It has no device when its turn comes, and gets it with a good table."""
     server.expect("in use by another connection")
@@ -329,6 +334,7 @@ def test_front_end_that_waits_has_a_table_refused(server, opened):
 
 def test_memory_before_features(server):
     """Refused, since nobody watches over it yet; its descriptors are closed."""
+    server.expect("^vdpa_vfn0: SET_MEM_TABLE refused: it comes before features$")
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate().setup()
         rest = server.fds()

@@ -5,16 +5,16 @@ import contextlib
 import os
 import socket
 import threading
+import re
 
 import pytest
 
 # pytest finds fixtures by their names here
-from frontend import FORMATS, frames, neighbour, opened, server, shared, works  # noqa: F401
+from frontend import FORMATS, bare, frames, neighbour, opened, server, shared, works  # noqa: F401
 from harness import wait_until
 from net_device import HEADER, FrontEnd, open_frontend
 from rings import Region, Memory
-from vhost_user import (set_mem_table, set_vring_kick, set_vring_call, set_vring_enable,
-                        Connection, Refused)
+from vhost_user import set_mem_table, set_vring_kick, set_vring_call, set_vring_enable, Refused
 
 # --- memory --------------------------------------------------------------------------------------
 
@@ -79,29 +79,26 @@ def test_memory_of_the_guest_before_is_out_of_reach(server, before):
         fe.check(frames("own memory"))
 
 
+@bare
 def test_overlapping_regions_refused(server, neighbour, opened):
-    """At the start and while running, which goes on; the right table on the same connection."""
+    """At the start and while running; the right table on the same connection recovers it."""
     fe = opened()
     fe.check(frames("before"))
     bad = Region(fe.memory.regions[1].gpa + 4096, 1 << 20)
     bad.uva += 1 << 40
-    refused = "^vdpa_vfn0: SET_MEM_TABLE refused: "
+    refused = r"^vdpa_vfn0: memory region 2 \(0x[0-9a-f]+, \d+ bytes\) is refused: "
     try:
-        with pytest.raises(Refused):
-            fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
-        assert len(server.said(refused + "regions that overlap")) == 1
-        fe.check(frames("not noticed"))
-        bad.gpa, bad.uva = 0x5_0000_0000, fe.memory.regions[0].uva + 4096
-        with pytest.raises(Refused):
-            fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
-        assert len(server.said(refused + "regions that overlap")) == 2
-        bad.gpa, bad.uva = 2**64 - 4096, 1 << 50
-        with pytest.raises(Refused):
-            fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
-        assert len(server.said(refused + "a region that wraps")) == 1
+        fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
+        lines = server.said(refused + "it overlaps another")
+        assert len(lines) == 1, lines
+        server.library_said("failed to configure vDPA device")
         neighbour.check(frames("neighbour"))
+        bad.gpa = 2**64 - 4096
+        fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
+        lines = server.said(refused + "Invalid argument")
+        assert len(lines) == 1, lines
         fe.conn.tell(set_mem_table(fe.memory.regions))
-        fe.check(frames("still"))
+        fe.check(frames("recovered"))
     finally:
         bad.close()
     fe.disconnect()
@@ -109,12 +106,9 @@ def test_overlapping_regions_refused(server, neighbour, opened):
         fe.connect().negotiate().setup()
         bad = Region(fe.memory.regions[0].gpa, 4096)
         bad.uva += 1 << 40
-        with contextlib.closing(bad):
-            fe.conn.tell(fe.script()[0])
-            with pytest.raises(Refused):
-                fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
+        fe.memory.regions.append(bad)
         fe.start()
-        fe.check(frames("at last"))
+        assert wait_until(lambda: len(server.said(refused + "it overlaps another")) == 2)
     works(server)
 
 
@@ -127,16 +121,13 @@ def spoiled(**fields):
     return spoil
 
 
-@pytest.mark.parametrize("spoil,why", [
-    (spoiled(size=0), "an empty region"), (spoiled(size=2**64 - 4096), "a region that wraps"),
-    (spoiled(offset=2**64 - 4096), "a region that wraps"),
-    (spoiled(size=1 << 60), "a region longer than its file"),
-    (spoiled(offset=1), "an offset that is not aligned")],
-    ids=["empty", "wraps", "offset-wraps", "huge", "offset-unaligned"])
-def test_region_refused(server, neighbour, opened, spoil, why):
-    """The table before stays, and no descriptor of the refused one."""
-    fe = opened()
+@bare
+@pytest.mark.parametrize("spoil", [spoiled(size=0), spoiled(size=2**64 - 4096),
+                                   spoiled(offset=2**64 - 4096), spoiled(size=1 << 60)],
+                         ids=["empty", "wraps", "offset-wraps", "huge"])
+def test_region_refused_by_the_library(server, neighbour, opened, spoil):
     rest = server.fds()
+    fe = opened()
     fe.check(frames("before"))
     bad = spoil()
     try:
@@ -144,14 +135,17 @@ def test_region_refused(server, neighbour, opened, spoil, why):
             fe.conn.tell(set_mem_table([*fe.memory.regions, bad]))
     finally:
         bad.close()
-    server.said(f"^vdpa_vfn0: SET_MEM_TABLE refused: {why}$")
+    assert wait_until(lambda: re.search(r"failed to mmap region 2|^vdpa_vfn0: memory region 2 ",
+                                        server.process.log()[server.since:], re.M))
+    server.expect("^vdpa_vfn0: (librte_vhost has no memory table: |memory region 2 )")
     neighbour.check(frames("neighbour"))
-    fe.check(frames("goes on"))
-    assert wait_until(lambda: server.fds() == rest)
     fe.conn.tell(set_mem_table(fe.memory.regions))
-    fe.check(frames("the same"))
+    fe.check(frames("recovered"))
     fe.disconnect()
     works(server)
+    # librte_vhost 22.11 forgets the descriptor of the region that it could not map
+    assert wait_until(lambda: server.fds() - rest in (0, 1))
+    server.idle_fds += server.fds() - rest
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -163,7 +157,6 @@ def test_memory_file_shorter_than_its_region(server, neighbour, when):
         fe.memory.regions.append(gap)
         if when == "before":
             os.ftruncate(gap.fd, 4096)
-            fe.conn.tell(fe.script()[0])
             with pytest.raises(Refused):
                 fe.start()
             server.said("^vdpa_vfn0: SET_MEM_TABLE refused: a region longer than its file$")
@@ -247,26 +240,24 @@ NOT_EVENTFDS = {
 }
 
 
+@bare
 @pytest.mark.parametrize("kind", NOT_EVENTFDS)
 @pytest.mark.parametrize("which", ["kick", "call"])
 def test_fd_that_is_no_eventfd(server, neighbour, opened, kind, which):
-    """Anything that somebody else answers for is refused; a pipe may be polled and written."""
     fe = opened()
     fe.check(frames("before"))
     fd = NOT_EVENTFDS[kind]()
-    pipe = kind.startswith("pipe")
-    message = set_vring_kick if which == "kick" else set_vring_call
     try:
         for ring in fe.rings:
-            with contextlib.nullcontext() if pipe else pytest.raises(Refused):
-                fe.conn.tell(message(ring.index, fd))
-        if not pipe:
-            assert len(server.said("refused: its descriptor is no eventfd$")) == 2
+            message = set_vring_kick if which == "kick" else set_vring_call
+            fe.conn.tell(message(ring.index, fd))
         server.expect(r"^vdpa_vfn0: queue [01]: doorbell is not an eventfd, the queue is polled$")
         for ring in fe.rings:
             ring.kick()
-        if which == "call" or not pipe:
+        if which == "call":
             fe.check(frames("after"))
+        elif kind in ("file", "null", "full", "directory"):
+            fe.check(frames("polled"))
         neighbour.check(frames("neighbour"))
         if which == "kick":
             for ring in fe.rings:
@@ -287,28 +278,21 @@ def test_without_kick_and_call_fds(opened, packed):
     assert not any(ring.called() for ring in fe.rings[1:])
 
 
+@bare
 def test_kick_before_anything_else(server, neighbour):
-    """Calls and enabling may come first, as QEMU and virtio-user do; a kick may not."""
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().setup()
         for ring in fe.rings:
             ring.kick()
+            fe.conn.send(set_vring_kick(ring.index, ring.kick_fd))
             fe.conn.send(set_vring_call(ring.index, ring.call_fd))
             fe.conn.send(set_vring_enable(ring.index))
         for ring in fe.rings:
             ring.kick()
         neighbour.check(frames("neighbour"))
         fe.negotiate()
-        with pytest.raises(Refused):
-            fe.conn.tell(set_vring_kick(0, fe.rx().kick_fd))
-        server.said("^vdpa_vfn0: SET_VRING_KICK of ring 0 refused: it comes before features$")
         fe.start()
         fe.check(frames("after"))
-        conn = Connection(server.sockets[0])
-        conn.send(set_vring_kick(0, fe.rx().kick_fd))
-        assert conn.hung_up()
-        conn.close()
-        neighbour.check(frames("neighbour"))
 
 
 def test_kicks_without_end(neighbour, opened):

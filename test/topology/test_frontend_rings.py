@@ -6,7 +6,7 @@ import struct
 import pytest
 
 # pytest finds fixtures by their names here
-from frontend import FORMATS, frames, neighbour, opened, server, shared, works  # noqa: F401
+from frontend import FORMATS, bare, frames, neighbour, opened, server, shared, works  # noqa: F401
 from harness import RING_PACKED, difference, wait_until
 from net_device import HEADER, FEATURES, FrontEnd
 from rings import NEXT, WRITE, TABLE, MAX_TABLE, BUFFER
@@ -49,6 +49,7 @@ REFUSED = [
 ]
 
 
+@bare
 @pytest.mark.parametrize("packed,spoil,why", [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
 def test_ring_refused(server, neighbour, packed, spoil, why):
     """One line names device and queue; the other pair and the other function go on; the ring
@@ -71,6 +72,7 @@ def test_ring_refused(server, neighbour, packed, spoil, why):
     works(server, packed=packed, pairs=2)
 
 
+@bare
 def test_split_ring_of_three_refused(server, neighbour):
     """librte_vhost lets it through when the size came while packed rings were agreed upon."""
     with FrontEnd(server.sockets[0]) as fe:
@@ -90,6 +92,7 @@ def test_split_ring_of_three_refused(server, neighbour):
     works(server, pairs=2)
 
 
+@bare
 @pytest.mark.parametrize("packed,size", [(False, 3), (False, 0), (False, 65536), (True, 0),
                                          (True, 32769)])
 def test_size_refused_by_the_library(server, neighbour, packed, size):
@@ -111,6 +114,7 @@ def test_size_refused_by_the_library(server, neighbour, packed, size):
     works(server, packed=packed)
 
 
+@bare
 @FORMATS
 @pytest.mark.parametrize("area", ["desc", "driver", "device"])
 def test_ring_outside_memory_never_gets_ready(server, neighbour, packed, area):

@@ -1,27 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What meson install puts where: DPDK has to find the driver, pkg-config the library."""
+"""What meson install puts where: DPDK has to find the driver, pkg-config the library, cc the header.
+
+That recipes work with an installed driver is in test_recipes.py.
+"""
 
 import glob
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 
 import pytest
 
+import pmd
 from harness import build_dir
 
-PROGRAM = """
-#include <stdio.h>
-#include <vringh.h>
-
-int
-main(void)
-{
-	puts(vringh_strerror(VRINGH_E_SIZE));
-	return 0;
-}
-"""
+EXAMPLES = os.path.join(pmd.ROOT, "examples")
 
 
 def run(*command, **how):
@@ -36,34 +31,66 @@ def installed():
 
 
 def found(installed, name):
-    paths = glob.glob(f"{installed}/**/{name}", recursive=True)
+    paths = [path for path in glob.glob(f"{installed}/**/{name}", recursive=True)
+             if not os.path.islink(path)]
     assert len(paths) == 1, paths
     return paths[0]
 
 
-def test_driver_is_among_those_that_dpdk_loads(installed):
-    where = os.path.dirname(found(installed, "librte_vdpa_vfn.so"))[len(installed):]
-    assert glob.glob(f"{where}/librte_net_virtio.so*"), f"{where} is not DPDK's driver directory"
-
-
-def test_program_builds_against_the_library(installed, workdir):
+def flags(installed):
+    """Of the compiler, for the installed library."""
     pc = found(installed, "libvring.pc")
     prefix = run("pkg-config", "--variable=prefix", pc).strip()
-    flags = run("pkg-config", f"--define-variable=prefix={installed}{prefix}", "--cflags", "--libs",
-                pc).split()
+    found_flags = run("pkg-config", f"--define-variable=prefix={installed}{prefix}", "--cflags",
+                      "--libs", pc).split()
     options = json.loads(run("meson", "introspect", "--buildoptions", build_dir()))
     sanitize = next(o["value"] for o in options if o["name"] == "b_sanitize")
-    if sanitize != "none":
-        flags.append(f"-fsanitize={sanitize}")
-    with open(f"{workdir}/use.c", "w", encoding="ascii") as source:
-        source.write(PROGRAM)
-    run("cc", "-o", "use", "use.c", *flags, cwd=workdir)
-    assert "queue size" in run(f"{workdir}/use")
+    return found_flags + ([] if sanitize == "none" else [f"-fsanitize={sanitize}"])
+
+
+def test_driver_is_among_those_that_dpdk_loads(installed):
+    driver = found(installed, "librte_vdpa_vfn.so")
+    where = os.path.dirname(driver)[len(installed):]
+    assert glob.glob(f"{where}/librte_net_virtio.so*"), f"{where} is not DPDK's driver directory"
+    # a bare name after -d is looked for beside librte_eal.so, and has to be the same file
+    links = [path for path in glob.glob(f"{installed}/**/librte_vdpa_vfn.so", recursive=True)
+             if os.path.islink(path)]
+    assert [os.path.realpath(path) for path in links] == [driver]
+    assert glob.glob(f"{os.path.dirname(links[0])[len(installed):]}/librte_eal.so*")
+
+
+@pytest.mark.parametrize("name, said", [
+    ("vring_echo.c", "hello ring\nchain 4: address is not mapped\n"),
+    ("vring_in_cpp.cc", "queue size")])
+def test_examples_build_against_the_library(installed, workdir, name, said):
+    compiler = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror"] if name.endswith(".c") else [
+        "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    run(*compiler, "-o", f"{workdir}/example", os.path.join(EXAMPLES, name), *flags(installed))
+    printed = run(f"{workdir}/example")
+    assert said.split("\n")[0] in printed
+    assert all(line in printed for line in said.split("\n"))
+
+
+def test_every_example_is_tried():
+    assert sorted(os.listdir(EXAMPLES)) == ["vring_echo.c", "vring_in_cpp.cc"]
+
+
+@pytest.mark.parametrize("standard", ["c++11", "c++17", "c++20"])
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_cpp_takes_the_header(compiler, standard):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    run(compiler, f"-std={standard}", "-Wall", "-Wextra", "-Wpedantic", "-Wold-style-cast", "-Werror",
+        "-fsyntax-only", "-I", os.path.join(pmd.ROOT, "lib", "vring"),
+        os.path.join(EXAMPLES, "vring_in_cpp.cc"))
 
 
 def test_program_and_man_page_are_installed(installed):
-    assert os.access(found(installed, "vfn-vhost"), os.X_OK)
+    program = found(installed, "vfn-vhost")
+    assert os.access(program, os.X_OK)
     found(installed, "vfn-vhost.1")
+    version = json.loads(run("meson", "introspect", "--projectinfo", build_dir()))["version"]
+    assert run(program, "--version").startswith(f"vfn-vhost {version}, with DPDK ")
 
 
 def test_unit_starts_the_installed_program_as_a_user_that_is_made(installed):

@@ -193,7 +193,7 @@ class Traveller:
         mark = process.mark()
         with self.arrived() as (other, different):
             process.expect(rf"^vdpa_vfn{source}: {self.on}", since=mark)
-            still = rf"^vdpa_vfn{source}: stands still after (\d+) us"
+            still = rf"vdpa_vfn{source}: stands still after (\d+) us"
             process.expect(still, since=mark)
             # the last time: shadow rings begin with a stop, too
             still = list(re.compile(still, re.M).finditer(process.log(), mark))[-1]

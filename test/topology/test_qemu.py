@@ -278,6 +278,59 @@ def test_offloads_on_one_side_only(wired, only_vfn):  # pylint: disable=unused-a
             assert_no_errors(guest)
 
 
+NO_TSO = dict.fromkeys(("guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo"), "off")
+LEGACY = {"disable-modern": "on", "disable-legacy": "off"}
+
+
+@pytest.mark.parametrize("receiver", [NO_TSO, {**PACKED, **NO_TSO, **NO_MRG},
+                                      {**NO_OFFLOADS, **NO_MRG}],
+                         ids=["checksums-left", "packed-no-mrg", "nothing-left"])
+def test_segmentation_that_the_receiver_does_not_take(wired, only_vfn, receiver):
+    # pylint: disable=unused-argument
+    """A default sender hands over long TCP packets; each of them becomes packets of the wire."""
+    with wired(({}, receiver)) as pair:
+        first, second = pair.guests
+        assert {F_HOST_TSO4, F_HOST_TSO6} <= first.features()
+        assert not {F_GUEST_TSO4, F_GUEST_TSO6} & second.features()
+        random_data(first, 16)
+        for number, address in enumerate((ipv4(1), ipv6(1))):
+            sent, received = first.statistic("tx_packets"), second.statistic("rx_packets")
+            again = first.snmp("Tcp.RetransSegs")
+            Flow(first, second, address, 5000 + number).finish()
+            segments = 16 * MIB // 1448
+            sent = first.statistic("tx_packets") - sent
+            received = second.statistic("rx_packets") - received
+            assert sent < segments / 2 and received >= segments
+            # each one that is dropped is sent again, in packets of the wire's size
+            assert first.snmp("Tcp.RetransSegs") - again < segments / 20
+        for guest in pair.guests:
+            assert_no_errors(guest)
+
+
+@pytest.mark.parametrize("offloads", ["csum", "off"])
+def test_offloads_that_are_not_offered(wired, only_vfn, offloads):
+    # pylint: disable=unused-argument
+    with wired(MIXED, devargs=f",offloads={offloads}") as pair:
+        for guest in pair.guests:
+            assert guest.features() & OFFLOADS == (
+                {F_CSUM, F_GUEST_CSUM} if offloads == "csum" else set())
+        assert_traffic(pair.guests)
+
+
+def test_legacy_driver(wired, only_vfn):  # pylint: disable=unused-argument
+    """The guest's driver knows nothing of virtio 1: with either header, and a modern peer."""
+    for props in (({**LEGACY, **NO_MRG}, {}), ({**PACKED, **NO_MRG}, LEGACY)):
+        with wired(props) as pair:
+            for guest, its in zip(pair.guests, pair.props):
+                features = guest.features()
+                assert (F_VERSION_1 in features) == ("disable-modern" not in its)
+                assert (F_MRG_RXBUF in features) == ("mrg_rxbuf" not in its)
+            ping(pair.guests[0], ipv4(1), [0, 56, 1472, 8000])
+            assert_traffic(pair.guests, 4)
+            for guest in pair.guests:
+                assert_no_errors(guest)
+
+
 # Several queue pairs.
 
 

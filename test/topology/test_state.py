@@ -13,7 +13,7 @@ import time
 import pytest
 from frontend import FORMATS, frames
 from guest import missing
-from harness import Backend, NIGHTLY, PmdError, SLOW, wait_until
+from harness import Backend, NIGHTLY, PmdError, SLOW, is_refused, wait_until
 from net_device import open_frontend
 from pmd import Loop
 from rings import Region
@@ -156,7 +156,7 @@ def test_guest_that_stops_while_it_migrates(backends, workdir, packed):
         fe.conn.tell(set_log_base(1 << 20, 0, log))
         fe.conn.tell(set_features(fe.features | 1 << LOG_ALL))
         fe.check(frames("while it migrates", 100))
-        assert backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}") is None
+        assert is_refused(backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}"))
         assert "cannot be taken while shadow rings are in use" in backend.log()
         fe.disconnect()
         idle(backend)
@@ -250,10 +250,10 @@ def test_what_is_no_state_is_refused(backends, workdir):
     os.mkfifo(fifo)
     for wrong in (fifo, workdir, os.path.join(workdir, "missing"), "/dev/zero"):
         refused(backend, wrong)
-    assert backend.telemetry("/vfn/restore,vdpa_vfn0") is None
-    assert backend.telemetry("/vfn/restore,vdpa_vfn0,") is None
-    assert backend.telemetry(f"/vfn/restore,vdpa_vfn9,{path}") is None
-    assert backend.telemetry("/vfn/snapshot,vdpa_vfn0,/proc/nowhere/state") is None
+    assert is_refused(backend.telemetry("/vfn/restore,vdpa_vfn0"))
+    assert is_refused(backend.telemetry("/vfn/restore,vdpa_vfn0,"))
+    assert is_refused(backend.telemetry(f"/vfn/restore,vdpa_vfn9,{path}"))
+    assert is_refused(backend.telemetry("/vfn/snapshot,vdpa_vfn0,/proc/nowhere/state"))
     # a device of another shape
     assert "No vDPA device" in backend.cmd(f"restore vdpa_vfn9 {path}")
     with open_frontend(backend.sockets[0]) as fe:

@@ -2,12 +2,14 @@
 """What the driver says of itself: telemetry, the log at DEBUG, tracepoints."""
 
 import glob
+import json
 import os
 import re
 import subprocess
 
 import pytest
-from harness import Backend, cpu, runtime_dirs, wait_until
+from harness import (PLUGIN, SLOW, Backend, cpu, is_refused, plugin_dir, runtime_dirs,
+                     wait_until)
 from net_device import open_frontend
 from frontend import FORMATS, frames
 
@@ -47,6 +49,28 @@ def test_telemetry_follows_the_device(backend, packed):
         assert info["stop_us_max"] >= info["stop_us_last"] > 0
 
 
+@pytest.mark.parametrize("count, length", [(511, 0), (512, 0), (513, 0), (600, 0), (300, 50)])
+def test_list_is_never_cut_without_a_word(workdir, count, length):
+    names = [f"vdpa_vfn{'_' * length}{i}" for i in range(count)]
+    backend = Backend(names, directory=workdir, start=False)
+    try:
+        backend.start(timeout=120 * SLOW)
+        listed, page = [], backend.telemetry("/vfn/list")
+        if (count, length) == (512, 0):
+            assert len(page) == count
+        while "more: " in page[-1]:
+            left, where = re.fullmatch(r"\.\.\. and (\d+) more: (\S+)", page[-1]).groups()
+            listed += page[:-1]
+            assert int(left) == count - len(listed)
+            page = backend.telemetry(where)
+        assert listed + page == names
+        assert backend.telemetry(f"/vfn/list,{count}") == []
+        assert backend.telemetry("/vfn/list,x") is None
+        backend.stop(timeout=120 * SLOW)
+    finally:
+        backend.close()
+
+
 def test_telemetry_of_pollers(workdir):
     cpus = sorted({cpu(0), cpu(1)})
     spread = f"vdpa_vfn0,queues=2,poll-cpu=[{','.join(map(str, cpus))}]"
@@ -64,7 +88,7 @@ def test_telemetry_of_pollers(workdir):
             assert after["iterations"] - before["iterations"] > 0
             assert all(after[key] > before[key] for key in ("busy_cycles", "idle_cycles"))
             fe.stop()
-        assert backend.telemetry("/vfn/poller,vdpa_vfn2") is None
+        assert is_refused(backend.telemetry("/vfn/poller,vdpa_vfn2"))
         before = backend.telemetry("/vfn/poller,vdpa_vfn0")
         with open_frontend(backend.sockets[0], pairs=2) as fe:
             for pair in range(2):
@@ -79,8 +103,50 @@ def test_telemetry_of_pollers(workdir):
                                      "/vfn/queue,vdpa_vfn0,5", "/vfn/queue,vdpa_vfn0,-1",
                                      "/vfn/queue,vdpa_vfn0,1x", f"/vfn/lm,{'x' * 500}"])
 def test_telemetry_refuses(backend, command):
-    assert backend.telemetry(command) is None
+    assert is_refused(backend.telemetry(command))
     backend.process.expect("telemetry: ")   # the log takes another way than the answer
+
+
+def test_all_device_arguments_in_force_are_told(backend):
+    arguments = backend.telemetry("/vfn/info,vdpa_vfn0")["arguments"]
+    given = {"queues": "2", "mtu": "3000", "mac": "02:00:00:00:00:07", "idle": "sleep",
+             "poll_cpu": str(cpu(1))}
+    assert {key: arguments[key] for key in given} == given
+    # and what stands for those that are not: all that the driver knows
+    described = subprocess.run(["dpdk-pmdinfo.py", os.path.join(plugin_dir(), PLUGIN)],
+                               capture_output=True, text=True, check=True).stdout
+    (driver,) = json.loads(described)
+    assert set(arguments) == {
+        key.replace("-", "_") for key in re.findall(r"([a-z-]+)=<", driver["params"])}
+    assert (arguments["port"], arguments["lm"], arguments["drain_ms"]) == ("loopback", "hw", "100")
+
+
+@pytest.mark.parametrize("device, commands, why", [
+    ("vdpa_vfn0,port=wire", [], "no device at the other end"),
+    ("vdpa_vfn0", ["/vfn/link,vdpa_vfn0,down"], "unplugged"),
+    ("vdpa_vfn0,port=wire --vdev vdpa_vfn1,port=wire,peer=vdpa_vfn0",
+     ["/vfn/link,vdpa_vfn1,down"], "other end is unplugged"),
+    ("vdpa_vfn0,ethdev=net_null7", [], "not there"),
+])
+def test_why_a_link_is_down(workdir, device, commands, why):
+    with Backend(device.split(" --vdev "), directory=workdir) as backend:
+        for command in commands:
+            assert backend.telemetry(command)["link"] in ("up", "down")
+        info = backend.telemetry("/vfn/info,vdpa_vfn0")
+        assert info["link"] == "down"
+        assert why in info["link_down"]
+        if commands:
+            backend.telemetry(commands[0].replace("down", "up"))
+            info = backend.telemetry("/vfn/info,vdpa_vfn0")
+            assert info["link"] == "up" and "link_down" not in info
+
+
+def test_a_long_answer_is_cut_not_refused(backend, workdir):
+    path = os.path.join(workdir, "x" * 150)
+    answer = backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}")
+    assert os.path.exists(path) == (not is_refused(answer))
+    if not is_refused(answer):
+        assert answer["file"].endswith("...") and path.startswith(answer["file"][:-3])
 
 
 def test_stock_client(backend):

@@ -156,6 +156,20 @@ class Rows(unittest.TestCase):
         self.assertEqual(targets.count(' met') + targets.count('MISSED'), 2)
 
 
+    def test_a_target_missed_is_no_failure(self):
+        # a ring of 4 entries and chains one by one reach nothing, and nothing at all is slow
+        args = [*ONE, '--shape', 'direct1', '--ring-size', '4', '--batch', '1', '--laps', '3']
+        for program in (BENCH, BROKEN):
+            done = run(*args, program=program)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            missed = done.stdout.count('MISSED')
+            told = run(*args, '--targets', program=program)
+            self.assertEqual(told.returncode, 3 if 'MISSED' in told.stdout else 0)
+            self.assertEqual('no failure' in done.stdout, missed > 0)
+        args = [*ONE, '--shape', 'direct1', '--laps', '500', '--targets']
+        self.assertEqual(run(*args, program=BROKEN, breaks='stall').returncode, 1)
+
+
 class Ringtest(unittest.TestCase):
     def test_all_formats(self):
         for args in itertools.product([[], ['--notify']], [[], ['--write']]):

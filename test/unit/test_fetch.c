@@ -64,6 +64,8 @@ each_shape(struct queue *q)
 				assert_int_equal(fetch(q, 8), 1);
 				expect_chain(
 					q, &q->batch.chain[0], id, shapes[s].buf, shapes[s].nb);
+				assert_int_equal(vringh_nb_descs(&q->vr, &q->batch.chain[0]),
+					f ? 1 : shapes[s].nb);
 				complete(q, 0, 1);
 				expect_used(q, s, 0);
 			}

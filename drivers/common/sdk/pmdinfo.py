@@ -70,10 +70,13 @@ def pci_ids(table, little):
     return ids
 
 
-def drivers(data):
-    """Yield what dpdk-pmdinfo.py shows of each driver in an object."""
-    elf = ELFFile(io.BytesIO(data))
-    syms = symbols(elf)
+def drivers(inputs):
+    """Yield what dpdk-pmdinfo.py shows of each driver in some objects; one may be in several."""
+    syms, little = {}, True
+    for data in (data for path in inputs for data in objects(path)):
+        elf = ELFFile(io.BytesIO(data))
+        syms.update(symbols(elf))
+        little = elf.little_endian
     names = [text(value) for key, value in syms.items() if key.startswith("this_pmd_name")]
     for name in sorted(names):
         info = {"name": name}
@@ -82,13 +85,13 @@ def drivers(data):
             if value is not None:
                 info[key] = text(value)
         table = syms.get(f"__{name}_pci_tbl_export")
-        info["pci_ids"] = pci_ids(syms[text(table)], elf.little_endian) if table else []
+        info["pci_ids"] = pci_ids(syms[text(table)], little) if table else []
         yield info
 
 
 def main():
     output, *inputs = sys.argv[1:]
-    found = [info for path in inputs for data in objects(path) for info in drivers(data)]
+    found = list(drivers(inputs))
     if not found:
         sys.exit(f"pmdinfo.py: no driver in {' '.join(inputs)}")
     with open(output, "w", encoding="ascii") as file:

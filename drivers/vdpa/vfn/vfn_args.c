@@ -22,6 +22,7 @@ struct arg {
 	const char *key;
 	const char *values; /* for the error message */
 	bool (*parse)(const char *value, struct vfn_args *args);
+	const char *none; /* what is in force without it */
 };
 
 /* A whole decimal number; *end points behind it. */
@@ -109,6 +110,22 @@ parse_ethdev(const char *value, struct vfn_args *args)
 		return false;
 	strcpy(args->function.ethdev, value);
 	return true;
+}
+
+static bool
+parse_offloads(const char *value, struct vfn_args *args)
+{
+	static const char *const names[] = {
+		[VFN_OFFLOADS_ALL] = "all",
+		[VFN_OFFLOADS_CSUM] = "csum",
+		[VFN_OFFLOADS_OFF] = "off",
+	};
+	unsigned int i;
+
+	for (i = 0; i < RTE_DIM(names) && strcmp(value, names[i]) != 0; i++)
+		;
+	args->function.offloads = i;
+	return i < RTE_DIM(names);
 }
 
 static bool
@@ -239,25 +256,26 @@ parse_socket(const char *value, struct vfn_args *args)
 }
 
 static const struct arg args_known[] = {
-	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues},
-	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac},
-	{"mtu", "68 to 65535", parse_mtu},
-	{"port", "loopback, wire, sink, ethdev or gen", parse_port},
-	{"peer", "the name of another device", parse_peer},
-	{"ethdev", "the name of a DPDK port", parse_ethdev},
-	{"gen", "14 to 65534", parse_gen},
-	{"rate-mbps", "1 to 1000000", parse_rate},
+	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues, "1"},
+	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac, "by the name"},
+	{"mtu", "68 to 65535", parse_mtu, "none"},
+	{"port", "loopback, wire, sink, ethdev or gen", parse_port, "loopback"},
+	{"peer", "the name of another device", parse_peer, "none"},
+	{"ethdev", "the name of a DPDK port", parse_ethdev, "none"},
+	{"gen", "14 to 65534", parse_gen, "none"},
+	{"offloads", "off, csum or all", parse_offloads, "all"},
+	{"rate-mbps", "1 to 1000000", parse_rate, "none"},
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
-		parse_poll_cpu},
-	{"idle", "busy or sleep", parse_idle},
-	{"lm", "hw, shadow or off", parse_lm},
-	{"drain-ms", "1 to 60000", parse_drain_ms},
-	{"doorbell", "on or off", parse_doorbell},
-	{"inflight", "a directory for what crash recovery needs", parse_inflight},
-	{"socket", "the path of a socket", parse_socket},
-	{"socket-mode", "an octal mode", parse_socket},
-	{"socket-owner", "USER, USER:GROUP or :GROUP", parse_socket},
-	{"fault", "no-log, no-used-log or no-suspend", parse_fault},
+		parse_poll_cpu, "any"},
+	{"idle", "busy or sleep", parse_idle, "busy"},
+	{"lm", "hw, shadow or off", parse_lm, "hw"},
+	{"drain-ms", "1 to 60000", parse_drain_ms, "100"},
+	{"doorbell", "on or off", parse_doorbell, "off"},
+	{"inflight", "a directory for what crash recovery needs", parse_inflight, "none"},
+	{"socket", "the path of a socket", parse_socket, "none"},
+	{"socket-mode", "an octal mode", parse_socket, "none"},
+	{"socket-owner", "USER, USER:GROUP or :GROUP", parse_socket, "none"},
+	{"fault", "no-log, no-used-log or no-suspend", parse_fault, "none"},
 };
 
 /* seen: which of args_known came before. */
@@ -356,4 +374,25 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 		!select_port(args, "ethdev", args->function.ethdev[0] != '\0', VFN_PORT_ETHDEV))
 		return -EINVAL;
 	return 0;
+}
+
+void
+vfn_args_show(
+	const char *text, void (*show)(void *data, const char *key, const char *value), void *data)
+{
+	struct rte_kvargs *kvlist = rte_kvargs_parse(text, NULL);
+	const char *value, *port = NULL;
+	unsigned int i;
+
+	for (i = 0; i < RTE_DIM(args_known); i++) {
+		value = kvlist != NULL ? rte_kvargs_get(kvlist, args_known[i].key) : NULL;
+		/* These two select the port, see select_port(). */
+		if (value == NULL && strcmp(args_known[i].key, "port") == 0 && kvlist != NULL) {
+			port = rte_kvargs_get(kvlist, "gen") != NULL ? "gen" :
+				rte_kvargs_get(kvlist, "ethdev") != NULL ? "ethdev" : NULL;
+			value = port;
+		}
+		show(data, args_known[i].key, value != NULL ? value : args_known[i].none);
+	}
+	rte_kvargs_free(kvlist);
 }

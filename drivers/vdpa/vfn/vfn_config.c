@@ -196,10 +196,9 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 		DEV_LOG(DEBUG, dev, "configuration: %s", what);
 		vfn_pci_config(dev, &config);
 		rte_tel_data_start_dict(d);
-		rte_tel_data_add_dict_string(
-			d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
-		rte_tel_data_add_dict_int(d, "announce", !!(config.status & VIRTIO_NET_S_ANNOUNCE));
-		rte_tel_data_add_dict_int(d, "mtu", config.mtu);
+		vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
+		vfn_tell_int(d, "announce", !!(config.status & VIRTIO_NET_S_ANNOUNCE));
+		vfn_tell_int(d, "mtu", config.mtu);
 	}
 	vfn_dev_release(dev);
 	return ret;
@@ -220,8 +219,8 @@ set_link(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (up || strcmp(rest, "down") == 0)
 		ret = vfn_pci_set_link(dev, up);
 	else
-		DEV_LOG(ERR, dev, "telemetry: the link can be \"up\" or \"down\", not \"%s\"",
-			rest);
+		vfn_telemetry_refuse(
+			dev, ret, "the link can be \"up\" or \"down\", not \"%s\"", rest);
 	return answer(dev, ret, up ? "link up" : "link down", d);
 }
 
@@ -236,14 +235,14 @@ announce(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (dev == NULL)
 		return -ENODEV;
 	if (*rest != '\0')
-		DEV_LOG(ERR, dev, "telemetry: nothing follows the name, not \"%s\"", rest);
+		vfn_telemetry_refuse(dev, ret, "nothing follows the name, not \"%s\"", rest);
 	else if (dev->state != VFN_RUNNING)
-		DEV_LOG(ERR, dev, "telemetry: there is no guest that could announce itself");
+		vfn_telemetry_refuse(dev, ret, "there is no guest that could announce itself");
 	else
 		ret = vfn_pci_announce(dev, true);
 	if (ret == -ENOTSUP)
-		DEV_LOG(ERR, dev,
-			"telemetry: the guest did not negotiate VIRTIO_NET_F_GUEST_ANNOUNCE");
+		vfn_telemetry_refuse(
+			dev, ret, "the guest did not negotiate VIRTIO_NET_F_GUEST_ANNOUNCE");
 	return answer(dev, ret, "announce", d);
 }
 
@@ -263,18 +262,19 @@ set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mtu <= UINT16_MAX)
 		ret = vfn_pci_set_mtu(dev, mtu);
 	if (ret == -ENOTSUP)
-		DEV_LOG(ERR, dev, "telemetry: no MTU is offered, see the device argument mtu");
+		vfn_telemetry_refuse(dev, ret, "no MTU is offered, see the device argument mtu");
 	else if (ret < 0)
-		DEV_LOG(ERR, dev, "telemetry: the MTU can be 68 to 65535, not \"%s\"", rest);
+		vfn_telemetry_refuse(dev, ret, "the MTU can be 68 to 65535, not \"%s\"", rest);
 	return answer(dev, ret, "mtu", d);
 }
 
-RTE_INIT(vfn_config_init)
+void
+vfn_config_register(void)
 {
-	rte_telemetry_register_cmd("/vfn/link", set_link,
+	vfn_telemetry_command("/vfn/link", set_link,
 		"Plug the link of a device in or out. Parameters: device name, up or down");
-	rte_telemetry_register_cmd("/vfn/announce", announce,
+	vfn_telemetry_command("/vfn/announce", announce,
 		"Have the guest announce itself to the network. Parameter: device name");
-	rte_telemetry_register_cmd(
+	vfn_telemetry_command(
 		"/vfn/mtu", set_mtu, "Change the MTU of a device. Parameters: device name, MTU");
 }

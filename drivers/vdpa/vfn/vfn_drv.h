@@ -248,8 +248,13 @@ struct vfn_queue_info {
 	uint16_t error;
 };
 
+extern struct rte_vdev_driver vfn_driver;
+
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
 int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
+/* Each argument in force: as in text, else the one that stands for none. */
+void vfn_args_show(const char *text, void (*show)(void *data, const char *key, const char *value),
+	void *data);
 
 /* vfn_pci.c: the virtio driver of the function, over any link. */
 int vfn_pci_init(struct vfn_dev *dev);
@@ -270,6 +275,7 @@ void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_in
 int vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config);
 uint8_t vfn_pci_config_generation(struct vfn_dev *dev);
 int vfn_pci_set_link(struct vfn_dev *dev, bool up);
+unsigned int vfn_pci_link_down(struct vfn_dev *dev);
 int vfn_pci_announce(struct vfn_dev *dev, bool on);
 int vfn_pci_set_mtu(struct vfn_dev *dev, uint16_t mtu);
 int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);

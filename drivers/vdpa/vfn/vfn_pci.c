@@ -398,6 +398,13 @@ vfn_pci_set_link(struct vfn_dev *dev, bool up)
 	return VENDOR_WRITE(dev, link, up);
 }
 
+/* enum vfn_link_down */
+unsigned int
+vfn_pci_link_down(struct vfn_dev *dev)
+{
+	return VENDOR_READ(dev, link_down);
+}
+
 int
 vfn_pci_announce(struct vfn_dev *dev, bool on)
 {

@@ -413,16 +413,16 @@ tell(const char *params, struct rte_tel_data *d, int (*what)(const char *, const
 	rte_strscpy(name, dev->name, sizeof(name));
 	vfn_dev_release(dev);
 	/* Relative ones would be files in whatever directory the server was started in. */
-	if (*path != '/') {
-		DRV_LOG(ERR, "telemetry: the absolute path of a file is missing");
-		return -EINVAL;
-	}
+	if (*path != '/')
+		return vfn_telemetry_refuse(
+			NULL, -EINVAL, "the absolute path of a file is missing");
 	ret = what(name, path);
 	if (ret < 0)
-		return ret;
+		return vfn_telemetry_refuse(NULL, ret, "%s, %s: %s", name, path,
+			ret == -EBUSY ? "a guest uses the device" : strerror(-ret));
 	rte_tel_data_start_dict(d);
-	rte_tel_data_add_dict_string(d, "name", name);
-	rte_tel_data_add_dict_string(d, "file", path);
+	vfn_tell_string(d, "name", name);
+	vfn_tell_string(d, "file", path);
 	return 0;
 }
 
@@ -440,10 +440,11 @@ tell_restore(const char *cmd, const char *params, struct rte_tel_data *d)
 	return tell(params, d, rte_vdpa_vfn_restore);
 }
 
-RTE_INIT(vfn_state_telemetry_init)
+void
+vfn_state_register(void)
 {
-	rte_telemetry_register_cmd("/vfn/snapshot", tell_snapshot,
+	vfn_telemetry_command("/vfn/snapshot", tell_snapshot,
 		"Save the state of a device. Parameters: device name, file");
-	rte_telemetry_register_cmd("/vfn/restore", tell_restore,
+	vfn_telemetry_command("/vfn/restore", tell_restore,
 		"Load the state for the next guest of a device. Parameters: device name, file");
 }

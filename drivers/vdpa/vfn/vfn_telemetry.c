@@ -21,9 +21,13 @@
 #include "vfn_drv.h"
 #include "vfn_telemetry.h"
 
-#if RTE_VERSION < RTE_VERSION_NUM(23, 3, 0, 0)
-#define rte_tel_data_add_dict_uint rte_tel_data_add_dict_u64
-#endif
+/* Of the 16 KiB that an answer of telemetry's has, each takes up to 350 bytes. */
+#define POLLERS_TOLD 40
+
+/* Of the 16 KiB that an answer of telemetry's has, see max_output_len in its greeting. */
+#define LIST_BYTES (15 * 1024)
+/* What has a name in an answer is never more than fits: nothing can be refused. */
+_Static_assert(VFN_STAT_MAX + 32 <= RTE_TEL_MAX_DICT_ENTRIES, "entries of /vfn/queue");
 
 /* "NAME[,REST]": the device, locked, and REST, which is empty if there is none. */
 struct vfn_dev *
@@ -34,37 +38,102 @@ vfn_telemetry_dev(const char *params, const char **rest)
 	struct vfn_dev *dev;
 
 	if (len == 0 || len >= sizeof(name)) {
-		DRV_LOG(ERR, "telemetry: the name of a device is missing");
+		vfn_telemetry_refuse(NULL, 0, "the name of a device is missing");
 		return NULL;
 	}
 	rte_strscpy(name, params, len + 1);
 	*rest = params[len] == ',' ? params + len + 1 : params + len;
 	dev = vfn_dev_lock_by_name(name);
 	if (dev == NULL)
-		DRV_LOG(ERR, "telemetry: there is no device %s", name);
+		vfn_telemetry_refuse(NULL, 0, "there is no device %s", name);
 	return dev;
 }
 
-void
-vfn_telemetry_add_hex(struct rte_tel_data *d, const char *key, uint64_t value)
-{
-	char text[sizeof("0x0123456789abcdef")];
-
-	snprintf(text, sizeof(text), "0x%" PRIx64, value);
-	rte_tel_data_add_dict_string(d, key, text);
-}
-
+/* Names from a number on. What there is no room for is not left out without a word. */
 static int
 tell_list(const char *cmd, const char *params, struct rte_tel_data *d)
 {
+	unsigned int first = 0, i = 0, end = 0, nb_devs = 0;
+	char more[RTE_TEL_MAX_STRING_LEN];
 	struct vfn_dev *dev = NULL;
+	size_t room = LIST_BYTES;
+	bool full = false;
+	char *stop;
 
-	RTE_SET_USED(cmd);
-	RTE_SET_USED(params);
+	if (params != NULL) {
+		first = strtoul(params, &stop, 10);
+		if (*params < '0' || *params > '9' || *stop != '\0') {
+			return vfn_telemetry_refuse(
+				NULL, -EINVAL, "\"%s\" is no number to begin with", params);
+		}
+	}
 	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
 	while ((dev = vfn_dev_get_next(dev)) != NULL)
-		rte_tel_data_add_array_string(d, dev->name);
-	return 0;
+		nb_devs++;
+	while ((dev = vfn_dev_get_next(dev)) != NULL) {
+		size_t len = strlen(dev->name) + 3; /* quotes and a comma */
+
+		if (i++ < first || full)
+			continue;
+		/* One entry may be needed to say that it goes on. */
+		full = len > room || (i < nb_devs && i - first == RTE_TEL_MAX_ARRAY_ENTRIES) ||
+			rte_tel_data_add_array_string(d, dev->name) != 0;
+		if (full)
+			continue;
+		room -= len;
+		end = i;
+	}
+	if (end >= nb_devs || first >= nb_devs)
+		return 0;
+	snprintf(more, sizeof(more), "... and %u more: %s,%u", nb_devs - end, cmd, end);
+	return rte_tel_data_add_array_string(d, more);
+}
+
+static const char *
+down_reason(struct vfn_dev *dev)
+{
+	static const char *const reasons[VFN_LINK_DOWN_MAX] = {
+		[VFN_LINK_UP] = "just going up",
+		[VFN_LINK_NO_PEER] = "no device at the other end of the wire, see the argument peer",
+		[VFN_LINK_UNPLUGGED] = "unplugged, see /vfn/link",
+		[VFN_LINK_PEER_UNPLUGGED] = "the device at the other end is unplugged, see /vfn/link",
+		[VFN_LINK_NO_PORT] = "the port of ethdev is not there or not opened, see the log",
+		[VFN_LINK_PORT_DOWN] = "the port of ethdev has no link",
+	};
+	unsigned int reason = vfn_pci_link_down(dev);
+
+	return reason < RTE_DIM(reasons) ? reasons[reason] : "unknown";
+}
+
+static void
+add_argument(void *data, const char *key, const char *value)
+{
+	char name[32];
+	char *c;
+
+	/* Telemetry's names have no "-". */
+	rte_strscpy(name, key, sizeof(name));
+	for (c = name; *c != '\0'; c++)
+		if (*c == '-')
+			*c = '_';
+	vfn_tell_string(data, name, value);
+}
+
+/* Device arguments, those that were not given too. */
+static int
+add_arguments(struct rte_tel_data *d, const struct vfn_dev *dev)
+{
+	const struct rte_devargs *devargs = rte_dev_devargs(rte_vdpa_get_rte_device(dev->vdpa));
+	struct rte_tel_data *arguments = rte_tel_data_alloc();
+
+	if (arguments == NULL)
+		return -ENOMEM;
+	rte_tel_data_start_dict(arguments);
+	vfn_args_show(devargs != NULL ? devargs->args : "", add_argument, arguments);
+	if (rte_tel_data_add_dict_container(d, "arguments", arguments, 0) == 0)
+		return 0;
+	rte_tel_data_free(arguments);
+	return -ENOSPC;
 }
 
 static int
@@ -75,6 +144,7 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
 	char mac[sizeof("01:23:45:67:89:ab")];
 	unsigned int q, started = 0;
+	int ret;
 
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
@@ -86,23 +156,25 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 		config.mac[2], config.mac[3], config.mac[4], config.mac[5]);
 
 	rte_tel_data_start_dict(d);
-	rte_tel_data_add_dict_string(d, "name", dev->name);
-	rte_tel_data_add_dict_string(d, "state", vfn_state_name(dev->state));
-	rte_tel_data_add_dict_int(d, "vid", dev->state != VFN_IDLE ? dev->guest->vid : -1);
-	vfn_telemetry_add_hex(d, "features", dev->features);
-	vfn_telemetry_add_hex(
+	vfn_tell_string(d, "name", dev->name);
+	vfn_tell_string(d, "state", vfn_state_name(dev->state));
+	vfn_tell_int(d, "vid", dev->state != VFN_IDLE ? dev->guest->vid : -1);
+	vfn_tell_hex(d, "features", dev->features);
+	vfn_tell_hex(
 		d, "negotiated", dev->state != VFN_IDLE ? vfn_pci_negotiated(dev) : 0);
-	rte_tel_data_add_dict_int(d, "queue_pairs", dev->max_pairs);
-	rte_tel_data_add_dict_int(d, "queues_running", started);
-	rte_tel_data_add_dict_string(d, "mac", mac);
-	rte_tel_data_add_dict_int(d, "mtu", config.mtu);
-	rte_tel_data_add_dict_string(
-		d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
-	rte_tel_data_add_dict_int(d, "stops", dev->stops);
-	rte_tel_data_add_dict_int(d, "stop_us_last", dev->stop_us[0]);
-	rte_tel_data_add_dict_int(d, "stop_us_max", dev->stop_us[1]);
+	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
+	vfn_tell_int(d, "queues_running", started);
+	vfn_tell_string(d, "mac", mac);
+	vfn_tell_int(d, "mtu", config.mtu);
+	vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
+	if (!(config.status & VIRTIO_NET_S_LINK_UP))
+		vfn_tell_string(d, "link_down", down_reason(dev));
+	vfn_tell_int(d, "stops", dev->stops);
+	vfn_tell_int(d, "stop_us_last", dev->stop_us[0]);
+	vfn_tell_int(d, "stop_us_max", dev->stop_us[1]);
+	ret = add_arguments(d, dev);
 	vfn_dev_release(dev);
-	return 0;
+	return ret;
 }
 
 static int
@@ -122,30 +194,30 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	queue = strtoul(rest, &end, 10);
 	if (*rest < '0' || *rest > '9' || *end != '\0' || queue >= dev->nb_queues) {
-		DEV_LOG(ERR, dev, "telemetry: there is no queue \"%s\", only 0 to %u", rest,
-			dev->nb_queues - 1);
+		ret = vfn_telemetry_refuse(dev, -EINVAL, "there is no queue \"%s\", only 0 to %u",
+			rest, dev->nb_queues - 1);
 		vfn_dev_release(dev);
-		return -EINVAL;
+		return ret;
 	}
 	vfn_pci_queue_info(dev, queue, &info);
 	ret = vfn_pci_stats(dev, queue, stats);
 	vfn_shadow_stats(dev, queue, stats);
 	rte_tel_data_start_dict(d);
-	rte_tel_data_add_dict_int(d, "queue", queue);
-	rte_tel_data_add_dict_int(d, "started", dev->started[queue]);
-	rte_tel_data_add_dict_int(d, "shadowed", dev->shadow[queue] != NULL);
-	rte_tel_data_add_dict_int(d, "enabled", info.enabled);
-	rte_tel_data_add_dict_int(d, "suspended", info.suspended);
-	rte_tel_data_add_dict_int(d, "error", info.error);
-	rte_tel_data_add_dict_string(d, "doorbell", vfn_notify_state(dev, queue));
-	rte_tel_data_add_dict_int(d, "size", info.ring.size);
-	vfn_telemetry_add_hex(d, "desc", info.ring.desc);
-	vfn_telemetry_add_hex(d, "driver", info.ring.driver);
-	vfn_telemetry_add_hex(d, "device", info.ring.device);
-	rte_tel_data_add_dict_int(d, "avail", info.ring.avail);
-	rte_tel_data_add_dict_int(d, "used", info.ring.used);
+	vfn_tell_int(d, "queue", queue);
+	vfn_tell_int(d, "started", dev->started[queue]);
+	vfn_tell_int(d, "shadowed", dev->shadow[queue] != NULL);
+	vfn_tell_int(d, "enabled", info.enabled);
+	vfn_tell_int(d, "suspended", info.suspended);
+	vfn_tell_int(d, "error", info.error);
+	vfn_tell_string(d, "doorbell", vfn_notify_state(dev, queue));
+	vfn_tell_int(d, "size", info.ring.size);
+	vfn_tell_hex(d, "desc", info.ring.desc);
+	vfn_tell_hex(d, "driver", info.ring.driver);
+	vfn_tell_hex(d, "device", info.ring.device);
+	vfn_tell_int(d, "avail", info.ring.avail);
+	vfn_tell_int(d, "used", info.ring.used);
 	for (i = 0; i < VFN_STAT_MAX && ret == 0; i++)
-		rte_tel_data_add_dict_uint(
+		vfn_tell_uint(
 			d, vfn_stat_names[i], stats[i] - dev->stats_base[queue][i]);
 	vfn_dev_release(dev);
 	return ret;
@@ -161,41 +233,43 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (dev == NULL)
 		return -ENODEV;
 	rte_tel_data_start_dict(d);
-	rte_tel_data_add_dict_string(d, "mode", vfn_lm_name(dev->lm));
-	rte_tel_data_add_dict_string(d, "state",
+	vfn_tell_string(d, "mode", vfn_lm_name(dev->lm));
+	vfn_tell_string(d, "state",
 		!dev->log.wanted    ? "off" :
 			dev->log.on ? "logging" :
 				      "no log");
-	rte_tel_data_add_dict_uint(d, "log_bytes", dev->log.on ? dev->log.map->len : 0);
-	rte_tel_data_add_dict_int(d, "starts", dev->log.starts);
-	rte_tel_data_add_dict_int(d, "refusals", dev->log.refusals);
-	rte_tel_data_add_dict_int(d, "announced", dev->log.announced);
+	vfn_tell_uint(d, "log_bytes", dev->log.on ? dev->log.map->len : 0);
+	vfn_tell_int(d, "starts", dev->log.starts);
+	vfn_tell_int(d, "refusals", dev->log.refusals);
+	vfn_tell_int(d, "announced", dev->log.announced);
 	vfn_dev_release(dev);
 	return 0;
 }
 
-static void
+static int
 add_poller(struct rte_tel_data *d, const struct vfn_poller_stats *stats)
 {
 	struct rte_tel_data *poller = rte_tel_data_alloc();
 	char key[24];
 
 	if (poller == NULL)
-		return;
+		return -ENOMEM;
 	rte_tel_data_start_dict(poller);
-	rte_tel_data_add_dict_string(poller, "name", stats->name);
-	rte_tel_data_add_dict_int(poller, "cpu", stats->cpu);
-	rte_tel_data_add_dict_uint(poller, "hz", stats->hz);
-	rte_tel_data_add_dict_uint(poller, "iterations", stats->iterations);
-	rte_tel_data_add_dict_uint(poller, "busy_iterations", stats->busy_iterations);
-	rte_tel_data_add_dict_uint(poller, "busy_cycles", stats->busy_cycles);
-	rte_tel_data_add_dict_uint(poller, "idle_cycles", stats->idle_cycles);
-	rte_tel_data_add_dict_uint(poller, "packets", stats->packets);
-	rte_tel_data_add_dict_uint(poller, "sleeps", stats->sleeps);
+	vfn_tell_string(poller, "name", stats->name);
+	vfn_tell_int(poller, "cpu", stats->cpu);
+	vfn_tell_uint(poller, "hz", stats->hz);
+	vfn_tell_uint(poller, "iterations", stats->iterations);
+	vfn_tell_uint(poller, "busy_iterations", stats->busy_iterations);
+	vfn_tell_uint(poller, "busy_cycles", stats->busy_cycles);
+	vfn_tell_uint(poller, "idle_cycles", stats->idle_cycles);
+	vfn_tell_uint(poller, "packets", stats->packets);
+	vfn_tell_uint(poller, "sleeps", stats->sleeps);
 	/* The name may have a "-", and so be none that telemetry takes for a key. */
 	snprintf(key, sizeof(key), "%" PRIu64, stats->id);
-	if (rte_tel_data_add_dict_container(d, key, poller, 0) != 0)
-		rte_tel_data_free(poller);
+	if (rte_tel_data_add_dict_container(d, key, poller, 0) == 0)
+		return 0;
+	rte_tel_data_free(poller);
+	return -ENOSPC;
 }
 
 static int
@@ -203,6 +277,7 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	uint64_t seen[RTE_TEL_MAX_DICT_ENTRIES];
 	unsigned int nb_seen = 0, i, j;
+	int ret = 0;
 	struct vfn_poller_stats stats;
 	bool found = false;
 	struct vfn_dev *dev = NULL;
@@ -221,25 +296,29 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 			if (j < nb_seen)
 				continue;
 			seen[nb_seen++] = stats.id;
-			add_poller(d, &stats);
+			if (nb_seen <= POLLERS_TOLD && ret == 0)
+				ret = add_poller(d, &stats);
 		}
 	}
+	if (nb_seen > POLLERS_TOLD)
+		vfn_tell_string(d, "more", "there are more pollers: ask for those of a device");
 	if (found || params == NULL)
-		return 0;
-	DRV_LOG(ERR, "telemetry: there is no device %s", params);
-	return -ENODEV;
+		return ret;
+	return vfn_telemetry_refuse(NULL, -ENODEV, "there is no device %s", params);
 }
 
-RTE_INIT(vfn_telemetry_init)
+void
+vfn_telemetry_register(void)
 {
-	rte_telemetry_register_cmd("/vfn/list", tell_list, "Names of the vfn devices.");
-	rte_telemetry_register_cmd(
+	vfn_telemetry_command("/vfn/list", tell_list,
+		"Names of the vfn devices. Parameter: number of the first one, or none for 0");
+	vfn_telemetry_command(
 		"/vfn/info", tell_info, "State of a device. Parameter: device name");
-	rte_telemetry_register_cmd("/vfn/queue", tell_queue,
+	vfn_telemetry_command("/vfn/queue", tell_queue,
 		"Position and statistics of a virtqueue. Parameters: device name, queue number");
-	rte_telemetry_register_cmd(
+	vfn_telemetry_command(
 		"/vfn/lm", tell_lm, "Live migration of a device. Parameter: device name");
-	rte_telemetry_register_cmd("/vfn/poller", tell_poller,
+	vfn_telemetry_command("/vfn/poller", tell_poller,
 		"Who moves the packets, and how busy it is. Parameter: device name, or none for "
 		"all");
 }

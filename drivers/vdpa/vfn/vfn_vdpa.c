@@ -18,7 +18,6 @@
 #include "rte_vdpa_vfn.h"
 #include "vfn_drv.h"
 
-RTE_LOG_REGISTER(vfn_drv_logtype, pmd.vdpa.vfn.driver, NOTICE);
 
 static int
 vfn_get_queue_num(struct rte_vdpa_device *vdpa, uint32_t *queue_num)
@@ -293,12 +292,11 @@ vfn_remove(struct rte_vdev_device *vdev)
 	return 0;
 }
 
-static struct rte_vdev_driver vfn_driver = {
+struct rte_vdev_driver vfn_driver = {
 	.probe = vfn_probe,
 	.remove = vfn_remove,
 };
 
-RTE_PMD_REGISTER_VDEV(vdpa_vfn, vfn_driver);
 RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 	"queues=<1-" RTE_STR(VFN_MAX_PAIRS) "> "
 					    "mac=<address> "
@@ -307,6 +305,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "peer=<name> "
 					    "ethdev=<name> "
 					    "gen=<14-65534> "
+					    "offloads=<all|csum|off> "
 					    "rate-mbps=<1-1000000> "
 					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
 					    "idle=<busy|sleep> "

@@ -104,6 +104,13 @@ enum vfn_port_kind {
 	VFN_PORT_GEN,	   /**< The same, and the guest receives as much as it can. */
 };
 
+/** What a function offers to do for its driver, and to leave to it. */
+enum vfn_offloads {
+	VFN_OFFLOADS_ALL,  /**< Checksums and segmentation. */
+	VFN_OFFLOADS_CSUM, /**< Checksums. */
+	VFN_OFFLOADS_OFF,  /**< Nothing: every frame is whole. */
+};
+
 /** Bytes of the largest frame, without FCS, that needs no segmentation offload. */
 #define VFN_MAX_PLAIN_FRAME 65534u
 
@@ -119,6 +126,7 @@ struct vfn_function_params {
 	enum vfn_port_kind port;
 	char peer[VFN_NAME_SIZE];   /**< Wire: name of the other end, or "" if that one names us. */
 	char ethdev[VFN_NAME_SIZE]; /**< Ethdev: name of the port. */
+	enum vfn_offloads offloads;
 	uint32_t gen;		    /**< Gen: bytes of each frame, 14 to VFN_MAX_PLAIN_FRAME. */
 	uint32_t rate_mbps;	    /**< Of what the guest sends, at most; 0: no limit. */
 	unsigned int faults;	    /**< enum vfn_fault. */

@@ -136,7 +136,7 @@ struct vfn_vendor_cfg {
 	uint16_t announce;
 	/** RW: mtu of the device configuration, 68 to 65535. Refused if none is offered. */
 	uint16_t mtu;
-	uint16_t reserved;
+	uint16_t link_down; /**< RO: enum vfn_link_down. */
 	/**
 	 * RW: the selected queue's in-flight region (vhost-user, "Inflight I/O tracking"): where it
 	 * is in VFN_DMA_OWN, and its bytes, 0 for none. Written before queue_enable. A region that
@@ -156,6 +156,17 @@ struct vfn_vendor_cfg {
 	uint32_t poller_offset;
 	uint32_t poller_step; /**< RO: bytes from one poller to the next. */
 	uint32_t nb_pollers;  /**< RO. */
+};
+
+/** Why nothing passes. */
+enum vfn_link_down {
+	VFN_LINK_UP,
+	VFN_LINK_NO_PEER,	 /**< There is no function at the other end of the wire. */
+	VFN_LINK_UNPLUGGED,	 /**< By the operator. */
+	VFN_LINK_PEER_UNPLUGGED, /**< The function at the other end, by the operator. */
+	VFN_LINK_NO_PORT,	 /**< The port of the process is not there, or not opened. */
+	VFN_LINK_PORT_DOWN,	 /**< The port's own link is. */
+	VFN_LINK_DOWN_MAX,
 };
 
 /** Written to vfn_vendor_cfg.state_control; done when the write returns. */
@@ -199,10 +210,12 @@ struct vfn_vendor_cap {
 	X(DROPPED_NO_BUFFER, "dropped_no_buffer") /* the receiver had no room for a second */ \
 	X(DROPPED_NO_PEER, "dropped_no_peer") /* nobody receives on the other side */ \
 	X(DROPPED_SIZE, "dropped_size") /* empty, runt or larger than the receiver takes */ \
-	X(DROPPED_OFFLOAD, "dropped_offload") /* segmentation that the receiver did not accept */ \
+	X(DROPPED_OFFLOAD, "dropped_offload") /* the receiver wants segments; cannot be made */ \
 	X(DROPPED_FILTER, "dropped_filter") /* address or VLAN that the receiver does not want */ \
 	X(ERRORS_HEADER, "errors_header") /* chain too short for it, or offload fields invalid */ \
 	X(ERRORS_DIRECTION, "errors_direction") /* receive chain not writable, transmit not readable */ \
+	X(SEGMENTED, "segmented") /* frames cut up for a receiver that does not do it itself */ \
+	X(SEGMENTS, "segments") /* what they became */ \
 	X(CALLS, "calls") /* interrupts raised */ \
 	X(ARMED, "armed") /* times a poller armed the doorbell to sleep */ \
 	X(DOORBELL_ERRORS, "doorbell_errors") /* times a poller could not wait for the doorbell */ \

@@ -36,7 +36,7 @@ KERNEL_ARGUMENTS = ("console=ttyS0 loglevel=6 net.ifnames=0 panic=0 tsc=unstable
                     "no_timer_check unknown_nmi_panic")
 
 
-class GuestError(Exception):
+class GuestError(RuntimeError):
     """The guest or QEMU did something else than it was told; the message carries the logs' ends."""
 
 
@@ -108,6 +108,7 @@ class Guest:
         self.memory = memory
         self.slots = slots      # for plug_memory()
         self.boot_id = None
+        self.argv = []          # of QEMU
         self._dir = None
         self._qemu = None
         self._control = None
@@ -132,12 +133,12 @@ class Guest:
         kernel, initramfs = image()
         self._dir = Path(tempfile.mkdtemp(prefix="vfn-guest-"))
         more = ["-S", "-incoming", "defer"] if incoming else []
+        self.argv = [*self._argv(kernel, initramfs), *more]
         try:
             with open(self._dir / "qemu.log", "wb") as log:
                 # Also when this process is killed, QEMU must not survive it.
                 self._qemu = subprocess.Popen(
-                    [which("setpriv"), "--pdeathsig", "KILL", *self._argv(kernel, initramfs),
-                     *more],
+                    [which("setpriv"), "--pdeathsig", "KILL", *self.argv],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             self._control = self._connect("control")
         except BaseException:

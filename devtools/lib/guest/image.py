@@ -36,7 +36,7 @@ INIT = Path(__file__).with_name("init")
 PROGRAMS = ("flow",)    # our own, in C
 
 
-class ImageError(Exception):
+class ImageError(RuntimeError):
     """No kernel or no initramfs; the message says what is missing."""
 
 

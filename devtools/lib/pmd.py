@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PLUGIN = "librte_vdpa_vfn.so"
 SLOW = 4 if "ASAN_OPTIONS" in os.environ else 1
 PR_SET_PDEATHSIG = 1
@@ -130,8 +130,9 @@ class Process:
         return PmdError(f"{self.name} (pid {self.pid}): {what}\n--- its last output ---\n{tail}")
 
     def expect(self, pattern, timeout=10, since=0):
-        """Wait until the log from `since` on matches; return the match."""
-        regex = re.compile(pattern, re.MULTILINE)
+        """Wait until the log from `since` on matches; return the match. A line that has a time
+        begins behind it."""
+        regex = re.compile(re.sub(r"^\^", r"^(?:[\\d-]+ [\\d:.]+ )?", pattern), re.MULTILINE)
         deadline = time.monotonic() + timeout * SLOW
         with self._grown:
             while not (match := regex.search(self._text, since)):
@@ -292,11 +293,12 @@ class Backend(Device):
     """vfn-vhost with its functions, one per entry of devs ("vdpa_vfn0,queues=1,...").
 
     A context manager; leaving it asserts an orderly end. Functions that name no poll-cpu are
-    polled on the CPU away from testpmd's forwarding lcore, sleeping when quiet.
+    polled on the CPU away from testpmd's forwarding lcore, sleeping when quiet. Without the gate
+    messages go to librte_vhost unjudged.
     """
 
     def __init__(self, devs=("vdpa_vfn0",), client=False, directory=None, eal=(), args=(),
-                 start=True, wrapper=()):
+                 start=True, wrapper=(), gate=True):
         super().__init__(client, directory)
         if isinstance(devs, str):
             devs = [devs]
@@ -305,6 +307,9 @@ class Backend(Device):
         self.names = [d.split(",")[0] for d in self.devs]
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
         self._eal, self._args = list(eal), list(args)
+        if not gate:
+            self._args.append("--no-gate")
+            self._eal.append("--log-level=lib.vhost.config:info")
         if start:
             try:
                 self.start()
@@ -344,7 +349,7 @@ class Backend(Device):
         return parse_stats(self.cmd(f"stats {name} all"))
 
     def telemetry(self, command):
-        """What telemetry answers to a command: the value, or None if it is refused."""
+        """What telemetry answers to a command: the value, {"error": text} if it is refused."""
         path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(10 * SLOW)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
 #
-# What devtools/test.sh and devtools/quickstart.sh share: packages, hugepages, configure, build.
+# What the commands share: packages, hugepages, configure, build. prepare.py is for those in Python.
 # Sourced by scripts that have set -euo pipefail and are in the project's top directory.
 
 # Debian's meson and pytest belong to Debian's python, which another python may hide.
@@ -12,8 +12,8 @@ export PATH
 readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev libseccomp-dev meson
 	ninja-build pkg-config gcc libcmocka-dev python3 python3-pyelftools scdoc)
 # shellcheck disable=SC2034
-readonly TEST_PACKAGES=(clang python3-pytest qemu-system-x86 busybox-static ethtool
-	netcat-openbsd valgrind)
+readonly TEST_PACKAGES=(clang g++ python3-pytest qemu-system-x86 busybox-static ethtool
+	netcat-openbsd valgrind iproute2 make dpdk-doc libvirt-clients)
 # shellcheck disable=SC2034
 readonly COVERAGE_PACKAGES=(gcovr)
 
@@ -77,6 +77,16 @@ hugepages() {
 	[ "$free" -ge "$want" ] ||
 		fail 1 "$want free 2 MiB hugepages are needed, $free are there; as root:" \
 			"echo $total >$HUGEPAGE_DIR/nr_hugepages (memory may be too fragmented)"
+}
+
+# hugepages_back NUMBER: give so many back, as far as nobody uses them.
+hugepages_back() {
+	local give=$1 free
+	free=$(<$HUGEPAGE_DIR/free_hugepages)
+	[ "$give" -le "$free" ] || give=$free
+	[ "$give" -gt 0 ] || return 0
+	as_root sh -c "echo $(($(<$HUGEPAGE_DIR/nr_hugepages) - give)) >$HUGEPAGE_DIR/nr_hugepages"
+	say "gave $give hugepages back"
 }
 
 build_targets=()

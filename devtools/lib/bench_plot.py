@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pictures of what bench.py has measured, as SVG."""
+"""Pictures of what bench.py and quickstart.sh have measured, as SVG."""
 
 import os
 
@@ -45,13 +45,18 @@ def ratios(plt, rows):
     return figure
 
 
-def plot(rows, directory):
-    """Write the figures; return their paths."""
+def pyplot():
     import matplotlib       # pylint: disable=import-outside-toplevel
     matplotlib.use("svg")
     # the same figures make the same files
     matplotlib.rcParams.update({"svg.hashsalt": "vfn", "svg.fonttype": "none"})
     from matplotlib import pyplot as plt        # pylint: disable=import-outside-toplevel
+    return plt
+
+
+def plot(rows, directory):
+    """Write the figures; return their paths."""
+    plt = pyplot()
 
     def spread(side):
         return side["min"], side["max"]
@@ -73,3 +78,35 @@ def plot(rows, directory):
         figure.savefig(paths[-1], bbox_inches="tight", metadata={"Date": None})
         plt.close(figure)
     return paths
+
+
+def quickstart(result, path):
+    """Packets per second over time, and round trips by percentile if they were measured."""
+    plt, trips = pyplot(), result.get("latency_us")
+    figure, panels = plt.subplots(1, 2 if trips else 1, figsize=(WIDTH, 3.5), squeeze=False)
+    axes = panels[0][0]
+    for side, rates in (("vfn", result["rates"]),
+                        ("peer", result.get("net_vhost", {}).get("rates"))):
+        if rates:
+            axes.plot(range(1, len(rates) + 1), rates, marker="o", color=COLOURS[side],
+                      label=LABELS[side])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("million packets per second")
+    axes.set_title(f"{result['ring']} ring, {result['size']}-byte frames, looped back", fontsize=10)
+    axes.grid(linewidth=0.3)
+    axes.legend(loc="lower right")
+    if trips:
+        axes = panels[0][1]
+        for side, name in (("vfn", "vfn"), ("peer", "net_vhost")):
+            if name in trips:
+                ranks = [rank for rank in trips[name] if rank.startswith("p")]
+                axes.plot(ranks, [trips[name][rank] for rank in ranks], marker="o",
+                          color=COLOURS[side], label=LABELS[side])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("microseconds there and back")
+        axes.grid(linewidth=0.3)
+        axes.legend(loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    plt.close(figure)
