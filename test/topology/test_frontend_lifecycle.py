@@ -391,11 +391,10 @@ def test_inflight_region_again_and_again(server, neighbour):
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate(protocol=PROTOCOL | 1 << F_INFLIGHT)
         fe.conn.tell(set_features(fe.features))
-        rest = server.fds()
+        rest = at_rest(server)
         for _ in range(100):
             os.close(fe.conn.ask_fd(inflight(Request.GET_INFLIGHT_FD, 0, 0, 2, 64))[1])
-        server.answers(server.sockets[1])
-        assert server.fds() == rest
+        assert at_rest(server, rest) == rest
         neighbour.check(frames("neighbour"))
         fe.setup().start()
         fe.check(frames("after"))

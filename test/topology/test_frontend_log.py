@@ -212,6 +212,7 @@ def test_before_the_rings_start(server, packed):
             assert_exact(fe, log)
 
 
+@bare
 @FORMATS
 def test_log_before_the_features_is_not_used(server, neighbour, packed):
     """librte_vhost has it then, wherever the front-end likes; the driver has not seen it."""

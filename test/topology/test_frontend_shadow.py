@@ -29,9 +29,9 @@ BOTH = pytest.mark.parametrize("features", [FEATURES, FEATURES | 1 << RING_PACKE
 @pytest.fixture(scope="module")
 def shared():
     """The server of these tests; one that is replaced is made by the test that needs it."""
-    servers = [Server((f"vdpa_vfn0,queues={PAIRS},lm=shadow", "vdpa_vfn1,lm=shadow"))]
+    servers = {True: Server((f"vdpa_vfn0,queues={PAIRS},lm=shadow", "vdpa_vfn1,lm=shadow"))}
     yield servers
-    for one in servers:
+    for one in servers.values():
         try:
             one.stop()
         finally:
