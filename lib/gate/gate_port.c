@@ -255,6 +255,13 @@ gate_port_lost(struct gate_port *port, bool useful)
 void
 gate_port_freed(struct gate_port *port)
 {
+	struct gate_conn *c;
+
+	/* Some may have waited for the device. */
+	LIST_FOREACH(c, &port->conns, next)
+	if (c->reconnect != 0)
+		c->reconnect = port->gate->now;
+	gate_at(port->gate, port->gate->now);
 	if (!port->removed && !port->client)
 		retry(port, 0);
 }

@@ -341,7 +341,7 @@ def test_memory_before_features(server):
         features, table, *others = fe.script()
         with pytest.raises(Refused):
             fe.conn.tell(table)
-        assert server.fds() == rest
+        assert wait_until(lambda: server.fds() == rest)
         for message in features, table, *others:
             fe.conn.tell(message)
         fe.check(frames("in order"))
