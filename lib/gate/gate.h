@@ -57,7 +57,8 @@ struct gate_port_conf {
 	const char *private_path;   /**< where the back-end listens */
 	int listen_fd;		    /**< of the public socket, taken over; -1: connect to it */
 	uint64_t features;	    /**< that the back-end offers */
-	uint64_t protocol_features; /**< CONFIGURE_MEM_SLOTS is added by the gate */
+	uint64_t protocol_features;
+	bool slots;		    /**< offer CONFIGURE_MEM_SLOTS, of the gate's own making */
 	uint16_t rings;		    /**< that the device has */
 	uint16_t queues;	    /**< the back-end's answer to GET_QUEUE_NUM */
 };
