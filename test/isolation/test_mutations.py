@@ -94,6 +94,8 @@ class Mutant:
             taken, _ = try_all(a, zoo, [by_name[name] for name in self.mutation.requests])
             if taken:
                 return taken[0]
+            if left := a.left_to_the_library():
+                return f"{left} messages left to the library"
             for name in self.mutation.attacks:
                 attack.named(name)(a)
                 a.check()
