@@ -20,7 +20,7 @@ from hostile import Gone, Silent
 from net_device import open_frontend
 from vhost_user import Closed, Connection, get_features
 
-GAP = 5.0               # seconds without a frame or an answer that are a hang, on a busy machine
+GAP = 10.0              # seconds without a frame or an answer that are a hang, on a busy machine
 END = 3.0               # from SIGTERM to the end, on a busy machine; else it is a tenth of a second
 LOG_PER_MESSAGE = 160   # bytes, on the average of many
 HERE = os.path.dirname(os.path.abspath(__file__))
