@@ -496,6 +496,8 @@ call_that_blocks_is_left_alone(void **state)
 		play_blocks = p->g->q[1].call;
 		play_blocked = 0;
 		play_start(p);
+		for (i = 0; i < 2; i++)
+			mock_events_enable(&p->g->q[i].drv, 0);
 		rx_post(p->g, 0, 40, 2048, 1);
 		for (i = 0; i < 20; i++)
 			passes(p, i);

@@ -7,6 +7,7 @@ import mmap
 import os
 
 import pytest
+from bare import BareServer
 from frontend import PAIRS, Server, frames, server, works  # noqa: F401
 from harness import IN_ORDER, MRG_RXBUF, NIGHTLY, RING_PACKED, difference, wait_until
 from net_device import FEATURES, FrontEnd
@@ -212,30 +213,32 @@ def test_front_end_that_dies_shadowed(server, guest, features):  # noqa: F811
 
 
 @BOTH
-def test_log_too_short_or_missing(server, guest, features):  # noqa: F811
-    """Refused, traffic goes on as before; all is dirty when there is a right one at last."""
-    fe = guest(features)
-    fe.setup().start()
-    fe.log_all(True)
-    server.said("^vdpa_vfn0: dirty log: the front-end wants it before it has given one")
-    fe.check(frames("none"))
-    assert not shadowed(server)
-    fe.log_all(False)
-    fd = os.memfd_create("short")
-    os.ftruncate(fd, 4096)
-    fe.conn.tell(set_log_base(4096, 0, fd))
-    os.close(fd)
-    fe.log_all(True)
-    server.said("^vdpa_vfn0: dirty log: it is too short")
-    fe.check(frames("short"))
-    assert not shadowed(server)
-    fe.new_log()
-    server.said("^vdpa_vfn0: dirty log: it came late, the whole memory is dirty")
-    assert shadowed(server)
-    bases = fe.stop()
-    assert all(fe.logged(gpa) for r in fe.memory.regions
-               for gpa in range(r.gpa, r.gpa + r.size, 4096))
-    assert bases == {ring.index: ring.position() for ring in fe.rings}
-    fe.start_rings()
-    assert shadowed(server)
-    fe.check(frames("right"))
+def test_log_too_short_or_missing(features):
+    """Refused by the driver, traffic goes on as before; all is dirty when there is a right one at
+    last."""
+    with BareServer(("vdpa_vfn0,lm=shadow",)) as server, \
+            Guest(server.sockets[0], features) as fe:
+        fe.setup().start()
+        fe.log_all(True)
+        server.said("^vdpa_vfn0: dirty log: the front-end wants it before it has given one")
+        fe.check(frames("none"))
+        assert not shadowed(server)
+        fe.log_all(False)
+        fd = os.memfd_create("short")
+        os.ftruncate(fd, 4096)
+        fe.conn.tell(set_log_base(4096, 0, fd))
+        os.close(fd)
+        fe.log_all(True)
+        server.said("^vdpa_vfn0: dirty log: it is too short")
+        fe.check(frames("short"))
+        assert not shadowed(server)
+        fe.new_log()
+        server.said("^vdpa_vfn0: dirty log: it came late, the whole memory is dirty")
+        assert shadowed(server)
+        bases = fe.stop()
+        assert all(fe.logged(gpa) for r in fe.memory.regions
+                   for gpa in range(r.gpa, r.gpa + r.size, 4096))
+        assert bases == {ring.index: ring.position() for ring in fe.rings}
+        fe.start_rings()
+        assert shadowed(server)
+        fe.check(frames("right"))
