@@ -48,6 +48,7 @@ struct gate_conf {
 #define GATE_BACK_MS	    1000 /**< until the front-end has answered on its back-channel */
 #define GATE_RETRY_MIN_MS   10	 /**< client mode */
 #define GATE_RETRY_MAX_MS   1000
+#define GATE_SILENT_MS	    3000 /**< client mode: a front-end that says nothing is told of */
 #define GATE_CLOSING_MAX    16 /**< descriptors of a port that wait to be closed */
 
 /** One port: a socket that front-ends use, and the back-end behind it. */
