@@ -394,8 +394,7 @@ def test_inflight_region_again_and_again(server, neighbour):
         rest = server.fds()
         for _ in range(100):
             os.close(fe.conn.ask_fd(inflight(Request.GET_INFLIGHT_FD, 0, 0, 2, 64))[1])
-        server.answers(server.sockets[1])
-        assert server.fds() == rest
+        assert wait_until(lambda: server.fds() == rest)
         neighbour.check(frames("neighbour"))
         fe.setup().start()
         fe.check(frames("after"))
