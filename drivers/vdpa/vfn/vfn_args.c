@@ -388,8 +388,9 @@ vfn_args_show(
 		value = kvlist != NULL ? rte_kvargs_get(kvlist, args_known[i].key) : NULL;
 		/* These two select the port, see select_port(). */
 		if (value == NULL && strcmp(args_known[i].key, "port") == 0 && kvlist != NULL) {
-			port = rte_kvargs_get(kvlist, "gen") != NULL ? "gen" :
-				rte_kvargs_get(kvlist, "ethdev") != NULL ? "ethdev" : NULL;
+			port = rte_kvargs_get(kvlist, "gen") != NULL	 ? "gen" :
+				rte_kvargs_get(kvlist, "ethdev") != NULL ? "ethdev" :
+									   NULL;
 			value = port;
 		}
 		show(data, args_known[i].key, value != NULL ? value : args_known[i].none);

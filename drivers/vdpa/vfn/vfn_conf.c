@@ -90,8 +90,8 @@ vfn_conf_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	ring->used_idx = 0;
 	if (!(features & UINT64_C(1) << VIRTIO_F_RING_PACKED)) {
 		/* librte_vhost tells of areas, too, that end behind their region. */
-		used_idx = vfn_memory_at(dev, ring->device + offsetof(struct vring_used, idx),
-			sizeof(*used_idx));
+		used_idx = vfn_memory_at(
+			dev, ring->device + offsetof(struct vring_used, idx), sizeof(*used_idx));
 		if (used_idx == NULL) {
 			DEV_LOG(ERR, dev, "queue %u: its used ring is not in the guest's memory",
 				queue);

@@ -122,7 +122,8 @@ vfn_config_start(struct vfn_dev *dev)
 		eventfd_write(dev->config_fd, 1);
 }
 
-/* GET_CONFIG, dev->lock held. The function is read after what says that it was: a change now is told again. */
+/* GET_CONFIG, dev->lock held. The function is read after what says that it was: a change now is
+ * told again. */
 int
 vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 {

@@ -113,15 +113,15 @@ struct vfn_inflight_given {
 struct vfn_guest {
 	TAILQ_ENTRY(vfn_guest) next;
 	int vid;
-	bool waits;		      /* for the device, which another one uses */
-	bool wanted[VFN_MAX_QUEUES];  /* librte_vhost says the ring is ready */
-	unsigned int unanswered;      /* doorbells whose answer was not waited for */
-	bool features;		      /* are negotiated */
-	bool memory;		      /* librte_vhost took the last memory table, see vfn_watch.c */
-	bool told;		      /* the log says why the guest has no device */
-	bool barred;		      /* librte_vhost has in-flight regions of it */
-	bool resetting;		      /* dev_cleanup is not the connection's end */
-	struct vfn_map *log;	      /* the last dirty log that it gave, NULL: none */
+	bool waits;		     /* for the device, which another one uses */
+	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
+	unsigned int unanswered;     /* doorbells whose answer was not waited for */
+	bool features;		     /* are negotiated */
+	bool memory;		     /* librte_vhost took the last memory table, see vfn_watch.c */
+	bool told;		     /* the log says why the guest has no device */
+	bool barred;		     /* librte_vhost has in-flight regions of it */
+	bool resetting;		     /* dev_cleanup is not the connection's end */
+	struct vfn_map *log;	     /* the last dirty log that it gave, NULL: none */
 	struct vfn_inflight_given inflight;
 	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
 	uint16_t stopped_at[VFN_MAX_QUEUES];
@@ -139,10 +139,10 @@ struct vfn_shadow;
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
 struct vfn_log {
-	bool wanted;  /* LOG_ALL is negotiated */
-	bool missed;  /* for some of that time nothing was logged */
-	bool on;      /* the function logs */
-	struct vfn_map *map; /* NULL: none */
+	bool wanted;			      /* LOG_ALL is negotiated */
+	bool missed;			      /* for some of that time nothing was logged */
+	bool on;			      /* the function logs */
+	struct vfn_map *map;		      /* NULL: none */
 	uint32_t starts, refusals, announced; /* counters */
 };
 
@@ -191,7 +191,7 @@ struct vfn_inflight {
 
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
-	uint64_t id; /* grows from one in the list to the next */
+	uint64_t id;   /* grows from one in the list to the next */
 	uint32_t refs; /* both: under the list's lock */
 	char name[VFN_NAME_SIZE];
 	enum vfn_lm lm;
@@ -253,8 +253,8 @@ extern struct rte_vdev_driver vfn_driver;
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
 int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
 /* Each argument in force: as in text, else the one that stands for none. */
-void vfn_args_show(const char *text, void (*show)(void *data, const char *key, const char *value),
-	void *data);
+void vfn_args_show(
+	const char *text, void (*show)(void *data, const char *key, const char *value), void *data);
 
 /* vfn_pci.c: the virtio driver of the function, over any link. */
 int vfn_pci_init(struct vfn_dev *dev);

@@ -290,9 +290,8 @@ vfn_inflight_set(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t 
 	if (offset % sysconf(_SC_PAGESIZE) == 0 && len >= size)
 		given.map = vfn_map_fd(fd, offset, size);
 	if (given.map == NULL) {
-		DEV_LOG(ERR, dev,
-			"in-flight regions of %" PRIu64 " bytes are refused: %s", len,
-			len < size	       ? "they are shorter than their rings" :
+		DEV_LOG(ERR, dev, "in-flight regions of %" PRIu64 " bytes are refused: %s", len,
+			len < size		 ? "they are shorter than their rings" :
 				errno == ENODATA ? "their file is shorter" :
 						   strerror(errno));
 		return -EINVAL;

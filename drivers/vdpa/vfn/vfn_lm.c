@@ -180,16 +180,16 @@ log_refused(struct vfn_dev *dev, int ret)
 	dev->log.refusals++;
 	vfn_trace_lm(dev->name, "refused");
 	DEV_LOG(ERR, dev, "dirty log: %s",
-		ret == -ENOENT		 ? "the front-end wants it before it has given one" :
-			ret == -ENOMEM	 ? "no memory for shadow rings" :
-			ret != -EINVAL	 ? strerror(-ret) :
+		ret == -ENOENT		     ? "the front-end wants it before it has given one" :
+			ret == -ENOMEM	     ? "no memory for shadow rings" :
+			ret != -EINVAL	     ? strerror(-ret) :
 			dev->lm == VFN_LM_HW ? "the function refuses it, it is too short" :
 					       "it is too short");
 }
 
 /*
- * Take the log that the front-end gave last. What is marked in the one before it reads there, once it
- * knows that nothing is any more.
+ * Take the log that the front-end gave last. What is marked in the one before it reads there, once
+ * it knows that nothing is any more.
  */
 static void
 log_take(struct vfn_dev *dev)
@@ -256,8 +256,8 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 	if (wanted && dev->log.on && dev->log.map == dev->guest->log)
 		return;
 	/*
-	 * Whether there is a log decides on which rings the function's queues run; and nothing may be
-	 * written between one log and the next.
+	 * Whether there is a log decides on which rings the function's queues run; and nothing may
+	 * be written between one log and the next.
 	 */
 	restart = dev->lm == VFN_LM_SHADOW && (dev->log.wanted || wanted);
 	hold = dev->lm == VFN_LM_HW && dev->log.on && wanted;
@@ -285,8 +285,7 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 
 /* SET_LOG_BASE. 0, or why it is refused. */
 int
-vfn_lm_set_log(
-	struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len)
+vfn_lm_set_log(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len)
 {
 	struct vfn_map *map = NULL;
 	uint64_t features;
@@ -299,7 +298,8 @@ vfn_lm_set_log(
 	if (map == NULL) {
 		dev->log.refusals++;
 		DEV_LOG(ERR, dev,
-			"dirty log of %" PRIu64 " bytes at 0x%" PRIx64 " of its file is refused: %s",
+			"dirty log of %" PRIu64 " bytes at 0x%" PRIx64
+			" of its file is refused: %s",
 			len, offset,
 			ret == -ENODATA	       ? "its file is shorter than it says" :
 				ret == -EACCES ? "its file is another process's" :

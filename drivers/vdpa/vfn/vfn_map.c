@@ -82,8 +82,11 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 		free(map);
 		return NULL;
 	}
-	*map = (struct vfn_map){
-		.refs = 1, .map = at, .map_len = to - from, .host = (uint8_t *)at + (offset - from), .len = len};
+	*map = (struct vfn_map){.refs = 1,
+		.map = at,
+		.map_len = to - from,
+		.host = (uint8_t *)at + (offset - from),
+		.len = len};
 	errno = -vfn_guard_watch(map->map, map->map_len, &map->lost);
 	if (errno != 0) {
 		munmap(map->map, map->map_len);

@@ -63,7 +63,7 @@ vfn_memory_open(struct vfn_dev *dev)
 				"memory region %u (0x%" PRIx64 ", %" PRIu64
 				" bytes) is refused: %s",
 				i, mem->regions[i].guest_phys_addr, mem->regions[i].size,
-				ret == -ENODATA		? "its file is shorter" :
+				ret == -ENODATA	       ? "its file is shorter" :
 					ret == -EACCES ? "its file is another process's" :
 							 strerror(-ret));
 	}

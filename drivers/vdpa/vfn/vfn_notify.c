@@ -279,8 +279,8 @@ vfn_notify_state(struct vfn_dev *dev, uint16_t queue)
 }
 
 /*
- * librte_vhost sends it to the front-end; it stays ours. Asked on the doorbells' thread, for whose end
- * the message thread waits with the device's lock held: that one is not taken.
+ * librte_vhost sends it to the front-end; it stays ours. Asked on the doorbells' thread, for whose
+ * end the message thread waits with the device's lock held: that one is not taken.
  */
 int
 vfn_notify_fd(int vid)

@@ -83,8 +83,8 @@ node_of(const struct vfn_dev *dev, uint64_t gpa)
 	void *page = (void *)RTE_ALIGN_FLOOR((uintptr_t)at, (uintptr_t)sysconf(_SC_PAGESIZE));
 	int node;
 
-	if (at == NULL || numa_available() < 0 ||
-		move_pages(0, 1, &page, NULL, &node, 0) != 0 || node < 0)
+	if (at == NULL || numa_available() < 0 || move_pages(0, 1, &page, NULL, &node, 0) != 0 ||
+		node < 0)
 		return SOCKET_ID_ANY;
 	return node;
 }
@@ -229,8 +229,8 @@ vfn_shadow_prepare(
 		return ret;
 	s->queue = queue;
 	s->packed = packed;
-	s->dma_len = RTE_ALIGN_CEIL(vfn_shadow_ring_layout(packed, s->size, offset),
-		(uint64_t)sysconf(_SC_PAGESIZE));
+	s->dma_len = RTE_ALIGN_CEIL(
+		vfn_shadow_ring_layout(packed, s->size, offset), (uint64_t)sysconf(_SC_PAGESIZE));
 	s->dma = alloc_on(node, s->dma_len, sysconf(_SC_PAGESIZE));
 	if (s->dma != NULL)
 		ret = shadow_map(dev, s);

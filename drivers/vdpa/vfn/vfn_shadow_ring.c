@@ -88,10 +88,11 @@ call_guest(struct vfn_shadow *s)
 	if (likely(vfn_signal(s->guest_call)))
 		return;
 	s->call_blocked = true;
-	__atomic_store_n(s->calls_held, rte_rdtsc() + rte_get_tsc_hz() / 1000 * HOLD_MS,
-		__ATOMIC_RELAXED);
-	DRV_LOG(ERR, "%s: queue %u: its call eventfd blocks, and is left alone until the queue starts "
-		     "again",
+	__atomic_store_n(
+		s->calls_held, rte_rdtsc() + rte_get_tsc_hz() / 1000 * HOLD_MS, __ATOMIC_RELAXED);
+	DRV_LOG(ERR,
+		"%s: queue %u: its call eventfd blocks, and is left alone until the queue starts "
+		"again",
 		s->name, s->queue);
 }
 

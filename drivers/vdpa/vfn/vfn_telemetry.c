@@ -94,9 +94,11 @@ down_reason(struct vfn_dev *dev)
 {
 	static const char *const reasons[VFN_LINK_DOWN_MAX] = {
 		[VFN_LINK_UP] = "just going up",
-		[VFN_LINK_NO_PEER] = "no device at the other end of the wire, see the argument peer",
+		[VFN_LINK_NO_PEER] =
+			"no device at the other end of the wire, see the argument peer",
 		[VFN_LINK_UNPLUGGED] = "unplugged, see /vfn/link",
-		[VFN_LINK_PEER_UNPLUGGED] = "the device at the other end is unplugged, see /vfn/link",
+		[VFN_LINK_PEER_UNPLUGGED] =
+			"the device at the other end is unplugged, see /vfn/link",
 		[VFN_LINK_NO_PORT] = "the port of ethdev is not there or not opened, see the log",
 		[VFN_LINK_PORT_DOWN] = "the port of ethdev has no link",
 	};
@@ -160,8 +162,7 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_string(d, "state", vfn_state_name(dev->state));
 	vfn_tell_int(d, "vid", dev->state != VFN_IDLE ? dev->guest->vid : -1);
 	vfn_tell_hex(d, "features", dev->features);
-	vfn_tell_hex(
-		d, "negotiated", dev->state != VFN_IDLE ? vfn_pci_negotiated(dev) : 0);
+	vfn_tell_hex(d, "negotiated", dev->state != VFN_IDLE ? vfn_pci_negotiated(dev) : 0);
 	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
 	vfn_tell_int(d, "queues_running", started);
 	vfn_tell_string(d, "mac", mac);
@@ -217,8 +218,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_int(d, "avail", info.ring.avail);
 	vfn_tell_int(d, "used", info.ring.used);
 	for (i = 0; i < VFN_STAT_MAX && ret == 0; i++)
-		vfn_tell_uint(
-			d, vfn_stat_names[i], stats[i] - dev->stats_base[queue][i]);
+		vfn_tell_uint(d, vfn_stat_names[i], stats[i] - dev->stats_base[queue][i]);
 	vfn_dev_release(dev);
 	return ret;
 }
@@ -234,10 +234,7 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	rte_tel_data_start_dict(d);
 	vfn_tell_string(d, "mode", vfn_lm_name(dev->lm));
-	vfn_tell_string(d, "state",
-		!dev->log.wanted    ? "off" :
-			dev->log.on ? "logging" :
-				      "no log");
+	vfn_tell_string(d, "state", !dev->log.wanted ? "off" : dev->log.on ? "logging" : "no log");
 	vfn_tell_uint(d, "log_bytes", dev->log.on ? dev->log.map->len : 0);
 	vfn_tell_int(d, "starts", dev->log.starts);
 	vfn_tell_int(d, "refusals", dev->log.refusals);
@@ -312,8 +309,7 @@ vfn_telemetry_register(void)
 {
 	vfn_telemetry_command("/vfn/list", tell_list,
 		"Names of the vfn devices. Parameter: number of the first one, or none for 0");
-	vfn_telemetry_command(
-		"/vfn/info", tell_info, "State of a device. Parameter: device name");
+	vfn_telemetry_command("/vfn/info", tell_info, "State of a device. Parameter: device name");
 	vfn_telemetry_command("/vfn/queue", tell_queue,
 		"Position and statistics of a virtqueue. Parameters: device name, queue number");
 	vfn_telemetry_command(

@@ -22,8 +22,8 @@ int vfn_telemetry_refuse(const struct vfn_dev *dev, int ret, const char *fmt, ..
 	__rte_format_printf(3, 4);
 
 /*
- * Into a dictionary. What does not fit is remembered, and makes an error of the answer: nothing is left
- * out without a word.
+ * Into a dictionary. What does not fit is remembered, and makes an error of the answer: nothing is
+ * left out without a word.
  */
 void vfn_tell_string(struct rte_tel_data *d, const char *key, const char *value);
 void vfn_tell_int(struct rte_tel_data *d, const char *key, int value);
@@ -31,8 +31,8 @@ void vfn_tell_uint(struct rte_tel_data *d, const char *key, uint64_t value);
 void vfn_tell_hex(struct rte_tel_data *d, const char *key, uint64_t value);
 
 /*
- * Register a command. Where the handler returns a negative errno the answer is {"error": text}: that
- * of vfn_telemetry_refuse(), or of the errno.
+ * Register a command. Where the handler returns a negative errno the answer is {"error": text}:
+ * that of vfn_telemetry_refuse(), or of the errno.
  */
 void vfn_telemetry_command(const char *name, telemetry_cb handler, const char *help);
 

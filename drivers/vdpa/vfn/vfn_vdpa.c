@@ -18,7 +18,6 @@
 #include "rte_vdpa_vfn.h"
 #include "vfn_drv.h"
 
-
 static int
 vfn_get_queue_num(struct rte_vdpa_device *vdpa, uint32_t *queue_num)
 {

@@ -60,8 +60,9 @@ msg_fds(struct vfn_msg *msg)
 	if (i == VFN_MSG_FDS)
 		return fds;
 	if (!told)
-		DRV_LOG(ERR, "messages of DPDK %s have another layout: no dirty logs, no in-flight "
-			     "regions",
+		DRV_LOG(ERR,
+			"messages of DPDK %s have another layout: no dirty logs, no in-flight "
+			"regions",
 			rte_version());
 	told = true;
 	return NULL;
@@ -293,8 +294,8 @@ vfn_watch_start(struct vfn_guest *guest)
 	vfn_watch_forgive(guest);
 	/* Of every ring that there may be: not only the device's are looked at. */
 	for (queue = 0; queue <= UINT8_MAX && !guest->barred; queue++)
-		guest->barred = rte_vhost_get_vhost_ring_inflight(
-					guest->vid, queue, &ring_inflight) == 0;
+		guest->barred =
+			rte_vhost_get_vhost_ring_inflight(guest->vid, queue, &ring_inflight) == 0;
 	return rte_vhost_extern_callback_register(guest->vid, &ops, NULL);
 }
 
