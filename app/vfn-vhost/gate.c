@@ -149,16 +149,13 @@ gate_private_path(char *path, size_t size, unsigned int port)
 		report("%s is too long a path for private sockets", directory);
 }
 
-static uint16_t
-rings_of(const char *path, uint32_t queues)
+static bool
+is_blk(const char *path)
 {
 	uint32_t type;
 
-	/* Net devices count in pairs; librte_vhost hands no control queue on. */
-	if (rte_vhost_driver_get_vdpa_dev_type(path, &type) == 0 &&
-		type == RTE_VHOST_VDPA_DEVICE_TYPE_BLK)
-		return queues;
-	return 2 * queues;
+	return rte_vhost_driver_get_vdpa_dev_type(path, &type) == 0 &&
+		type == RTE_VHOST_VDPA_DEVICE_TYPE_BLK;
 }
 
 int
@@ -180,7 +177,10 @@ gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *d
 		return -1;
 	}
 	conf.queues = queues;
-	conf.rings = rings_of(private_path, queues);
+	/* Net devices count in pairs; librte_vhost hands no control queue on. */
+	conf.rings = is_blk(private_path) ? queues : 2 * queues;
+	/* libblkio needs them; QEMU 7.2 loses dirty pages of net devices with several queues. */
+	conf.slots = is_blk(private_path);
 	ret = gate_add_port(gate, &conf);
 	if (ret < 0) {
 		report("cannot serve %s: %s", path, strerror(-ret));

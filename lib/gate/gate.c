@@ -419,7 +419,7 @@ gate_add_port(struct gate *gate, const struct gate_port_conf *conf)
 	port->offer = (struct gate_offer){
 		.features = conf->features,
 		.protocol_features = conf->protocol_features | UINT64_C(1) << GATE_PF_REPLY_ACK |
-			UINT64_C(1) << GATE_PF_CONFIGURE_MEM_SLOTS,
+			(uint64_t)conf->slots << GATE_PF_CONFIGURE_MEM_SLOTS,
 		.rings = conf->rings,
 		.queues = conf->queues,
 		.log_max = GATE_LOG_MAX,

@@ -48,6 +48,7 @@ struct gate_conf {
 #define GATE_BACK_MS	    1000 /**< until the front-end has answered on its back-channel */
 #define GATE_RETRY_MIN_MS   10	 /**< client mode */
 #define GATE_RETRY_MAX_MS   1000
+#define GATE_SILENT_MS	    3000 /**< client mode: a front-end that says nothing is told of */
 #define GATE_CLOSING_MAX    16 /**< descriptors of a port that wait to be closed */
 
 /** One port: a socket that front-ends use, and the back-end behind it. */
@@ -57,7 +58,8 @@ struct gate_port_conf {
 	const char *private_path;   /**< where the back-end listens */
 	int listen_fd;		    /**< of the public socket, taken over; -1: connect to it */
 	uint64_t features;	    /**< that the back-end offers */
-	uint64_t protocol_features; /**< CONFIGURE_MEM_SLOTS is added by the gate */
+	uint64_t protocol_features;
+	bool slots;		    /**< offer CONFIGURE_MEM_SLOTS, of the gate's own making */
 	uint16_t rings;		    /**< that the device has */
 	uint16_t queues;	    /**< the back-end's answer to GET_QUEUE_NUM */
 };

@@ -21,7 +21,8 @@
 
 #define TURN	     32 /* messages before others have theirs */
 #define RECONNECT_MS 10
-#define COLLECT_MS   20 /* acknowledgements that nobody waits for are looked at so late */
+#define DRAIN_MS     100 /* until the next front-end is let through all the same */
+#define COLLECT_MS   20	 /* acknowledgements that nobody waits for are looked at so late */
 #define COLLECT_MAX  (GATE_WINDOW / 2)
 
 static bool
@@ -41,6 +42,8 @@ takes_space(struct gate_port *port, uint64_t more)
 void
 gate_conn_finish(struct gate_conn *c)
 {
+	if (!c->no_more)
+		c->port->drain_end = gate_in_ms(c->port->gate, DRAIN_MS);
 	c->no_more = true;
 	gate_in_close_fds(&c->from_front, c->port->closer);
 	gate_in_reset(&c->from_front);
@@ -56,6 +59,20 @@ gate_conn_library_left(struct gate_conn *c)
 
 /* ---- to the library ---- */
 
+/* The device belongs to the connection before until the back-end has closed that. */
+static bool
+waits_for_device(const struct gate_conn *c)
+{
+	const struct gate_conn *o;
+
+	if (c->port->gate->now >= c->port->drain_end)
+		return false;
+	LIST_FOREACH(o, &c->port->conns, next)
+	if (o != c && o->lib.fd >= 0 && (o->draining || o->no_more))
+		return true;
+	return false;
+}
+
 static bool
 reach_library(struct gate_conn *c)
 {
@@ -64,6 +81,11 @@ reach_library(struct gate_conn *c)
 
 	if (c->lib.fd >= 0)
 		return true;
+	if (waits_for_device(c)) {
+		c->reconnect = c->port->drain_end;
+		gate_at(c->port->gate, c->reconnect);
+		return false;
+	}
 	strncpy(un.sun_path, c->port->private_path, sizeof(un.sun_path) - 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0) {
@@ -471,6 +493,7 @@ gate_conn_end(struct gate_conn *c)
 	shutdown(c->lib.fd, SHUT_WR);
 	c->draining = true;
 	c->port->nb_drain++;
+	c->port->drain_end = gate_in_ms(c->port->gate, DRAIN_MS);
 	if (gate_watch(c->port->gate, &c->lib, EPOLLIN) != 0)
 		gate_conn_free(c);
 }

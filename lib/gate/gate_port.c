@@ -209,6 +209,9 @@ call(struct gate_port *port)
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0) {
 		port->said_retry = false;
 		gate_count(port, accepted);
+		port->heard = port->stats.messages;
+		port->silent_at = gate_in_ms(port->gate, GATE_SILENT_MS);
+		gate_at(port->gate, port->silent_at);
 		gate_conn_open(port, fd);
 		return;
 	}
@@ -224,7 +227,7 @@ call(struct gate_port *port)
 void
 gate_port_begin(struct gate_port *port)
 {
-	port->retry_at = GATE_NEVER_NS;
+	port->retry_at = port->silent_at = GATE_NEVER_NS;
 	port->retry_ms = GATE_RETRY_MIN_MS;
 	if (port->client)
 		call(port);
@@ -255,6 +258,13 @@ gate_port_lost(struct gate_port *port, bool useful)
 void
 gate_port_freed(struct gate_port *port)
 {
+	struct gate_conn *c;
+
+	/* Some may have waited for the device. */
+	LIST_FOREACH(c, &port->conns, next)
+	if (c->reconnect != 0)
+		c->reconnect = port->gate->now;
+	gate_at(port->gate, port->gate->now);
 	if (!port->removed && !port->client)
 		retry(port, 0);
 }
@@ -271,7 +281,16 @@ gate_port_expire(struct gate_port *port, int64_t now)
 		else
 			accept_all(port);
 	}
+	if (now >= port->silent_at) {
+		port->silent_at = GATE_NEVER_NS;
+		if (port->nb_front > 0 && port->stats.messages == port->heard)
+			gate_say(port, GATE_LOG_NOTICE,
+				"connected to %s, where nobody speaks: does the front-end know that "
+				"its back-end was gone? testpmd does not with --tx-first",
+				port->path);
+	}
 	gate_at(port->gate, port->retry_at);
+	gate_at(port->gate, port->silent_at);
 	for (c = LIST_FIRST(&port->conns); c != NULL; c = next) {
 		next = LIST_NEXT(c, next);
 		gate_conn_expire(c, now);

@@ -20,7 +20,7 @@ from table import PAGE, Case, rows
 from vhost_user import (F_INFLIGHT, F_LOG_SHMFD, F_RARP, LOG_ALL, NEED_REPLY, VERSION, Request,
                         get_config, get_features, get_inflight_fd, get_protocol_features,
                         get_queue_num, get_vring_base, reset_owner, send_rarp, set_features,
-                        set_inflight_fd, set_log_base, set_mem_table, set_owner,
+                        set_inflight_fd, set_mem_table, set_owner,
                         set_protocol_features, set_status, set_vring_enable, Message)
 
 F_MTU, F_BACKEND_REQ, F_SEND_FD, F_NOTIFIER, F_SLOTS = 4, 5, 10, 11, 15

@@ -25,8 +25,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from dirty import PAGE, Log, TrackedMemory, areas, log_all, pages_of  # noqa: E402
 from net_device import PROTOCOL, FrontEnd                        # noqa: E402
 from rings import BUFFER, PackedRing                             # noqa: E402
-from vhost_user import (F_INFLIGHT, F_LOG_SHMFD, VERSION, Refused,  # noqa: E402
-                        get_features, get_inflight_fd, set_inflight_fd)
+from vhost_user import (F_INFLIGHT, F_LOG_SHMFD, get_features, get_inflight_fd,  # noqa: E402
+                        set_inflight_fd)
 
 SIZE = 64               # of each ring
 BURST = 8               # frames per turn

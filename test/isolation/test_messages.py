@@ -73,6 +73,8 @@ def test_what_is_never_right(workdir, zoo, setting):
     """All cases of which it is known, in a few states; the same ones each time."""
     with arena(setting, workdir) as a:
         taken, counts = try_all(a, zoo, [*rows(), *UNKNOWN])
+        left = a.left_to_the_library()
         a.finish("never right", counts)
     assert not taken, f"{len(taken)} messages were taken:\n" + "\n".join(taken[:100])
     assert counts["refused"] > 1000
+    assert left == 0, f"{left} messages were left to the library to refuse"

@@ -38,9 +38,10 @@ def run(command):
 
 
 class Mutant:
-    """A build directory with another gate: the server, and the judge's unit test."""
+    """A build directory with another gate: the server, and the judge's unit tests."""
 
-    TARGETS = ("app/vfn-vhost", "test/unit/test_gate_judge")
+    UNITS = ("test/unit/test_gate_judge", "test/unit/test_gate_rings")
+    TARGETS = ("app/vfn-vhost", *UNITS)
 
     def __init__(self, mutation, directory):
         self.mutation, self.directory = mutation, directory
@@ -81,9 +82,9 @@ class Mutant:
         run(words)
 
     def unit_notices(self):
-        done = subprocess.run([os.path.join(self.directory, self.TARGETS[1])], check=False,
-                              capture_output=True, timeout=120)
-        return done.returncode != 0
+        return any(subprocess.run([os.path.join(self.directory, unit)], check=False,
+                                  capture_output=True, timeout=120).returncode
+                   for unit in self.UNITS)
 
     def suite_notices(self, zoo):
         """What is taken that is wrong, or what an attack does; None if nothing is."""
@@ -94,6 +95,8 @@ class Mutant:
             taken, _ = try_all(a, zoo, [by_name[name] for name in self.mutation.requests])
             if taken:
                 return taken[0]
+            if left := a.left_to_the_library():
+                return f"{left} messages left to the library"
             for name in self.mutation.attacks:
                 attack.named(name)(a)
                 a.check()
@@ -131,6 +134,6 @@ def test_mutation_is_noticed(workdir, zoo, monkeypatch, mutation):
     unit = mutant.unit_notices()
     monkeypatch.setenv("VFN_BUILD", mutant.directory)
     noticed = mutant.suite_notices(zoo)
-    remarks.append(f"mutation, {mutation}: suite: {noticed or 'nothing'}; unit test of the judge: "
-                   f"{'fails' if unit else 'passes'}")
+    remarks.append(f"mutation, {mutation}: suite: {noticed or 'nothing'}; unit tests of the judge: "
+                   f"{'fail' if unit else 'pass'}")
     assert noticed or unit, f"{mutation}: nobody notices"

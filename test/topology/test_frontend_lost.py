@@ -14,8 +14,8 @@ from frontend import FORMATS, bare, frames, neighbour, opened, server, shared, w
 from harness import NIGHTLY, SLOW, wait_until
 from net_device import FrontEnd
 from rings import BUFFER, TABLE, WRITE, Region, Memory
-from vhost_user import (DRIVER_OK, Message, Request, set_features, set_mem_table, set_status,
-                        set_vring_kick, Refused)
+from vhost_user import (DRIVER_OK, Message, Request, get_status, set_features, set_mem_table,
+                        set_status, set_vring_kick, Refused)
 
 CUT_OFF = r"^vdpa_vfn0: a file of the guest's memory was cut off while in use: every queue is "
 MUST_CONNECT = r"^vdpa_vfn0: a file of the guest's memory was cut off: it must connect again$"
@@ -337,11 +337,12 @@ def test_memory_before_features(server):
     server.expect("^vdpa_vfn0: SET_MEM_TABLE refused: it comes before features$")
     with FrontEnd(server.sockets[0]) as fe:
         fe.connect().negotiate().setup()
+        fe.conn.ask(get_status())       # librte_vhost has heard of it
         rest = server.fds()
         features, table, *others = fe.script()
         with pytest.raises(Refused):
             fe.conn.tell(table)
-        assert server.fds() == rest
+        assert wait_until(lambda: server.fds() == rest)
         for message in features, table, *others:
             fe.conn.tell(message)
         fe.check(frames("in order"))

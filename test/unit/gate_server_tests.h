@@ -244,6 +244,7 @@ add_port(int listen_fd)
 		.listen_fd = listen_fd,
 		.features = GF_OFFER,
 		.protocol_features = GF_PROTOCOL,
+		.slots = true,
 		.rings = 4,
 		.queues = 2};
 
