@@ -123,7 +123,7 @@ others(void **state)
 		{NEW, NULL, gf_empty(GATE_SET_BACKEND_REQ_FD), 1, GATE_FD_SOCKET},
 		{NEW, "its descriptor is no socket", U64(GATE_SET_BACKEND_REQ_FD, 0), 1, EVENT},
 		{NEW, FD_COUNT, U64(GATE_SET_BACKEND_REQ_FD, 0), NO_FDS},
-		{NEW, "it comes before features", U64(GATE_SEND_RARP, 0), NO_FDS},
+		{NEW, NULL, U64(GATE_SEND_RARP, 0), NO_FDS},
 		{RUNNING, NULL, U64(GATE_SEND_RARP, 0), NO_FDS},
 	};
 
