@@ -79,12 +79,14 @@ for t in "${targets[@]}"; do
 	[ "$t" != raw ] || len=40000
 	[ "$t" != gso ] || len=2000
 	[ "$t" != gate ] || len=16428
+	known=()
+	[ ! -d "test/fuzz/regressions/$t" ] || known=("test/fuzz/regressions/$t")
 	log=$dir/fuzz-$t.log
 	say "$t: $each seconds"
 	status=0
 	"$dir/test/fuzz/fuzz_$t" -max_total_time=$each -max_len=$len -timeout=20 -rss_limit_mb=4096 \
 		-print_final_stats=1 -artifact_prefix="$dir/crashes/$t-" \
-		"$dir/corpus/$t" "$dir/seeds/$t" "test/fuzz/regressions/$t" \
+		"$dir/corpus/$t" "$dir/seeds/$t" ${known[@]+"${known[@]}"} \
 		</dev/null >"$log" 2>&1 || status=$?
 	edges=$(grep -ao 'cov: [0-9]*' "$log" | tail -1 | cut -d' ' -f2) || :
 	runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
