@@ -88,6 +88,7 @@ class Arena:
         self.ports = self.server.sockets[:setting.lanes]
         self.mark = self.server.process.mark()
         self.baseline = self.usual()
+        self.tell_tenant("forget")      # that everything had to start
 
     def start_tenants(self):
         lanes = self.setting.lanes

@@ -16,7 +16,8 @@ from session import (nothing_left, pytest_configure, pytest_runtest_makereport, 
 
 
 @pytest.fixture(scope="session")
-def zoo():
+def zoo(nothing_left):      # noqa: F811  pylint: disable=unused-argument
+    """Gone before that looks."""
     made = Zoo()
     yield made
     made.close()
