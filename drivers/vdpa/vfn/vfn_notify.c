@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <vfn_signal.h>
+
 #include "vfn_drv.h"
 #include "vfn_trace.h"
 
@@ -31,9 +33,6 @@
 /* A thread that does not notice a signal, sent each millisecond, after so many is cancelled. */
 #define MAX_SIGNALS 100
 
-/* Interrupts a system call and does nothing else; 0: there is none to be had. */
-static int wake_signal;
-
 static const char *const state_names[] = {
 	[VFN_DOORBELL_OFF] = "off",
 	[VFN_DOORBELL_READY] = "ready",
@@ -42,29 +41,10 @@ static const char *const state_names[] = {
 	[VFN_DOORBELL_REFUSED] = "refused",
 };
 
-static void
-ignore(int number)
-{
-	(void)number;
-}
-
-static void
-take_signal(void)
-{
-	struct sigaction act = {.sa_handler = ignore}, old;
-	int number;
-
-	for (number = SIGRTMAX; number >= SIGRTMIN && wake_signal == 0; number--)
-		if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_DFL &&
-			sigaction(number, &act, NULL) == 0)
-			wake_signal = number;
-}
-
 /* At probe, when nobody else knows the device. */
 void
 vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct vfn_notify *n = &dev->doorbells;
 	const uint32_t page = sysconf(_SC_PAGESIZE);
 	uint16_t q;
@@ -86,8 +66,7 @@ vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 			page);
 		return;
 	}
-	pthread_once(&once, take_signal);
-	if (wake_signal == 0) {
+	if (vfn_signal_number() == 0) {
 		DEV_LOG(WARNING, dev, "doorbell=on has no effect: every real-time signal is taken");
 		return;
 	}
@@ -144,7 +123,7 @@ thread_start(struct vfn_dev *dev)
 	int ret;
 
 	sigfillset(&set);
-	sigdelset(&set, wake_signal);
+	sigdelset(&set, vfn_signal_number());
 	pthread_sigmask(SIG_SETMASK, &set, &old);
 	ret = pthread_create(&dev->doorbells.thread, NULL, ask_thread, dev);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -225,7 +204,7 @@ interrupt(struct vfn_dev *dev)
 
 	dev->guest->unanswered++;
 	for (signals = 1;; signals++) {
-		pthread_kill(n->thread, wake_signal);
+		pthread_kill(n->thread, vfn_signal_number());
 		if (signals == MAX_SIGNALS)
 			pthread_cancel(n->thread);
 		clock_gettime(CLOCK_MONOTONIC, &end);
