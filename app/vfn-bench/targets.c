@@ -134,7 +134,8 @@ targets_print(const struct table *t)
 	for (i = 0; i < DIM(relative); i++)
 		missed += print_relative(t, i);
 	if (missed > 0)
-		printf("%u targets were missed, as they are where others use the CPU: no failure.\n",
+		printf("%u targets were missed, as they are where others use the CPU: no "
+		       "failure.\n",
 			missed);
 	return missed;
 }

@@ -99,8 +99,8 @@ void gate_private_path(char *path, size_t size, unsigned int port);
  * @return
  *   a handle for gate_shut(), or -1 with the reason reported.
  */
-int gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *dev,
-	int listen_fd);
+int gate_serve(
+	const char *path, const char *private_path, struct rte_vdpa_device *dev, int listen_fd);
 
 /** Hang up on the front-ends of a port, and let nobody else come. */
 void gate_shut(int handle);

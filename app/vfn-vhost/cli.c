@@ -50,18 +50,25 @@ static const struct {
 } texts[] = {
 	{"help", "[COMMAND]", "this text, or more about a command", ""},
 	{"list", "", "every vDPA device, what it offers and its socket",
-		"queues: for a network device, queue pairs. features: of virtio, as the device offers\n"
-		"them. protocol features: of vhost-user. socket: - if there is none yet, see create.\n"},
+		"queues: for a network device, queue pairs. features: of virtio, as the device "
+		"offers\n"
+		"them. protocol features: of vhost-user. socket: - if there is none yet, see "
+		"create.\n"},
 	{"create", "PATH DEVNAME", "serve a device on a socket",
-		"A device has one socket, and a socket one device. With --client it is the front-end that\n"
-		"makes the socket. What is in the way at PATH is left alone, unless it is a socket that\n"
+		"A device has one socket, and a socket one device. With --client it is the "
+		"front-end that\n"
+		"makes the socket. What is in the way at PATH is left alone, unless it is a socket "
+		"that\n"
 		"nobody serves.\n"},
 	{"stats", "DEVNAME QUEUE|all", "counters of one virtqueue, or of all that are in use",
-		"Even numbers are receive queues (to the driver in the guest), odd ones transmit queues.\n"
-		"Counters begin with the device, not with the guest; what each of them counts is in the\n"
+		"Even numbers are receive queues (to the driver in the guest), odd ones transmit "
+		"queues.\n"
+		"Counters begin with the device, not with the guest; what each of them counts is "
+		"in the\n"
 		"guide of the driver, doc/vdpadevs/vfn.rst. all: needs a guest.\n"},
 	{"snapshot", "DEVNAME FILE", "save the state of a device; traffic goes on",
-		"Without a guest, the state in which the last one left it. FILE is replaced at once or\n"
+		"Without a guest, the state in which the last one left it. FILE is replaced at "
+		"once or\n"
 		"not at all.\n"},
 	{"restore", "DEVNAME FILE", "have the next guest of a device go on with a saved state",
 		"The device must have no guest. A state that does not fit is refused.\n"},
@@ -76,8 +83,8 @@ cmd_help(void *parsed, struct cmdline *cl, void *data)
 	(void)parsed;
 	(void)data;
 	for (i = 0; i < RTE_DIM(texts); i++)
-		cmdline_printf(cl, "%-9s%-18s %s\n", texts[i].name, texts[i].arguments,
-			texts[i].summary);
+		cmdline_printf(
+			cl, "%-9s%-18s %s\n", texts[i].name, texts[i].arguments, texts[i].summary);
 	cmdline_printf(cl, "TAB completes commands and names of devices.\n");
 }
 

@@ -35,8 +35,7 @@ parse_id(const char *text, unsigned long *id)
 	errno = 0;
 	*id = strtoul(text, &end, 10);
 	/* the last one means "unchanged" to the kernel */
-	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 &&
-		*id < UINT32_MAX;
+	return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *id < UINT32_MAX;
 }
 
 int
@@ -101,7 +100,8 @@ give_runtime_dir(const char *path, bool *used)
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
 		*used = true;
-		/* The directory may have been the user's before, who may put something else there. */
+		/* The directory may have been the user's before, who may put something else there.
+		 */
 		entry_fd = openat(fd, entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (entry_fd < 0)
 			continue;
@@ -155,7 +155,8 @@ become_user(void)
 		return -1;
 	}
 	if (used && !can_clean_up(path)) {
-		report("user %s cannot use %s, EAL's run-time directory: set RUNTIME_DIRECTORY to a "
+		report("user %s cannot use %s, EAL's run-time directory: set RUNTIME_DIRECTORY to "
+		       "a "
 		       "directory of that user, or do without (--no-shconf --no-telemetry)",
 			user.name, path);
 		return -1;
@@ -165,7 +166,8 @@ become_user(void)
 		report("cannot become user %s: %s", user.name, strerror(errno));
 		return -1;
 	}
-	/* The kernel took the capabilities with the last identity of root, unless told otherwise. */
+	/* The kernel took the capabilities with the last identity of root, unless told otherwise.
+	 */
 	if (user.uid != 0 && (setuid(0) == 0 || setgid(0) == 0)) {
 		report("user %s could become root again", user.name);
 		return -1;

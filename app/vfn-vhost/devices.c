@@ -74,7 +74,8 @@ bus_complete(const char *bus, const char *filter)
 	struct rte_devargs *asked;
 	bool complete = true;
 
-	RTE_EAL_DEVARGS_FOREACH(bus, asked) {
+	RTE_EAL_DEVARGS_FOREACH(bus, asked)
+	{
 		if (asked->policy == RTE_DEV_BLOCKED || is_probed(filter, asked->name))
 			continue;
 		report("device %s was refused: the reason is in the log above", asked->name);

@@ -409,8 +409,7 @@ all_known(void)
 	bool known = dir != NULL;
 
 	while (known && (entry = readdir(dir)) != NULL) {
-		if (entry->d_name[0] == '.' ||
-			rte_vdpa_find_device_by_name(entry->d_name) != NULL)
+		if (entry->d_name[0] == '.' || rte_vdpa_find_device_by_name(entry->d_name) != NULL)
 			continue;
 		report("%s of the other process is not among the devices here", entry->d_name);
 		known = false;
@@ -457,8 +456,8 @@ take_over(const char *file_prefix, int sigfd)
 	other.fd = connect_to(file_prefix);
 	if (other.fd < 0)
 		return -1;
-	if (meet() != 0 || !greeted(sigfd) || !ask(sigfd, PREPARE) ||
-		!all_known() || states_load(other.at.path) != 0 || !ask(sigfd, HAND_OVER) ||
+	if (meet() != 0 || !greeted(sigfd) || !ask(sigfd, PREPARE) || !all_known() ||
+		states_load(other.at.path) != 0 || !ask(sigfd, HAND_OVER) ||
 		states_load(other.at.path) != 0) {
 		report("%s is not replaced, it serves on", file_prefix);
 		give_up();

@@ -38,7 +38,8 @@ static const char usage[] =
 	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
-	"  --no-gate          messages go to librte_vhost unjudged: for front-ends that are trusted\n"
+	"  --no-gate          messages go to librte_vhost unjudged: for front-ends that are "
+	"trusted\n"
 	"  -i, --interactive  prompt with help, list, create, stats, snapshot, restore, quit\n"
 	"  --version          versions of this program and of DPDK\n"
 	"  -h, --help         this text\n"
@@ -79,8 +80,18 @@ static void
 parse_options(int argc, char **argv)
 {
 	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { IFACE = 256, CLIENT, RESTORE, TAKE_OVER, USER, NO_CONFINE, NO_GATE, INTERACTIVE,
-		HELP, VERSION };
+	enum {
+		IFACE = 256,
+		CLIENT,
+		RESTORE,
+		TAKE_OVER,
+		USER,
+		NO_CONFINE,
+		NO_GATE,
+		INTERACTIVE,
+		HELP,
+		VERSION
+	};
 	static const struct option names[] = {
 		{"iface", required_argument, NULL, IFACE},
 		{"client", no_argument, NULL, CLIENT},
@@ -230,8 +241,7 @@ static enum exit_code
 serve(int sigfd)
 {
 	struct pollfd fds[] = {
-		{.fd = sigfd, .events = POLLIN},
-		{.fd = -1, .events = POLLIN},
+		{.fd = sigfd, .events = POLLIN}, {.fd = -1, .events = POLLIN},
 		{.fd = handover_init(), .events = POLLIN},
 		{.fd = -1, .events = POLLIN}, /* the process that was taken over from */
 	};

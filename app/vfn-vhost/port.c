@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Ports: one vDPA device served on one vhost-user socket. Created and destroyed on the main thread;
- * the connect and disconnect callbacks run on librte_vhost's event thread (or the main thread while a
- * port is destroyed). Front-ends come through the gate, which owns the socket: gate.c.
+ * the connect and disconnect callbacks run on librte_vhost's event thread (or the main thread while
+ * a port is destroyed). Front-ends come through the gate, which owns the socket: gate.c.
  */
 
 #include <inttypes.h>
@@ -210,8 +210,8 @@ static int
 open_port(struct port *port)
 {
 	if (!options.no_gate) {
-		port->gate = gate_serve(
-			port->path, port->private_path, port->dev, port->listener.fd);
+		port->gate =
+			gate_serve(port->path, port->private_path, port->dev, port->listener.fd);
 		if (port->gate < 0)
 			return -1;
 	}

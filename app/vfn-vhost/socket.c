@@ -127,8 +127,8 @@ give(const struct port_socket *sock, const char *path)
 
 /* Nobody it is not meant for gets in between. */
 static int
-bind_and_listen(const struct port_socket *sock, const struct sockaddr_un *un,
-	struct listener *listener)
+bind_and_listen(
+	const struct port_socket *sock, const struct sockaddr_un *un, struct listener *listener)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), ret;
 	mode_t mask = umask(0);

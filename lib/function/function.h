@@ -379,7 +379,7 @@ unsigned int vfn_gen_run(struct vfn_work *work);
 unsigned int vfn_sink_run(struct vfn_work *work);
 
 /* net.c, ctrl.c: the net class. */
-#define VFN_NET_BURST	 32
+#define VFN_NET_BURST 32
 /* As nearly all have it, see vfn_net_hdr_len(). */
 #define VFN_NET_HDR_SIZE sizeof(struct virtio_net_hdr_mrg_rxbuf)
 /* An IP packet of the largest size with Ethernet and VLAN headers. */

@@ -152,7 +152,8 @@ vfn_ethdev_receive(struct vfn_job *job)
 		vfn_queue_broken(rx);
 	for (i = 0; i < n; i++) {
 		/* What is charged is the look for buffers. */
-		enum vfn_stat bad = b.budget > 0 ? deliver(&b, mbuf[i]) : VFN_STAT_DROPPED_NO_BUFFER;
+		enum vfn_stat bad =
+			b.budget > 0 ? deliver(&b, mbuf[i]) : VFN_STAT_DROPPED_NO_BUFFER;
 
 		if (bad != VFN_STAT_PACKETS)
 			rx->stats[bad]++;

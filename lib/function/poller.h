@@ -43,18 +43,19 @@ struct vfn_poller {
 	uint64_t next_sweep; /* iteration in which the active ones are gone through */
 	bool may_sleep;
 	uint64_t last_progress;
-	uint64_t spin;	/* cycles to look for work before it sleeps */
-	bool busy;	/* the last iteration moved something */
+	uint64_t spin; /* cycles to look for work before it sleeps */
+	bool busy;     /* the last iteration moved something */
 	/* Fairness, see poller_loop.c; in TSC. */
-	uint64_t floor;		  /* what those who want it have been served at least */
-	uint64_t next_floor[2];	  /* of whom this iteration has seen, by in_vain */
+	uint64_t floor;			  /* what those who want it have been served at least */
+	uint64_t next_floor[2];		  /* of whom this iteration has seen, by in_vain */
 	struct vfn_account quiet_account; /* of the quiet queues that move nothing, together */
-	uint64_t turn_at;	  /* when the current turn began, or the last one ended */
-	bool kept_waiting;	  /* somebody, in this iteration */
-	/* The last two different ones that moved something, and the iterations in which they did. */
+	uint64_t turn_at;		  /* when the current turn began, or the last one ended */
+	bool kept_waiting;		  /* somebody, in this iteration */
+	/* The last two different ones that moved something, and the iterations in which they did.
+	 */
 	const struct vfn_account *mover[2];
 	uint64_t mover_at[2];
-	long preempted;		  /* so often so far */
+	long preempted; /* so often so far */
 	uint64_t stamp; /* TSC up to which stats counts cycles */
 	struct vfn_poller_stats stats;
 	struct vringh_batch batch[2];

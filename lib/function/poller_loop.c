@@ -249,8 +249,8 @@ vfn_poller_take(struct vfn_poller *p, struct vfn_work *w)
 	}
 	disarm(w);
 	/* Of another poller's account only so much counts. */
-	w->tx->account.served = RTE_MIN(
-		w->tx->account.served, p->floor + microseconds(p, 1000 * CARRY_MS));
+	w->tx->account.served =
+		RTE_MIN(w->tx->account.served, p->floor + microseconds(p, 1000 * CARRY_MS));
 	w->moved_at = p->stats.iterations;
 	p->work[p->nb_work] = w;
 	p->quiet[p->nb_work] = (struct vfn_quiet){0};
@@ -339,8 +339,7 @@ look_at_quiet(struct vfn_poller *p, uint64_t *start)
 		p->turn = i + 1;
 		if (!vringh_watch_pending(&p->quiet[i].watch))
 			continue;
-		if (has_to_wait(p, &p->work[i]->tx->account) ||
-			has_to_wait(p, &p->quiet_account))
+		if (has_to_wait(p, &p->work[i]->tx->account) || has_to_wait(p, &p->quiet_account))
 			break;
 		n = run(p, p->work[i], start, &p->quiet_account);
 		moved += n;

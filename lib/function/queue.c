@@ -162,8 +162,8 @@ queue_use_irq(struct vfn_queue *q)
 {
 	struct vfn_function *fn = q->fn;
 
-	q->call_fd = q->vector == NO_VECTOR || fn->irq_blocked[q->vector] ? -1 :
-									    fn->irq_fd[q->vector];
+	q->call_fd =
+		q->vector == NO_VECTOR || fn->irq_blocked[q->vector] ? -1 : fn->irq_fd[q->vector];
 }
 
 void

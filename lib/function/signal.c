@@ -33,9 +33,9 @@
 /* Of a thread, as its slot tells. */
 enum inside {
 	OUT,
-	IN,	 /* a write */
-	POKING,	 /* the watchdog is about to send the signal: the thread waits for that */
-	POKED,	 /* it was sent: the write ends, or is ended the next time */
+	IN,	/* a write */
+	POKING, /* the watchdog is about to send the signal: the thread waits for that */
+	POKED,	/* it was sent: the write ends, or is ended the next time */
 };
 
 struct slot {

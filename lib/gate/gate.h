@@ -49,19 +49,19 @@ struct gate_conf {
 #define GATE_RETRY_MIN_MS   10	 /**< client mode */
 #define GATE_RETRY_MAX_MS   1000
 #define GATE_SILENT_MS	    3000 /**< client mode: a front-end that says nothing is told of */
-#define GATE_CLOSING_MAX    16 /**< descriptors of a port that wait to be closed */
+#define GATE_CLOSING_MAX    16	 /**< descriptors of a port that wait to be closed */
 
 /** One port: a socket that front-ends use, and the back-end behind it. */
 struct gate_port_conf {
-	const char *name;	    /**< in log lines */
-	const char *path;	    /**< of the public socket */
-	const char *private_path;   /**< where the back-end listens */
-	int listen_fd;		    /**< of the public socket, taken over; -1: connect to it */
-	uint64_t features;	    /**< that the back-end offers */
+	const char *name;	  /**< in log lines */
+	const char *path;	  /**< of the public socket */
+	const char *private_path; /**< where the back-end listens */
+	int listen_fd;		  /**< of the public socket, taken over; -1: connect to it */
+	uint64_t features;	  /**< that the back-end offers */
 	uint64_t protocol_features;
-	bool slots;		    /**< offer CONFIGURE_MEM_SLOTS, of the gate's own making */
-	uint16_t rings;		    /**< that the device has */
-	uint16_t queues;	    /**< the back-end's answer to GET_QUEUE_NUM */
+	bool slots;	 /**< offer CONFIGURE_MEM_SLOTS, of the gate's own making */
+	uint16_t rings;	 /**< that the device has */
+	uint16_t queues; /**< the back-end's answer to GET_QUEUE_NUM */
 };
 
 #define GATE_MAX_REASONS 96

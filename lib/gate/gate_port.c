@@ -285,7 +285,8 @@ gate_port_expire(struct gate_port *port, int64_t now)
 		port->silent_at = GATE_NEVER_NS;
 		if (port->nb_front > 0 && port->stats.messages == port->heard)
 			gate_say(port, GATE_LOG_NOTICE,
-				"connected to %s, where nobody speaks: does the front-end know that "
+				"connected to %s, where nobody speaks: does the front-end know "
+				"that "
 				"its back-end was gone? testpmd does not with --tx-first",
 				port->path);
 	}

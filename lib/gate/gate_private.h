@@ -196,8 +196,8 @@ struct gate_port {
 	int64_t retry_at;      /* client: connect; server: accept again. GATE_NEVER_NS: no */
 	int64_t retry_ms;
 	bool said_retry;
-	int64_t silent_at; /* client: when to look whether anything was said since `heard` */
-	uint64_t heard;	   /* messages before the connection */
+	int64_t silent_at;  /* client: when to look whether anything was said since `heard` */
+	uint64_t heard;	    /* messages before the connection */
 	int64_t rate_empty; /* ns; when the bucket of messages was empty */
 	int64_t log_empty;
 	struct gate_said {

@@ -149,23 +149,23 @@ enum gate_phase {
 };
 
 /** Phases as bits. */
-#define GATE_IN(phase)	    (1u << (phase))
-#define GATE_ANY	    (GATE_IN(GATE_NB_PHASES) - 1)
-#define GATE_FROM(phase)    (GATE_ANY & ~(GATE_IN(phase) - 1))
-#define GATE_NEVER	    0u
+#define GATE_IN(phase)	 (1u << (phase))
+#define GATE_ANY	 (GATE_IN(GATE_NB_PHASES) - 1)
+#define GATE_FROM(phase) (GATE_ANY & ~(GATE_IN(phase) - 1))
+#define GATE_NEVER	 0u
 
 /** One request. */
 struct gate_proto {
-	const char *name;    /**< NULL: there is no such request */
-	uint16_t size_min;   /**< of the payload */
+	const char *name;  /**< NULL: there is no such request */
+	uint16_t size_min; /**< of the payload */
 	uint16_t size_max;
 	uint8_t fds_min;
 	uint8_t fds_max;
-	uint8_t reply;	     /**< enum gate_reply */
-	uint8_t feature;     /**< that must be negotiated: enum gate_protocol_feature */
-	uint8_t ring;	     /**< enum gate_ring */
-	uint8_t fate;	     /**< enum gate_fate */
-	uint8_t phases;	     /**< in which it may come: bits GATE_IN() */
+	uint8_t reply;	 /**< enum gate_reply */
+	uint8_t feature; /**< that must be negotiated: enum gate_protocol_feature */
+	uint8_t ring;	 /**< enum gate_ring */
+	uint8_t fate;	 /**< enum gate_fate */
+	uint8_t phases;	 /**< in which it may come: bits GATE_IN() */
 };
 
 /**

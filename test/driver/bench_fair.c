@@ -3,10 +3,10 @@
  */
 
 /*
- * Frames per second of a queue alone, and right after that next to a hostile one on the same poller,
- * as lines of "name, tab, alone, tab, together". Run by devtools/bench_fair.py:
- * bench_fair FRAME-BYTES MILLISECONDS. The poller is pinned to the last CPU, its guests are
- * played on the first.
+ * Frames per second of a queue alone, and right after that next to a hostile one on the same
+ * poller, as lines of "name, tab, alone, tab, together". Run by devtools/bench_fair.py: bench_fair
+ * FRAME-BYTES MILLISECONDS. The poller is pinned to the last CPU, its guests are played on the
+ * first.
  */
 
 #include <dirent.h>

@@ -143,8 +143,8 @@ rx_try(struct guest *g, unsigned int queue, struct frame *f, unsigned int ms)
 	if (g->found != NULL)
 		g->found(g, mock_buf_addr(d, used.id, 0), used.len);
 	f->hdr.num_buffers = 1;
-	assert_true(mock_mem_read(
-		&g->mem, mock_buf_addr(d, used.id, 0), &f->hdr, guest_hdr_len(g)));
+	assert_true(
+		mock_mem_read(&g->mem, mock_buf_addr(d, used.id, 0), &f->hdr, guest_hdr_len(g)));
 	f->len = 0;
 	left = f->hdr.num_buffers;
 	assert_true(left >= 1);

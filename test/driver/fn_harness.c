@@ -255,8 +255,7 @@ guest_start(struct guest *g)
 	uint64_t modern = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_RING_RESET);
 	unsigned int i;
 
-	assert_int_equal(
-		guest_negotiate(g, g->conf.features | (g->conf.legacy ? 0 : modern)), 0);
+	assert_int_equal(guest_negotiate(g, g->conf.features | (g->conf.legacy ? 0 : modern)), 0);
 	for (i = 0; i < 2u * g->conf.used_pairs; i++)
 		queue_setup(g, i);
 	if (g->features & BIT(VIRTIO_NET_F_CTRL_VQ))

@@ -300,8 +300,7 @@ pump(struct mock_driver *d)
 {
 	uint16_t used = __atomic_load_n(&d->used_ring->idx, __ATOMIC_ACQUIRE);
 
-	__atomic_store_n(
-		&d->avail_ring->idx, (uint16_t)(used + d->cfg.size), __ATOMIC_RELEASE);
+	__atomic_store_n(&d->avail_ring->idx, (uint16_t)(used + d->cfg.size), __ATOMIC_RELEASE);
 }
 
 void

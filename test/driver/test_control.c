@@ -229,10 +229,8 @@ static void
 endless_commands_are_carried_out_at_a_pace(void **state)
 {
 	struct guest *other = guest_open(&(struct guest_conf){.name = "other"});
-	struct guest *g = guest_open(&(struct guest_conf){.name = "endless",
-		.size = 1024,
-		.buf_len = 64,
-		.features = RXMODE});
+	struct guest *g = guest_open(&(struct guest_conf){
+		.name = "endless", .size = 1024, .buf_len = 64, .features = RXMODE});
 	struct mock_driver *d = &g->q[2].drv;
 	uint64_t start = now_ms(), end, done;
 	uint16_t used, head;

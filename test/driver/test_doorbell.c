@@ -124,8 +124,8 @@ poller_does_not_sleep_for_a_deaf_queue(void **state)
 	fail_at(1, ENOSPC);
 	queue_suspend(g, 1, false);
 	assert_int_equal(fails.failed, 1);
-	assert_int_equal(stat_of(g, 0, VFN_STAT_DOORBELL_ERRORS) +
-			stat_of(g, 1, VFN_STAT_DOORBELL_ERRORS),
+	assert_int_equal(
+		stat_of(g, 0, VFN_STAT_DOORBELL_ERRORS) + stat_of(g, 1, VFN_STAT_DOORBELL_ERRORS),
 		1);
 	nap_us(1000);
 	sleeps = poller_counters(g).sleeps;

@@ -79,8 +79,8 @@ features_that_were_not_offered_are_refused(void **state)
 static void
 legacy_drivers_are_served(void **state)
 {
-	static const uint64_t features[] = {0, BIT(VIRTIO_NET_F_MRG_RXBUF),
-		BIT(VIRTIO_F_ANY_LAYOUT) | BIT(VIRTIO_NET_F_MAC)};
+	static const uint64_t features[] = {
+		0, BIT(VIRTIO_NET_F_MRG_RXBUF), BIT(VIRTIO_F_ANY_LAYOUT) | BIT(VIRTIO_NET_F_MAC)};
 	size_t i;
 
 	(void)state;

@@ -93,8 +93,7 @@ oversized_chain_passes_at_any_rate(void **state)
 			assert_int_equal(vfn_rate_take(&rate, 0, HZ * 100, chains, 1), 1);
 			/* it is not for free */
 			if (mbps[i] <= 100)
-				assert_int_equal(
-					vfn_rate_take(&rate, 0, HZ * 100, chains, 1), 0);
+				assert_int_equal(vfn_rate_take(&rate, 0, HZ * 100, chains, 1), 0);
 			assert_int_equal(vfn_rate_take(&rate, 0, HZ * 200, chains, 1), 1);
 		}
 	}

@@ -295,7 +295,7 @@ watchdog_wakes_up(void **state)
 }
 
 struct stray {
-	bool end;	      /* atomic */
+	bool end;		/* atomic */
 	unsigned int elsewhere; /* interrupted outside the write */
 	unsigned int blocked;
 };

@@ -111,8 +111,7 @@ flood_is_held_back_and_nothing_lost(void **state)
 		send_with(fd, headers, sizeof(headers), NULL, 0);
 	wait_for(lib.seen[GATE_SET_OWNER] == count);
 	/* Never quicker than this, however slow the machine is. */
-	assert_true(now_ms() - start >
-		(count - GATE_MSGS_BURST) * 1000 / GATE_MSGS_PER_S - 100);
+	assert_true(now_ms() - start > (count - GATE_MSGS_BURST) * 1000 / GATE_MSGS_PER_S - 100);
 	gate_get_stats(gate, 0, &stats);
 	assert_int_equal(stats.messages, count);
 	close(fd);

@@ -127,11 +127,11 @@ struct vfn_function_params {
 	char peer[VFN_NAME_SIZE];   /**< Wire: name of the other end, or "" if that one names us. */
 	char ethdev[VFN_NAME_SIZE]; /**< Ethdev: name of the port. */
 	enum vfn_offloads offloads;
-	uint32_t gen;		    /**< Gen: bytes of each frame, 14 to VFN_MAX_PLAIN_FRAME. */
-	uint32_t rate_mbps;	    /**< Of what the guest sends, at most; 0: no limit. */
-	unsigned int faults;	    /**< enum vfn_fault. */
-	bool sleep;		    /**< Pollers sleep when quiet, else they busy-poll. */
-	unsigned int nb_cpus;	    /**< Entries of cpu; 0: service cores, else any CPU. */
+	uint32_t gen;	      /**< Gen: bytes of each frame, 14 to VFN_MAX_PLAIN_FRAME. */
+	uint32_t rate_mbps;   /**< Of what the guest sends, at most; 0: no limit. */
+	unsigned int faults;  /**< enum vfn_fault. */
+	bool sleep;	      /**< Pollers sleep when quiet, else they busy-poll. */
+	unsigned int nb_cpus; /**< Entries of cpu; 0: service cores, else any CPU. */
 	unsigned int cpu[VFN_MAX_POLLERS]; /**< A poller thread is pinned to each. */
 };
 
