@@ -181,6 +181,10 @@ parse_socket(const char *name, const struct rte_kvargs *args, const char *prefix
 		report("%s: with --client the socket's owner and mode are the front-end's", name);
 		return -1;
 	}
+	if (options.no_gate && (mode != NULL || owner != NULL)) {
+		report("%s: with --no-gate the socket is librte_vhost's: no mode, no owner", name);
+		return -1;
+	}
 	if (path != NULL) {
 		n = snprintf(sock->path, sizeof(sock->path), "%s", path);
 	} else if (number_of(name, &number)) {

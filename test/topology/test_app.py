@@ -343,7 +343,7 @@ def test_prompt_over_a_pipe(serve, directory):
 
     app.wait_for("^vdpa> ")
     say("help")
-    app.wait_for(r"^stats DEVNAME QUEUE\|all")
+    app.wait_for(r"^stats +DEVNAME QUEUE\|all")
     say("list")
     app.wait_for(r"^vdpa_vfn0 +\d+ +0x[0-9a-f]+ +0x[0-9a-f]+  -$")
     say(f"create {directory}/mine vdpa_vfn0")

@@ -461,14 +461,3 @@ def test_private_sockets_are_gone_at_the_end():
         assert process.popen.wait(10) == 0
         assert not os.path.exists(os.path.join(home, gates[0]))
         process.wait()
-
-
-def test_front_end_that_does_not_know_that_its_back_end_was_gone(device, workdir):
-    """It listens, and does not accept, as testpmd with --tx-first: said once, and to no other."""
-    with contextlib.closing(Listener(os.path.join(workdir, "sock0"))), \
-            contextlib.closing(Listener(os.path.join(workdir, "sock1"))) as speaks:
-        backend = device(["vdpa_vfn0", "vdpa_vfn1"], client=True)
-        with open_frontend(speaks.path, listener=speaks):
-            backend.process.expect("vdpa_vfn0: connected to .*sock0, where nobody speaks", 15)
-            time.sleep(1)
-        assert backend.log().count("where nobody speaks") == 1

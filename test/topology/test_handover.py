@@ -433,3 +433,14 @@ def test_lost_messages_are_counted(workdir):
         process.kill()
         process.wait()
         os.close(read)
+
+
+def test_front_end_that_does_not_know_that_its_back_end_was_gone(device, workdir):
+    """It listens, and does not accept, as testpmd with --tx-first: said once, and to no other."""
+    with contextlib.closing(Listener(os.path.join(workdir, "sock0"))), \
+            contextlib.closing(Listener(os.path.join(workdir, "sock1"))) as speaks:
+        backend = device(["vdpa_vfn0", "vdpa_vfn1"], client=True)
+        with open_frontend(speaks.path, listener=speaks):
+            backend.process.expect("vdpa_vfn0: connected to .*sock0, where nobody speaks", 15)
+            time.sleep(1)
+        assert backend.log().count("where nobody speaks") == 1

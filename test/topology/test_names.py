@@ -126,9 +126,11 @@ def test_wrong_socket_arguments_are_named(workdir, arg, reason):
     assert arg in log if reason != "too long" else arg.split("=")[1] in log
 
 
-def test_owner_and_mode_are_the_front_ends(workdir):
-    log = Server(workdir, "vdpa_vfn0,socket-mode=0600", args=["--client"]).refused(1)
-    assert "front-end's" in log
+@pytest.mark.parametrize("option, whose", [("--client", "front-end's"),
+                                           ("--no-gate", "librte_vhost's")])
+def test_owner_and_mode_of_somebody_elses_socket(workdir, option, whose):
+    log = Server(workdir, "vdpa_vfn0,socket-mode=0600", args=[option]).refused(1)
+    assert whose in log
 
 
 def test_other_ends_that_are_not_there(workdir):
