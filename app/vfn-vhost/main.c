@@ -222,7 +222,7 @@ open_standard_fds(void)
 		close(fd);
 }
 
-/* What would end the process at once ends it in order; but for what nohup and the like ignore. */
+/* What would end the process at once ends it in order; but for what nohup ignores. */
 static void
 ending_signals(sigset_t *set)
 {
@@ -233,7 +233,8 @@ ending_signals(sigset_t *set)
 
 	sigemptyset(set);
 	for (i = 0; i < RTE_DIM(numbers); i++)
-		if (sigaction(numbers[i], NULL, &act) == 0 && act.sa_handler != SIG_IGN)
+		if (numbers[i] != SIGHUP || sigaction(SIGHUP, NULL, &act) != 0 ||
+			act.sa_handler != SIG_IGN)
 			sigaddset(set, numbers[i]);
 }
 

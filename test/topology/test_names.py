@@ -168,7 +168,8 @@ def test_restore_from_a_directory_without_a_state_says_so(workdir):
                                   "PROF", "IO", "PWR", "XCPU"])
 def test_signals_end_it_in_order(workdir, name):
     """Ports closed, sockets removed, status 0: what __exit__ looks at."""
-    with Server(workdir, "vdpa_vfn0") as server:
+    # whoever runs the tests may have started them with nohup
+    with Server(workdir, "vdpa_vfn0", wrapper=["env", "--default-signal=HUP"]) as server:
         with open_frontend(os.path.join(workdir, "s0")) as fe:
             server.process.popen.send_signal(getattr(signal, f"SIG{name}"))
             assert fe.conn.hung_up()
