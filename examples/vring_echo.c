@@ -53,8 +53,7 @@ device(struct vringh *vr, struct vringh_batch *batch)
 		struct vringh_iter out = vringh_iter_write(vr, chain);
 		size_t len;
 
-		if (chain->error !=
-			VRINGH_OK) { /* it has no bytes, and is completed all the same */
+		if (chain->error != VRINGH_OK) { /* it has no bytes, and is completed all the same */
 			printf("chain %u: %s\n", chain->id, vringh_strerror(chain->error));
 			continue;
 		}
@@ -78,10 +77,8 @@ post(const char *text, uint64_t addr)
 	uint16_t head = avail->idx % (SIZE / 2) * 2;
 
 	strcpy((char *)buffers + head * BUFFER, text);
-	desc[head] = (struct vring_desc){.addr = addr,
-		.len = strlen(text) + 1,
-		.flags = VRING_DESC_F_NEXT,
-		.next = head + 1};
+	desc[head] = (struct vring_desc){
+		.addr = addr, .len = strlen(text) + 1, .flags = VRING_DESC_F_NEXT, .next = head + 1};
 	desc[head + 1] = (struct vring_desc){.addr = BUFFER_AT + (head + 1) * BUFFER,
 		.len = BUFFER,
 		.flags = VRING_DESC_F_WRITE};
