@@ -14,6 +14,7 @@ import random
 import re
 import signal
 import struct
+import subprocess
 import time
 
 import pytest
@@ -482,6 +483,23 @@ def test_region_that_is_too_small(workdir, packed, fault):
         with open_frontend(backend.sockets[0], packed=packed) as fe:
             fe.check(random_packets("after", 50))
         backend.stop()
+
+
+@pytest.mark.parametrize("room", ["4k", "24k", "32k"])
+def test_in_flight_file_without_room(workdir, room):
+    """For its head, or for regions of some queues: nothing is tracked there, and guests go on."""
+    where = os.path.join(workdir, "full")
+    os.mkdir(where)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "none", where], check=True)
+    try:
+        with Backend(f"vdpa_vfn0,queues=4,inflight={where}", directory=workdir) as backend:
+            for _ in range(2):
+                with open_frontend(backend.sockets[0], pairs=4) as fe:
+                    for pair in range(4):
+                        fe.check(random_packets(f"pair {pair}", 50), pair)
+            backend.process.expect("in-flight region No space left on device, nothing is tracked")
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
 
 
 # --- testpmd -------------------------------------------------------------------------------------

@@ -88,18 +88,22 @@ file_check(struct vfn_dev *dev, int fd, off_t have)
 				 new = {.magic = FILE_MAGIC,
 					 .version = 1,
 					 .nb_queues = 2 * dev->max_pairs};
+	int ret;
 
 	boot_id(new.boot);
-	if (have == size && memcmp(file, &new, offsetof(struct vfn_inflight_file, queue)) == 0)
+	/* What there is no room for is a bus error, whoever made the file. */
+	if (have == size && posix_fallocate(fd, 0, FILE_REGIONS) == 0 &&
+		memcmp(file, &new, offsetof(struct vfn_inflight_file, queue)) == 0)
 		return 0;
 	if (have != 0)
 		DEV_LOG(NOTICE, dev, "the in-flight file is of another device or boot: begun anew");
 	if (ftruncate(fd, 0) < 0 || ftruncate(fd, size) < 0)
 		return -errno;
-	/* A file that has no room is a bus error later. */
-	errno = posix_fallocate(fd, 0, FILE_REGIONS);
-	if (errno != 0)
-		return -errno;
+	ret = posix_fallocate(fd, 0, FILE_REGIONS);
+	if (ret != 0) {
+		/* Nothing half-made for the next attempt to trust. */
+		return ftruncate(fd, 0) < 0 ? -errno : -ret;
+	}
 	*file = new;
 	return 0;
 }
