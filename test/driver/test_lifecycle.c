@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <rte_malloc.h>
 #include <rte_pause.h>

@@ -231,6 +231,17 @@ def test_second_instance_leaves_the_first_alone(serve, directory):
     assert first.stop()[0] == 0
 
 
+def test_the_socket_of_a_successor_stays(serve, directory):
+    """Somebody removes a socket, and another instance serves there: its path is not the first one's."""
+    first = serve().ready()
+    (directory / "s0").unlink()
+    second = serve().ready()
+    assert first.stop()[0] == 0
+    assert listens(directory / "s0")
+    assert second.stop()[0] == 0
+    assert left(directory) == []
+
+
 def test_whoever_listens_is_not_connected_to(serve, directory):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(f"{directory}/s0")
