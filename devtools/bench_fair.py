@@ -17,7 +17,11 @@ import statistics
 import subprocess
 import sys
 
-import pmd
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+
+# pylint: disable=wrong-import-position
+import pmd          # noqa: E402
+import prepare      # noqa: E402
 
 PROGRAM = os.path.join(pmd.build_dir(), "test", "driver", "bench_fair")
 
@@ -44,8 +48,7 @@ def main():
     parser.add_argument("--size", type=int, default=64, help="bytes of the honest queue's frames")
     parser.add_argument("--milliseconds", type=int, default=60, help="of each measurement")
     args = parser.parse_args()
-    if not os.access(PROGRAM, os.X_OK):
-        sys.exit(f"{PROGRAM} is not there: build it, with tests")
+    prepare.ready(["test/driver/bench_fair"], pages=0)
     alone, kept = [], collections.defaultdict(list)
     for _ in range(args.rounds):
         for name, (before, left) in a_round(args.size, args.milliseconds).items():
