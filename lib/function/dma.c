@@ -37,7 +37,7 @@ dma_replace(
 	struct vringh_mem old = *mem;
 	unsigned int i;
 
-	vfn_port_stop(fn);
+	vfn_quiesce(fn);
 	*mem = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
 	dma_unwatch(fn, &old, mem);
 	if (fn->dma.nb_regions == 0 && fn->own.nb_regions == 0)
@@ -45,12 +45,12 @@ dma_replace(
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_queue *q = &fn->queue[i];
 
-		if (q->enabled)
+		if (vfn_queue_regs(q)->enabled)
 			vfn_inflight_unmapped(q);
-		if (q->enabled && vringh_set_mem(&q->vr, NULL) != VRINGH_OK)
+		if (vfn_queue_regs(q)->enabled && vringh_set_mem(&q->vr, NULL) != VRINGH_OK)
 			vfn_queue_broken(q);
 	}
-	vfn_port_start(fn);
+	vfn_resume(fn);
 	free(old.table);
 }
 
@@ -110,7 +110,7 @@ vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, 
 
 	if (len == 0 && iova == 0) {
 		if (space == VFN_DMA_OWN)
-			vfn_log_control(fn, false);
+			vfn_dirty_control(fn, false);
 		dma_replace(fn, mem, NULL, 0);
 		return 0;
 	}
@@ -131,8 +131,8 @@ vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, 
 		table[n++] = *r;
 	}
 	/* The log may be in what goes. */
-	if (space == VFN_DMA_OWN && fn->log_on && fn->log_addr - iova < len)
-		vfn_log_control(fn, false);
+	if (space == VFN_DMA_OWN && fn->regs.dirty_on && fn->regs.dirty_addr - iova < len)
+		vfn_dirty_control(fn, false);
 	dma_replace(fn, mem, table, n);
 	return 0;
 }

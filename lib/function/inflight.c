@@ -19,22 +19,23 @@
 bool
 vfn_inflight_begin(struct vfn_queue *q)
 {
-	void *region = vfn_dma_own(q->fn, q->inflight_addr, q->inflight_len);
+	struct vfn_queue_regs *r = vfn_queue_regs(q);
+	void *region = vfn_dma_own(q->fn, r->inflight_addr, r->inflight_len);
 	const char *why;
 	int n;
 
-	if (q->inflight_len == 0)
+	if (r->inflight_len == 0)
 		return true;
 	free(q->resubmit);
-	q->resubmit = malloc(q->size * sizeof(*q->resubmit));
+	q->resubmit = malloc(r->size * sizeof(*q->resubmit));
 	if (region == NULL) {
 		why = "is not mapped";
 	} else if (q->resubmit == NULL) {
 		why = "no memory to read it";
-	} else if (q->inflight_len < vringh_inflight_size(q->vr.packed, q->size)) {
+	} else if (r->inflight_len < vringh_inflight_size(vringh_is_packed(&q->vr), r->size)) {
 		why = "is too small";
 	} else {
-		n = vringh_set_inflight(&q->vr, &q->inflight, region, q->inflight_len, q->resubmit);
+		n = vringh_set_inflight(&q->vr, &q->inflight, region, r->inflight_len, q->resubmit);
 		if (n >= 0 && vringh_rewind(&q->vr) == 0) {
 			FN_LOG(DEBUG, q->fn, "queue %u: %d chains were in flight, position 0x%x",
 				q->index, n, vringh_get_state(&q->vr).avail);
@@ -43,7 +44,7 @@ vfn_inflight_begin(struct vfn_queue *q)
 		why = n < 0 ? "contradicts itself or the ring" : "is that of another ring";
 	}
 	FN_LOG(ERR, q->fn, "queue %u refused: its in-flight region (0x%" PRIx64 ", %u bytes) %s",
-		q->index, q->inflight_addr, q->inflight_len, why);
+		q->index, r->inflight_addr, r->inflight_len, why);
 	return false;
 }
 
@@ -51,10 +52,12 @@ vfn_inflight_begin(struct vfn_queue *q)
 void
 vfn_inflight_unmapped(struct vfn_queue *q)
 {
-	if (q->inflight_len == 0 || vfn_dma_own(q->fn, q->inflight_addr, q->inflight_len) != NULL)
+	struct vfn_queue_regs *r = vfn_queue_regs(q);
+
+	if (r->inflight_len == 0 || vfn_dma_own(q->fn, r->inflight_addr, r->inflight_len) != NULL)
 		return;
-	if (!q->suspended)
+	if (!r->suspended)
 		FN_LOG(WARNING, q->fn, "queue %u: its in-flight region is gone", q->index);
 	vringh_set_inflight(&q->vr, NULL, NULL, 0, NULL);
-	q->inflight_len = 0;
+	r->inflight_len = 0;
 }

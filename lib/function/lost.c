@@ -7,8 +7,6 @@
  * vfn_lost_tell(), by which a poller has control look.
  */
 
-#include <pthread.h>
-
 #include <rte_alarm.h>
 #include <rte_common.h>
 
@@ -20,12 +18,12 @@ void
 vfn_lost_check(struct vfn_function *fn)
 {
 	if (!__atomic_load_n(&fn->memory_lost, __ATOMIC_ACQUIRE) ||
-		(fn->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) !=
+		(fn->regs.status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) !=
 			VIRTIO_CONFIG_S_DRIVER_OK)
 		return;
-	vfn_port_stop(fn);
-	fn->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-	vfn_port_start(fn);
+	vfn_quiesce(fn);
+	fn->regs.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	vfn_resume(fn);
 	FN_LOG(ERR, fn,
 		"a file of the guest's memory was cut off while in use: every queue is "
 		"stopped, the device needs a reset");
@@ -35,13 +33,8 @@ vfn_lost_check(struct vfn_function *fn)
 static void
 check_all(void *arg)
 {
-	struct vfn_function *fn;
-
 	RTE_SET_USED(arg);
-	pthread_mutex_lock(&vfn_control_lock);
-	TAILQ_FOREACH(fn, &vfn_functions, next)
-		vfn_lost_check(fn);
-	pthread_mutex_unlock(&vfn_control_lock);
+	vfn_foreach(vfn_lost_check);
 }
 
 /* Poller. */

@@ -4,6 +4,8 @@
 
 /* The driver's side of the control queue. The test's thread. */
 
+#include <vfn_parts.h>
+
 #include "fn_harness.h"
 
 int
@@ -44,4 +46,36 @@ command_on(struct guest *g, unsigned int queue, const void *cmd, uint32_t len)
 	assert_true(mock_mem_read(&g->mem, mock_buf_addr(&g->q[queue].drv, id, len), ack, 2));
 	assert_int_equal(ack[1], 0x5a);
 	return ack[0];
+}
+
+void
+guest_use_pairs(struct guest *g, uint16_t pairs)
+{
+	const uint8_t cmd[] = {VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs, 0};
+
+	/* Without a control queue all that are enabled are. */
+	if (!(g->features & BIT(VIRTIO_NET_F_CTRL_VQ)))
+		return;
+	assert_int_equal(command_on(g, 2 * g->conf.pairs, cmd, sizeof(cmd)), VIRTIO_NET_OK);
+	assert_int_equal(pairs_in_use(g), pairs);
+}
+
+uint16_t
+pairs_in_use(struct guest *g)
+{
+	static uint8_t parts[VFN_PARTS_SIZE];
+	const uint8_t *at = parts + sizeof(struct vfn_parts_header), *value;
+	size_t left = VFN_PARTS_SIZE;
+	struct vfn_part part;
+	uint16_t pairs = 0;
+
+	VSET(g, parts_control, VFN_PARTS_GET);
+	left = VGET(g, parts_len) - sizeof(struct vfn_parts_header);
+	assert_int_equal(g->link->ops->read(g->link, g->vendor.bar, VGET(g, parts_offset), parts,
+				 VGET(g, parts_len)),
+		0);
+	while ((value = vfn_parts_next(&at, &left, &part)) != NULL)
+		if (part.type == VFN_PART_NET_CVQ && part.selector.cvq.class == VIRTIO_NET_CTRL_MQ)
+			memcpy(&pairs, value, sizeof(pairs));
+	return pairs;
 }

@@ -87,7 +87,7 @@ reg_set(struct guest *g, const struct place *p, uint32_t offset, size_t len, uin
 }
 
 uint64_t
-stat_of(struct guest *g, unsigned int queue, enum vfn_stat stat)
+stat_of(struct guest *g, unsigned int queue, unsigned int stat)
 {
 	uint64_t v, at = VGET(g, stats_offset) + (uint64_t)queue * VGET(g, stats_step) + 8 * stat;
 
@@ -96,7 +96,7 @@ stat_of(struct guest *g, unsigned int queue, enum vfn_stat stat)
 }
 
 void
-stat_wait(struct guest *g, unsigned int queue, enum vfn_stat stat, uint64_t value)
+stat_wait(struct guest *g, unsigned int queue, unsigned int stat, uint64_t value)
 {
 	uint64_t end = now_ms() + PATIENCE_MS;
 
@@ -110,11 +110,7 @@ poller_counters(struct guest *g)
 {
 	struct vfn_poller_stats stats;
 
-	assert_int_equal(VGET(g, nb_pollers), 1);
-	assert_true(VGET(g, poller_step) >= sizeof(stats));
-	assert_int_equal(g->link->ops->read(g->link, g->vendor.bar, VGET(g, poller_offset), &stats,
-				 sizeof(stats)),
-		0);
+	assert_int_equal(vfn_manage_poller_stats(g->fn, 0, &stats), 0);
 	return stats;
 }
 
@@ -131,6 +127,8 @@ find_structures(struct guest *g)
 
 		assert_int_equal(
 			g->link->ops->read(g->link, VFN_REGION_CONFIG, at, &cap, sizeof(cap)), 0);
+		if (cap.cap_vndr == 0x11)
+			g->msix = at;
 		if (cap.cap_vndr == 9 && cap.cfg_type == VFN_PCI_CAP_VENDOR_CFG) {
 			struct vfn_vendor_cap v;
 
@@ -163,33 +161,62 @@ queue_bytes(const struct guest *g)
 		(uint64_t)g->conf.size * TABLE_ENTRIES * sizeof(struct vring_desc) + 3 * PAGE;
 }
 
-struct guest *
-guest_new(const struct guest_conf *conf)
+/* Interrupts are messages; which vectors are used is seen by who gets an eventfd. */
+void
+guest_msix_on(struct guest *g)
 {
-	struct vfn_function_params params = {
+	uint32_t table, unmasked = 0;
+	uint16_t control;
+	unsigned int i;
+
+	g->link->ops->read(g->link, VFN_REGION_CONFIG, g->msix + 2, &control, sizeof(control));
+	g->link->ops->read(g->link, VFN_REGION_CONFIG, g->msix + 4, &table, sizeof(table));
+	for (i = 0; i <= (control & 0x7ffu); i++)
+		assert_int_equal(g->link->ops->write(g->link, table & 7, 16 * i + 12, &unmasked,
+					 sizeof(unmasked)),
+			0);
+	control |= 0x8000;
+	g->link->ops->write(g->link, VFN_REGION_CONFIG, g->msix + 2, &control, sizeof(control));
+}
+
+int
+function_open(const struct guest_conf *conf, struct vfn_function **fn, struct vfn_link **link)
+{
+	struct vfn_net_params net = {
 		.max_pairs = conf->pairs != 0 ? conf->pairs : 1,
 		.mac = {0x02, 'v', 'f', 'n', 't', 's'},
 		.mtu = conf->mtu,
-		.port = conf->port,
-		.gen = conf->gen,
+		.wiring.kind = conf->wiring,
+		.wiring.gen = conf->gen,
 		.rate_mbps = conf->rate_mbps,
-		.sleep = conf->sleep,
-		.faults = conf->faults,
 		.offloads = conf->offloads,
-		.nb_cpus = conf->nb_cpus,
 	};
+	struct vfn_function_params params = {
+		.class = &vfn_net_class,
+		.class_params = &net,
+		.pollers = {.sleep = conf->sleep, .nb_cpus = conf->nb_cpus},
+		.faults = conf->faults,
+	};
+
+	memcpy(params.pollers.cpu, conf->cpu, sizeof(conf->cpu));
+	snprintf(params.name, sizeof(params.name), "%s", conf->name != NULL ? conf->name : "fn");
+	if (conf->peer != NULL)
+		snprintf(net.wiring.peer, sizeof(net.wiring.peer), "%s", conf->peer);
+	if (conf->ethdev != NULL)
+		snprintf(net.wiring.ethdev, sizeof(net.wiring.ethdev), "%s", conf->ethdev);
+	return vfn_function_open(&params, fn, link);
+}
+
+struct guest *
+guest_new(const struct guest_conf *conf)
+{
 	struct guest *g = calloc(1, sizeof(*g));
 	unsigned int i, used;
 
 	assert_non_null(g);
-	memcpy(params.cpu, conf->cpu, sizeof(conf->cpu));
-	snprintf(params.name, sizeof(params.name), "%s", conf->name != NULL ? conf->name : "fn");
-	if (conf->peer != NULL)
-		snprintf(params.peer, sizeof(params.peer), "%s", conf->peer);
-	if (conf->ethdev != NULL)
-		snprintf(params.ethdev, sizeof(params.ethdev), "%s", conf->ethdev);
 	g->conf = *conf;
-	g->conf.pairs = params.max_pairs;
+	if (conf->pairs == 0)
+		g->conf.pairs = 1;
 	if (conf->size == 0)
 		g->conf.size = 256;
 	if (conf->buf_len == 0)
@@ -199,7 +226,7 @@ guest_new(const struct guest_conf *conf)
 	for (i = 0; i < VFN_MAX_QUEUES; i++)
 		g->q[i].kick = g->q[i].call = -1;
 	g->link = conf->link;
-	if (g->link == NULL && vfn_link_local_open(&params, &g->link) != 0) {
+	if (g->link == NULL && function_open(conf, &g->fn, &g->link) != 0) {
 		free(g);
 		fail_msg("the function does not open");
 		return NULL;
@@ -207,6 +234,7 @@ guest_new(const struct guest_conf *conf)
 	g->next = guests;
 	guests = g;
 	find_structures(g);
+	guest_msix_on(g);
 	g->nb_queues = CGET(g, num_queues);
 	/* room to lay out each queue three times, more where there are few */
 	used = 2 * g->conf.used_pairs + 1;
@@ -416,8 +444,8 @@ queue_enable(struct guest *g, unsigned int queue)
 	CSET(g, queue_driver_hi, cfg->driver >> 32);
 	CSET(g, queue_device_lo, (uint32_t)cfg->device);
 	CSET(g, queue_device_hi, cfg->device >> 32);
-	VSET(g, queue_log_lo, (uint32_t)cfg->device);
-	VSET(g, queue_log_hi, cfg->device >> 32);
+	VSET(g, queue_dirty_lo, (uint32_t)cfg->device);
+	VSET(g, queue_dirty_hi, cfg->device >> 32);
 	CSET(g, queue_msix_vector, queue + 1);
 	CSET(g, queue_enable, 1);
 	return CGET(g, queue_enable) == 1;

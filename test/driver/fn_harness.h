@@ -30,8 +30,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 
-#include <vfn_link.h>
-#include <vfn_regs.h>
+#include <vfn_net_function.h>
 
 #include "mock_driver.h"
 
@@ -56,10 +55,10 @@
 struct guest_conf {
 	const char *name; /* "fn" */
 	uint16_t pairs;	  /* 1 */
-	enum vfn_port_kind port;
+	enum vfn_wiring wiring;
 	const char *peer;
 	const char *ethdev;
-	uint32_t gen; /* bytes of a frame, VFN_PORT_GEN */
+	uint32_t gen; /* bytes of a frame, VFN_WIRING_GEN */
 	uint32_t rate_mbps;
 	uint16_t mtu;
 	bool sleep;
@@ -91,7 +90,9 @@ struct guest_queue {
 struct guest {
 	struct guest_conf conf;
 	struct vfn_link *link;
+	struct vfn_function *fn; /* NULL: somebody else's */
 	struct place common, notify, isr, device, vendor;
+	uint8_t msix; /* the capability's offset */
 	struct mock_mem mem;
 	uint64_t heap, heap_end;
 	uint64_t features; /* negotiated */
@@ -118,11 +119,15 @@ int fn_eal_init(const char *first, ...);
 
 /* ---- the function and its registers ---- */
 
+/* The function alone, without a driver. */
+int function_open(
+	const struct guest_conf *conf, struct vfn_function **fn, struct vfn_link **link);
 struct guest *guest_new(const struct guest_conf *conf);
 struct guest *guest_open(const struct guest_conf *conf); /* new, started and running */
 int guest_negotiate(struct guest *g, uint64_t features); /* 0, or -1: FEATURES_OK not taken */
 void guest_start(struct guest *g); /* negotiate, set up every pair, DRIVER_OK */
 void guest_driver_ok(struct guest *g);
+void guest_msix_on(struct guest *g);
 void guest_reset(struct guest *g);
 void guest_close(struct guest *g);
 int guests_close(void **state);
@@ -136,9 +141,9 @@ int reg_set(struct guest *g, const struct place *p, uint32_t offset, size_t len,
 #define VGET(g, f)     reg_get(g, &(g)->vendor, FIELD(struct vfn_vendor_cfg, f))
 #define VSET(g, f, v)  reg_set(g, &(g)->vendor, FIELD(struct vfn_vendor_cfg, f), v)
 
-uint64_t stat_of(struct guest *g, unsigned int queue, enum vfn_stat stat);
+uint64_t stat_of(struct guest *g, unsigned int queue, unsigned int stat);
 /* Wait until a counter has reached a value; fails the test if it never does. */
-void stat_wait(struct guest *g, unsigned int queue, enum vfn_stat stat, uint64_t value);
+void stat_wait(struct guest *g, unsigned int queue, unsigned int stat, uint64_t value);
 
 /* Of the function's only poller. */
 struct vfn_poller_stats poller_counters(struct guest *g);
@@ -190,6 +195,9 @@ bool used_try(struct guest *g, unsigned int queue, struct mock_used *used, unsig
 /* Post a command: readable bytes in pieces of step, then ack_len writable bytes. Returns its id. */
 int command_post(struct guest *g, unsigned int queue, const void *cmd, uint32_t len, uint32_t step,
 	uint32_t ack_len);
+/* Tell how many pairs are used, where there is a control queue, and read it back. */
+void guest_use_pairs(struct guest *g, uint16_t pairs);
+uint16_t pairs_in_use(struct guest *g);
 /* Have a command carried out; returns its answer. */
 uint8_t command_on(struct guest *g, unsigned int queue, const void *cmd, uint32_t len);
 #define COMMAND(g, queue, ...) \

@@ -13,14 +13,14 @@ static struct frame f, got;
 static struct place
 state_window(struct guest *g)
 {
-	return (struct place){g->vendor.bar, VGET(g, state_offset), VGET(g, state_size)};
+	return (struct place){g->vendor.bar, VGET(g, parts_offset), VGET(g, parts_size)};
 }
 
 int
-state_command(struct guest *g, enum vfn_state_command what)
+state_command(struct guest *g, enum vfn_parts_command what)
 {
-	VSET(g, state_control, what);
-	return VGET(g, state_control);
+	VSET(g, parts_control, what);
+	return VGET(g, parts_control);
 }
 
 void
@@ -28,19 +28,19 @@ blob_get(struct guest *g, struct blob *b)
 {
 	struct place w = state_window(g);
 
-	assert_int_equal(state_command(g, VFN_STATE_GET), 0);
-	b->len = VGET(g, state_len);
+	assert_int_equal(state_command(g, VFN_PARTS_GET), 0);
+	b->len = VGET(g, parts_len);
 	assert_in_range(b->len, STATE_HEADER, w.length);
 	assert_int_equal(g->link->ops->read(g->link, w.bar, w.offset, b->data, b->len), 0);
 }
 
 int
-blob_put(struct guest *g, const struct blob *b, enum vfn_state_command what)
+blob_put(struct guest *g, const struct blob *b, enum vfn_parts_command what)
 {
 	struct place w = state_window(g);
 
 	assert_int_equal(g->link->ops->write(g->link, w.bar, w.offset, b->data, b->len), 0);
-	VSET(g, state_len, b->len);
+	VSET(g, parts_len, b->len);
 	return state_command(g, what);
 }
 
@@ -53,10 +53,10 @@ blob_same(const struct blob *a, const struct blob *b)
 void
 blob_seal(struct blob *b)
 {
-	struct vfn_state_header h = {.magic = VFN_STATE_MAGIC,
-		.version = VFN_STATE_VERSION,
+	struct vfn_parts_header h = {.magic = VFN_PARTS_MAGIC,
+		.version = VFN_PARTS_VERSION,
 		.length = b->len - STATE_HEADER,
-		.checksum = vfn_state_checksum(b->data + STATE_HEADER, b->len - STATE_HEADER)};
+		.checksum = vfn_parts_checksum(b->data + STATE_HEADER, b->len - STATE_HEADER)};
 
 	memcpy(b->data, &h, sizeof(h));
 }
@@ -71,7 +71,7 @@ blob_find(struct blob *b, uint16_t type, uint16_t selector)
 	for (;;) {
 		uint8_t *begin = b->data + (at - b->data);
 
-		if (vfn_state_next(&at, &left, &part) == NULL) {
+		if (vfn_parts_next(&at, &left, &part) == NULL) {
 			fail_msg("no part 0x%x/%u", type, selector);
 			return NULL;
 		}
@@ -123,8 +123,8 @@ void
 function_exchange(struct guest *g)
 {
 	static unsigned int number;
-	struct vfn_function_params params = {
-		.max_pairs = g->conf.pairs, .mac = {0x02, 'v', 'f', 'n', 't', 's'}};
+	struct guest_conf conf = {.pairs = g->conf.pairs};
+	char name[16];
 	struct vfn_dma_map map = {.iova = HEAP_AT,
 		.len = g->heap_end - HEAP_AT,
 		.fd = -1,
@@ -133,8 +133,10 @@ function_exchange(struct guest *g)
 	unsigned int i;
 
 	g->link->ops->close(g->link);
-	snprintf(params.name, sizeof(params.name), "next%u", number++);
-	assert_int_equal(vfn_link_local_open(&params, &g->link), 0);
+	snprintf(name, sizeof(name), "next%u", number++);
+	conf.name = name;
+	assert_int_equal(function_open(&conf, &g->fn, &g->link), 0);
+	guest_msix_on(g);
 	map.host = mock_mem_at(&g->mem, map.iova, map.len);
 	assert_int_equal(g->link->ops->dma_map(g->link, &map), 0);
 	for (i = 0; i < g->nb_queues; i++) {

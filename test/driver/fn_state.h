@@ -7,21 +7,21 @@
 #ifndef FN_STATE_H
 #define FN_STATE_H
 
-#include <vfn_state.h>
+#include <vfn_parts.h>
 
 #include "fn_harness.h"
 
-#define STATE_HEADER sizeof(struct vfn_state_header)
+#define STATE_HEADER sizeof(struct vfn_parts_header)
 
 struct blob {
-	uint8_t data[VFN_STATE_SIZE];
+	uint8_t data[VFN_PARTS_SIZE];
 	uint32_t len;
 };
 
 /* Result of a command: 0 or an errno. */
-int state_command(struct guest *g, enum vfn_state_command what);
+int state_command(struct guest *g, enum vfn_parts_command what);
 void blob_get(struct guest *g, struct blob *b);
-int blob_put(struct guest *g, const struct blob *b, enum vfn_state_command what);
+int blob_put(struct guest *g, const struct blob *b, enum vfn_parts_command what);
 
 bool blob_same(const struct blob *a, const struct blob *b);
 /* The right header for whatever the parts are. */
@@ -43,7 +43,7 @@ void blob_cut(struct blob *b, uint8_t *at, size_t len);
 #define EDIT_CFG(b, queue, field, value) \
 	EDIT(b, VFN_PART_VQ_CFG, queue, struct vfn_part_vq_cfg, field, value)
 #define EDIT_STATE(b, queue, field, value) \
-	EDIT(b, VFN_PART_VQ_STATE, queue, struct vfn_part_vq_state, field, value)
+	EDIT(b, VFN_PART_VQ_POSITION, queue, struct vfn_part_vq_position, field, value)
 
 /* Frames first, first + 1, ...; received whole and in order. */
 void numbered_send(struct guest *g, unsigned int queue, uint32_t first, unsigned int n);

@@ -230,8 +230,8 @@ commands(struct guest *g)
 	small(g);
 }
 
-#define LOOP .port = VFN_PORT_LOOPBACK
-#define SINK .port = VFN_PORT_SINK
+#define LOOP .wiring = VFN_WIRING_LOOPBACK
+#define SINK .wiring = VFN_WIRING_SINK
 #define MRG  .features = BIT(VIRTIO_NET_F_MRG_RXBUF)
 #define BIG  .size = MOST, .buf_len = 64
 
@@ -258,7 +258,7 @@ const struct hostile hostiles[] = {
 		VFN_STAT_BYTES, 1},
 	{"receive chains of 32,768", {LOOP, BIG}, long_buffers, false, 2, VFN_STAT_PACKETS, 1},
 	{"no receive buffers", {LOOP}, small, true, 32, VFN_STAT_PACKETS, 1},
-	{"a generator for such of 12 bytes", {.port = VFN_PORT_GEN, .gen = 64000, BIG, MRG},
+	{"a generator for such of 12 bytes", {.wiring = VFN_WIRING_GEN, .gen = 64000, BIG, MRG},
 		tiny_buffers, false, 1, VFN_STAT_DROPPED_SIZE, 0},
 	{"calls for every burst", {LOOP}, called, false, 32, VFN_STAT_PACKETS, 1},
 	{"a rate of 1 Mbit/s", {LOOP, .rate_mbps = 1}, small, false, 32, VFN_STAT_PACKETS, 1},
@@ -309,7 +309,7 @@ hostile_pump(struct guest *g, const struct hostile *h)
 	if (!h->stands)
 		pump(&g->q[0].drv);
 	/* A generator's guest is one queue here. */
-	if (h->conf.port != VFN_PORT_GEN)
+	if (h->conf.wiring != VFN_WIRING_GEN)
 		pump(&g->q[1].drv);
 	if (g->features & BIT(VIRTIO_NET_F_CTRL_VQ))
 		pump(&g->q[2].drv);

@@ -22,7 +22,7 @@ struct hostile {
 	bool stands; /* its receive queue gets no buffers */
 	/* At most so much is counted in one turn of its poller, 0: not known. */
 	uint64_t per_turn;
-	enum vfn_stat stat;
+	unsigned int stat;
 	unsigned int queue; /* that counts it */
 };
 

@@ -406,8 +406,8 @@ device_tells_pairs_and_features(void **state)
 static void
 statistics_have_names_and_a_range_of_queues(void **state)
 {
-	struct rte_vdpa_stat_name names[VFN_STAT_MAX + 2];
-	struct rte_vdpa_stat stats[VFN_STAT_MAX + 2];
+	struct rte_vdpa_stat_name names[VFN_NET_STAT_MAX + 2];
+	struct rte_vdpa_stat stats[VFN_NET_STAT_MAX + 2];
 	struct rte_vdpa_device *dev;
 	int n, i, j;
 
@@ -415,7 +415,7 @@ statistics_have_names_and_a_range_of_queues(void **state)
 	assert_int_equal(rte_vdev_init("vdpa_vfn0", "queues=2"), 0);
 	dev = device("vdpa_vfn0");
 	n = rte_vdpa_get_stats_names(dev, NULL, 0);
-	assert_int_equal(n, VFN_STAT_MAX);
+	assert_int_equal(n, VFN_NET_STAT_MAX);
 	assert_int_equal(rte_vdpa_get_stats_names(dev, names, n), n);
 	for (i = 0; i < n; i++) {
 		assert_true(names[i].name[0] != '\0');
@@ -445,11 +445,11 @@ statistics_have_names_and_a_range_of_queues(void **state)
 }
 
 static uint64_t
-value(struct rte_vdpa_device *dev, unsigned int queue, enum vfn_stat stat)
+value(struct rte_vdpa_device *dev, unsigned int queue, unsigned int stat)
 {
-	struct rte_vdpa_stat stats[VFN_STAT_MAX];
+	struct rte_vdpa_stat stats[VFN_NET_STAT_MAX];
 
-	assert_int_equal(rte_vdpa_get_stats(dev, queue, stats, VFN_STAT_MAX), VFN_STAT_MAX);
+	assert_int_equal(rte_vdpa_get_stats(dev, queue, stats, VFN_NET_STAT_MAX), VFN_NET_STAT_MAX);
 	return stats[stat].value;
 }
 
@@ -538,7 +538,7 @@ device_is_wired_to_the_peer_it_names(void **state)
 	struct guest *g;
 
 	assert_int_equal(rte_vdev_init("vdpa_vfn0", "port=wire,peer=probe"), 0);
-	g = guest_open(&(struct guest_conf){.name = "probe", .port = VFN_PORT_WIRE});
+	g = guest_open(&(struct guest_conf){.name = "probe", .wiring = VFN_WIRING_WIRE});
 	assert_int_equal(reg_get(g, &g->device, FIELD(struct virtio_net_config, status)),
 		VIRTIO_NET_S_LINK_UP);
 	/* nobody has set it up yet */

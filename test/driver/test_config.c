@@ -2,7 +2,7 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* The operator's registers: link, announcement and MTU, and what the driver gets to know. */
+/* The operator's calls: link, announcement and MTU, and what the driver gets to know. */
 
 #include <sys/eventfd.h>
 
@@ -42,9 +42,9 @@ static void
 wired(struct guest **a, struct guest **b, uint64_t features)
 {
 	*a = guest_open(
-		&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE, .features = features});
+		&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .features = features});
 	*b = guest_open(&(struct guest_conf){
-		.name = "b", .port = VFN_PORT_WIRE, .peer = "a", .features = features});
+		.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a", .features = features});
 	rx_post(*a, 0, 16, 2048, 1);
 	rx_post(*b, 0, 16, 2048, 1);
 }
@@ -72,13 +72,14 @@ cable_that_is_pulled_is_seen_at_both_ends(void **state)
 	fd[0] = listen_to(a);
 	fd[1] = listen_to(b);
 	frame_make(&f, 1, 100);
-	assert_true(STATUS(a) == UP && STATUS(b) == UP && VGET(a, link) == 1);
+	assert_true(STATUS(a) == UP && STATUS(b) == UP);
 	frame_passes(a, 1, b, 0, &f);
 
 	generation = CGET(b, config_generation);
-	assert_int_equal(VSET(a, link, 0), 0);
+	vfn_manage_link(a->fn, false);
 	assert_true(STATUS(a) == 0 && STATUS(b) == 0);
-	assert_true(VGET(a, link) == 0 && VGET(b, link) == 1);
+	assert_int_equal(vfn_manage_link_down(a->fn), VFN_LINK_UNPLUGGED);
+	assert_int_equal(vfn_manage_link_down(b->fn), VFN_LINK_PEER_UNPLUGGED);
 	assert_true(interrupts(fd[0]) == 1 && interrupts(fd[1]) == 1);
 	assert_int_not_equal(CGET(b, config_generation), generation);
 	assert_int_equal(reg_get(a, &a->isr, 0, 1), 2);
@@ -86,13 +87,13 @@ cable_that_is_pulled_is_seen_at_both_ends(void **state)
 	is_dropped(b, a);
 
 	/* the other end too: it takes both to be up */
-	assert_int_equal(VSET(b, link, 0), 0);
-	assert_int_equal(VSET(a, link, 1), 0);
+	vfn_manage_link(b->fn, false);
+	vfn_manage_link(a->fn, true);
 	assert_true(STATUS(a) == 0 && STATUS(b) == 0);
 	assert_true(interrupts(fd[0]) == 0 && interrupts(fd[1]) == 0);
 	is_dropped(a, b);
 	is_dropped(b, a);
-	assert_int_equal(VSET(b, link, 1), 0);
+	vfn_manage_link(b->fn, true);
 	assert_true(STATUS(a) == UP && STATUS(b) == UP);
 	assert_true(interrupts(fd[0]) == 1 && interrupts(fd[1]) == 1);
 	frame_passes(a, 1, b, 0, &f);
@@ -111,16 +112,13 @@ loop_is_cut_and_closed(void **state)
 	rx_post(g, 0, 4, 2048, 1);
 	frame_make(&f, 1, 100);
 	frame_passes(g, 1, g, 0, &f);
-	assert_int_equal(VSET(g, link, 0), 0);
+	vfn_manage_link(g->fn, false);
 	assert_int_equal(STATUS(g), 0);
 	is_dropped(g, g);
-	/* no change, no interrupt; no such value, no change */
-	assert_int_equal(VSET(g, link, 0), 0);
-	assert_int_equal(VSET(g, link, 2), -EINVAL);
-	assert_int_equal(VSET(g, link, 0xffff), -EINVAL);
+	/* no change, no interrupt */
+	vfn_manage_link(g->fn, false);
 	assert_int_equal(interrupts(fd), 1);
-	assert_int_equal(VSET(g, link, 1), 0);
-	assert_int_equal(VSET(g, link, 2), -EINVAL);
+	vfn_manage_link(g->fn, true);
 	assert_int_equal(STATUS(g), UP);
 	assert_int_equal(interrupts(fd), 1);
 	frame_passes(g, 1, g, 0, &f);
@@ -130,21 +128,21 @@ loop_is_cut_and_closed(void **state)
 static void
 unplugged_link_survives_a_reset_and_a_peer(void **state)
 {
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE}), *b;
+	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE}), *b;
 
 	(void)state;
-	assert_int_equal(VSET(a, link, 0), 0);
+	vfn_manage_link(a->fn, false);
 	guest_reset(a);
-	assert_int_equal(VGET(a, link), 0);
+	assert_int_equal(vfn_manage_link_down(a->fn), VFN_LINK_UNPLUGGED);
 	guest_start(a);
-	b = guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
+	b = guest_open(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 	assert_true(STATUS(a) == 0 && STATUS(b) == 0);
-	assert_int_equal(VSET(a, link, 1), 0);
+	vfn_manage_link(a->fn, true);
 	assert_true(STATUS(a) == UP && STATUS(b) == UP);
 	guest_close(b);
 	assert_int_equal(STATUS(a), 0);
-	assert_int_equal(VSET(a, link, 0), 0);
-	assert_int_equal(VSET(a, link, 1), 0);
+	vfn_manage_link(a->fn, false);
+	vfn_manage_link(a->fn, true);
 	assert_int_equal(STATUS(a), 0);
 }
 
@@ -157,9 +155,8 @@ announcement_is_asked_for_until_it_is_acknowledged(const struct shape *shape)
 	unsigned int i;
 
 	for (i = 0; i < 2; i++) {
-		assert_int_equal(VSET(g, announce, 1), 0);
+		assert_int_equal(vfn_manage_announce(g->fn, true), 0);
 		assert_int_equal(STATUS(g), UP | VIRTIO_NET_S_ANNOUNCE);
-		assert_int_equal(VGET(g, announce), 1);
 		assert_int_equal(interrupts(fd), 1);
 		/* anything but an acknowledgement */
 		assert_int_equal(COMMAND(g, CTRL, VIRTIO_NET_CTRL_ANNOUNCE, 1), VIRTIO_NET_ERR);
@@ -167,17 +164,14 @@ announcement_is_asked_for_until_it_is_acknowledged(const struct shape *shape)
 		assert_int_equal(STATUS(g), UP | VIRTIO_NET_S_ANNOUNCE);
 		assert_int_equal(COMMAND(g, CTRL, VIRTIO_NET_CTRL_ANNOUNCE, 0), VIRTIO_NET_OK);
 		assert_int_equal(STATUS(g), UP);
-		assert_int_equal(VGET(g, announce), 0);
 		assert_int_equal(interrupts(fd), 0);
 	}
 	/* withdrawn */
-	assert_int_equal(VSET(g, announce, 1), 0);
-	assert_int_equal(VSET(g, announce, 2), -EINVAL);
-	assert_int_equal(VGET(g, announce), 1);
-	assert_int_equal(VSET(g, announce, 0), 0);
+	assert_int_equal(vfn_manage_announce(g->fn, true), 0);
+	assert_int_equal(vfn_manage_announce(g->fn, false), 0);
 	assert_int_equal(STATUS(g), UP);
 	/* forgotten by a reset */
-	assert_int_equal(VSET(g, announce, 1), 0);
+	assert_int_equal(vfn_manage_announce(g->fn, true), 0);
 	guest_reset(g);
 	assert_int_equal(STATUS(g), UP);
 	close(fd);
@@ -189,9 +183,9 @@ announcement_needs_a_driver_that_knows_of_it(void **state)
 	struct guest *g = guest_new(&(struct guest_conf){.features = N(CTRL_VQ) | N(STATUS)});
 
 	(void)state;
-	assert_int_equal(VSET(g, announce, 1), -ENOTSUP);
+	assert_int_equal(vfn_manage_announce(g->fn, true), -ENOTSUP);
 	guest_start(g);
-	assert_int_equal(VSET(g, announce, 1), -ENOTSUP);
+	assert_int_equal(vfn_manage_announce(g->fn, true), -ENOTSUP);
 	assert_int_equal(COMMAND(g, CTRL, VIRTIO_NET_CTRL_ANNOUNCE, 0), VIRTIO_NET_ERR);
 	assert_int_equal(STATUS(g), UP);
 }
@@ -222,26 +216,26 @@ smaller_mtu_holds_at_once_and_a_larger_one_later(void **state)
 
 	(void)state;
 	/* before anybody has looked */
-	assert_int_equal(VSET(g, mtu, 1200), 0);
+	assert_int_equal(vfn_manage_mtu(g->fn, 1200), 0);
 	guest_start(g);
 	fd = listen_to(g);
 	rx_post(g, 0, 16, 2048, 1);
 	assert_int_equal(MTU(g), 1200);
 	assert_true(fits(g, 1200));
 	assert_false(fits(g, 1201));
-	assert_int_equal(VSET(g, mtu, 900), 0);
-	assert_true(MTU(g) == 900 && VGET(g, mtu) == 900);
+	assert_int_equal(vfn_manage_mtu(g->fn, 900), 0);
+	assert_int_equal(MTU(g), 900);
 	assert_int_equal(interrupts(fd), 1);
 	assert_true(fits(g, 900));
 	assert_false(fits(g, 901));
 	/* the driver knew of 900: it may have no larger buffers */
-	assert_int_equal(VSET(g, mtu, 1500), 0);
+	assert_int_equal(vfn_manage_mtu(g->fn, 1500), 0);
 	assert_int_equal(interrupts(fd), 1);
 	assert_int_equal(MTU(g), 1500);
 	assert_false(fits(g, 901));
-	assert_int_equal(VSET(g, mtu, 1500), 0);
-	assert_int_equal(VSET(g, mtu, 67), -EINVAL);
-	assert_int_equal(VSET(g, mtu, 0), -EINVAL);
+	assert_int_equal(vfn_manage_mtu(g->fn, 1500), 0);
+	assert_int_equal(vfn_manage_mtu(g->fn, 67), -EINVAL);
+	assert_int_equal(vfn_manage_mtu(g->fn, 0), -EINVAL);
 	assert_int_equal(MTU(g), 1500);
 	assert_int_equal(interrupts(fd), 0);
 	guest_reset(g);
@@ -259,7 +253,7 @@ mtu_that_is_not_offered_cannot_be_set(void **state)
 	struct guest *g = guest_open(&(struct guest_conf){0});
 
 	(void)state;
-	assert_int_equal(VSET(g, mtu, 1500), -ENOTSUP);
+	assert_int_equal(vfn_manage_mtu(g->fn, 1500), -ENOTSUP);
 	assert_int_equal(MTU(g), 0);
 }
 
@@ -270,7 +264,7 @@ nobody_is_interrupted_before_driver_ok(void **state)
 	int fd = listen_to(g);
 
 	(void)state;
-	assert_int_equal(VSET(g, link, 0), 0);
+	vfn_manage_link(g->fn, false);
 	assert_int_equal(interrupts(fd), 0);
 	assert_int_equal(reg_get(g, &g->isr, 0, 1), 0);
 	assert_int_equal(STATUS(g), 0);

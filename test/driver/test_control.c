@@ -73,7 +73,7 @@ impossible_numbers_of_pairs_change_nothing(void **state)
 
 	(void)state;
 	assert_int_equal(set_pairs(g, 3), VIRTIO_NET_OK);
-	assert_int_equal(VGET(g, curr_pairs), 3);
+	assert_int_equal(pairs_in_use(g), 3);
 	assert_int_equal(set_pairs(g, 0), VIRTIO_NET_ERR);
 	assert_int_equal(set_pairs(g, PAIRS + 1), VIRTIO_NET_ERR);
 	assert_int_equal(set_pairs(g, 0x0100), VIRTIO_NET_ERR);
@@ -82,7 +82,7 @@ impossible_numbers_of_pairs_change_nothing(void **state)
 	assert_int_equal(COMMAND(g, CTRL, 4, 0, 1), VIRTIO_NET_ERR);
 	assert_int_equal(COMMAND(g, CTRL, 4, 0, 1, 0, 0), VIRTIO_NET_ERR);
 	assert_int_equal(COMMAND(g, CTRL, 4, 1, 1, 0), VIRTIO_NET_ERR); /* RSS */
-	assert_int_equal(VGET(g, curr_pairs), 3);
+	assert_int_equal(pairs_in_use(g), 3);
 }
 
 static void
@@ -164,7 +164,7 @@ command_without_room_for_an_answer_is_handed_back(const struct shape *shape)
 	command_post(g, CTRL, pairs, sizeof(pairs), 4, 0);
 	assert_true(used_try(g, CTRL, &used, PATIENCE_MS));
 	assert_int_equal(used.len, 0);
-	assert_int_equal(VGET(g, curr_pairs), 1);
+	assert_int_equal(pairs_in_use(g), 1);
 	assert_int_equal(stat_of(g, CTRL, VFN_STAT_ERRORS_DIRECTION), 1);
 	assert_int_equal(COMMAND(g, CTRL, 0, VIRTIO_NET_CTRL_RX_PROMISC, 1), VIRTIO_NET_OK);
 }
@@ -245,7 +245,7 @@ endless_commands_are_carried_out_at_a_pace(void **state)
 		used = __atomic_load_n(&d->used_ring->idx, __ATOMIC_ACQUIRE);
 		__atomic_store_n(
 			&d->avail_ring->idx, (uint16_t)(used + d->cfg.size), __ATOMIC_RELEASE);
-		assert_int_equal(VGET(other, curr_pairs), 1);
+		assert_int_equal(CGET(other, num_queues), 3);
 	}
 	done = stat_of(g, 2, VFN_STAT_PACKETS);
 	assert_in_range(done, 32, 16 * (66 + now_ms() - start));

@@ -128,7 +128,7 @@ ring_wait_empty(unsigned int queue)
 	assert_int_equal(rte_ring_count(to_fn[queue]), 0);
 }
 
-static const struct guest_conf on_ring = {.port = VFN_PORT_ETHDEV, .ethdev = "net_ring_p"};
+static const struct guest_conf on_ring = {.wiring = VFN_WIRING_ETHDEV, .ethdev = "net_ring_p"};
 
 /* With a port of one queue. */
 static struct guest *
@@ -462,7 +462,7 @@ pairs_share_the_queues_that_the_port_has(void **state)
 		memcpy(conf.cpu, cpus, sizeof(conf.cpu));
 		conf.features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ);
 		g = guest_open(&conf);
-		VSET(g, curr_pairs, 2);
+		guest_use_pairs(g, 2);
 		rte_eth_dev_get_port_by_name("net_ring_p", &port);
 		for (i = 0; i < queues && i < 3; i++) {
 			assert_non_null(rte_eth_add_tx_callback(port, i, on_tx, users));
@@ -554,15 +554,16 @@ port_in_use_leaves_the_link_down(void **state)
 static void
 one_port_is_given_to_one_function(void **state)
 {
-	struct vfn_function_params second = {
-		.name = "b", .max_pairs = 1, .port = VFN_PORT_ETHDEV, .ethdev = "net_ring_p"};
+	const struct guest_conf second = {
+		.name = "b", .wiring = VFN_WIRING_ETHDEV, .ethdev = "net_ring_p"};
+	struct vfn_function *fn;
 	struct vfn_link *link;
 	struct guest *g = guest_new(&on_ring);
 
 	(void)state;
-	assert_int_equal(vfn_link_local_open(&second, &link), -EBUSY);
+	assert_int_equal(function_open(&second, &fn, &link), -EBUSY);
 	guest_close(g);
-	assert_int_equal(vfn_link_local_open(&second, &link), 0);
+	assert_int_equal(function_open(&second, &fn, &link), 0);
 	link->ops->close(link);
 }
 
@@ -645,7 +646,7 @@ unplugged_function_passes_nothing(void **state)
 
 	(void)state;
 	rx_post(g, 0, 2, 2048, 1);
-	VSET(g, link, 0);
+	vfn_manage_link(g->fn, false);
 	assert_false(link_is_up(g));
 	frame_make(&f, 1, 100);
 	inject(0, &f, 2000);
@@ -653,7 +654,7 @@ unplugged_function_passes_nothing(void **state)
 	tx_wait(g, 1, 1);
 	assert_int_equal(stat_of(g, 1, VFN_STAT_DROPPED_NO_PEER), 1);
 	assert_false(rx_try(g, 0, &got, 3));
-	VSET(g, link, 1);
+	vfn_manage_link(g->fn, true);
 	assert_true(link_is_up(g));
 	rx_wait(g, 0, &got);
 }

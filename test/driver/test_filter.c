@@ -448,9 +448,9 @@ static void
 receiver_decides_and_not_the_sender(void **state)
 {
 	struct guest *a = guest_open(&(struct guest_conf){
-		.name = "a", .port = VFN_PORT_WIRE, .features = ALL, .size = 64});
+		.name = "a", .wiring = VFN_WIRING_WIRE, .features = ALL, .size = 64});
 	struct guest *b = guest_open(&(struct guest_conf){
-		.name = "b", .port = VFN_PORT_WIRE, .peer = "a", .features = ALL, .size = 64});
+		.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a", .features = ALL, .size = 64});
 
 	(void)state;
 	rx_post(a, 0, 8, 2048, 1);

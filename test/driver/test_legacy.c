@@ -49,11 +49,11 @@ static void
 frames_pass_between_old_and_new(const struct shape *shape)
 {
 	struct guest *a = guest_open(&(struct guest_conf){.name = "a",
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.legacy = true,
 		.features = shape_features(shape)});
 	struct guest *b =
-		guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
+		guest_open(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 
 	rx_post(a, 0, 20, 2048, 1);
 	rx_post(b, 0, 20, 2048, 1);
@@ -112,11 +112,11 @@ static void
 checksums_and_segments_for_a_short_header(const struct shape *shape)
 {
 	struct guest *a = guest_open(&(struct guest_conf){.name = "a",
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.buf_len = 9000,
 		.features = N(CSUM) | N(HOST_TSO4)});
 	struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.peer = "a",
 		.legacy = true,
 		.features = shape_features(shape) | N(GUEST_CSUM)});
@@ -155,7 +155,7 @@ static void
 ports_that_end_in_the_function_know_the_header(const struct shape *shape)
 {
 	struct guest *g = guest_open(&(struct guest_conf){.legacy = true,
-		.port = VFN_PORT_GEN,
+		.wiring = VFN_WIRING_GEN,
 		.gen = 200,
 		.features = shape_features(shape)});
 	unsigned int i;
@@ -192,8 +192,8 @@ other_function_goes_on_with_the_same_header(const struct shape *shape)
 		numbered_send(g, 1, first + 7, 7);
 		blob_get(g, &b);
 		function_exchange(g);
-		assert_int_equal(blob_put(g, &b, VFN_STATE_CHECK), 0);
-		assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+		assert_int_equal(blob_put(g, &b, VFN_PARTS_CHECK), 0);
+		assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 		function_go_on(g);
 		numbered_receive(g, 0, first, 14);
 		tx_wait(g, 1, 14);

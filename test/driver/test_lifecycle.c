@@ -76,7 +76,7 @@ all_64_pairs_work_and_can_be_enabled_again(void **state)
 	(void)state;
 	assert_int_equal(g->nb_queues, VFN_MAX_QUEUES);
 	for (round = 0; round < 3; round++) {
-		assert_int_equal(VSET(g, curr_pairs, VFN_MAX_PAIRS), 0);
+		guest_use_pairs(g, VFN_MAX_PAIRS);
 		for (pair = 0; pair < VFN_MAX_PAIRS; pair++) {
 			rx_post(g, RXQ(pair), 1, 2048, 1);
 			frame_make(&f, pair, 100);
@@ -113,12 +113,12 @@ functions_leave_nothing_behind(void **state)
 			.sleep = i & 1,
 			.features = MQ,
 			.size = 32,
-			.port = VFN_PORT_WIRE});
+			.wiring = VFN_WIRING_WIRE});
 		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
 			.peer = "a",
 			.sleep = i & 2,
 			.size = 32,
-			.port = VFN_PORT_WIRE,
+			.wiring = VFN_WIRING_WIRE,
 			.nb_cpus = !!(i & 4),
 			.features = BIT(VIRTIO_F_RING_PACKED)});
 
@@ -161,28 +161,23 @@ replaced_eventfds_leave_nothing_behind(void **state)
 static void
 failed_creations_leave_nothing_behind(void **state)
 {
-	struct vfn_function_params params = {
-		.name = "x", .max_pairs = 4, .nb_cpus = 2, .cpu = {0, CPU_SETSIZE - 1}};
+	const struct guest_conf no_cpu = {
+		.name = "x", .pairs = 4, .nb_cpus = 2, .cpu = {0, CPU_SETSIZE - 1}};
+	const struct guest_conf no_name = {.name = "a"};
+	const struct guest_conf no_peer = {.name = "c", .wiring = VFN_WIRING_WIRE, .peer = "a"};
+	struct vfn_function *fn;
 	struct resources before;
 	struct vfn_link *link;
 	unsigned int i;
 
-	guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE});
-	guest_open(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
+	guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE});
+	guest_open(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 	before = resources();
 	for (i = 0; i < 20; i++) {
 		/* a CPU that is not there, a name that is taken, an end that is wired */
-		assert_true(vfn_link_local_open(&params, &link) < 0);
-		assert_int_equal(
-			vfn_link_local_open(
-				&(struct vfn_function_params){.name = "a", .max_pairs = 1}, &link),
-			-EEXIST);
-		assert_int_equal(vfn_link_local_open(&(struct vfn_function_params){.name = "c",
-							     .max_pairs = 1,
-							     .port = VFN_PORT_WIRE,
-							     .peer = "a"},
-					 &link),
-			-EBUSY);
+		assert_true(function_open(&no_cpu, &fn, &link) < 0);
+		assert_int_equal(function_open(&no_name, &fn, &link), -EEXIST);
+		assert_int_equal(function_open(&no_peer, &fn, &link), -EBUSY);
 	}
 	assert_same(&before);
 	(void)state;
@@ -198,10 +193,13 @@ memory_that_runs_out_is_an_error_and_comes_back(void **state)
 
 	(void)state;
 	for (n = 0; n < DIM(link); n++) {
-		struct vfn_function_params params = {.max_pairs = VFN_MAX_PAIRS};
+		struct guest_conf conf = {.pairs = VFN_MAX_PAIRS};
+		struct vfn_function *fn;
+		char name[16];
 
-		snprintf(params.name, sizeof(params.name), "f%u", n);
-		ret = vfn_link_local_open(&params, &link[n]);
+		snprintf(name, sizeof(name), "f%u", n);
+		conf.name = name;
+		ret = function_open(&conf, &fn, &link[n]);
 		if (ret < 0)
 			break;
 	}
@@ -215,13 +213,13 @@ static void
 peer_may_come_and_go_under_traffic(void **state)
 {
 	struct guest *a =
-		guest_open(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE, .peer = "b"});
+		guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "b"});
 	unsigned int i, n, sent = 0;
 
 	(void)state;
 	for (i = 0; i < 60; i++) {
 		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-			.port = VFN_PORT_WIRE,
+			.wiring = VFN_WIRING_WIRE,
 			.features = i & 1 ? BIT(VIRTIO_F_RING_PACKED) : 0});
 
 		rx_post(b, 0, 64, 2048, 1);
@@ -251,7 +249,7 @@ reader(void *arg)
 	struct reader *r = arg;
 
 	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
-		uint64_t stats[VFN_STAT_MAX];
+		uint64_t stats[VFN_NET_STAT_MAX];
 
 		r->g->link->ops->read(
 			r->g->link, VFN_REGION_BAR0, VFN_OFF_STATS, stats, sizeof(stats));

@@ -39,12 +39,12 @@ log_map(struct guest *g, uint64_t len)
 static bool
 log_start(struct guest *g, uint64_t len)
 {
-	VSET(g, log_lo, LOG_AT);
-	VSET(g, log_hi, 0);
-	VSET(g, log_len_lo, (uint32_t)len);
-	VSET(g, log_len_hi, len >> 32);
-	VSET(g, log_control, 1);
-	return VGET(g, log_control) == 1;
+	VSET(g, dirty_lo, LOG_AT);
+	VSET(g, dirty_hi, 0);
+	VSET(g, dirty_len_lo, (uint32_t)len);
+	VSET(g, dirty_len_hi, len >> 32);
+	VSET(g, dirty_control, 1);
+	return VGET(g, dirty_control) == 1;
 }
 
 static struct guest *
@@ -140,8 +140,8 @@ what_the_function_writes_is_logged(const struct shape *shape)
 	/* What was sent was only read. */
 	assert_false(dirty(g->q[1].drv.cfg.bufs));
 	/* Off and on again. */
-	VSET(g, log_control, 0);
-	assert_int_equal(VGET(g, log_control), 0);
+	VSET(g, dirty_control, 0);
+	assert_int_equal(VGET(g, dirty_control), 0);
 	memset(bitmap, 0, sizeof(bitmap));
 	run_logged(g, &changed);
 	for (i = 0; i < sizeof(bitmap); i++)
@@ -155,13 +155,13 @@ what_the_function_writes_is_logged(const struct shape *shape)
 static void
 lost_log_is_noticed(const struct shape *shape)
 {
-	struct guest *g = logging_guest(shape, VFN_FAULT_NO_LOG);
+	struct guest *g = logging_guest(shape, VFN_FAULT_NO_DIRTY);
 	unsigned int changed;
 
 	assert_true(log_start(g, LOG_LEN));
 	assert_true(run_logged(g, &changed) >= FRAMES / 2);
 	guest_close(g);
-	g = logging_guest(shape, VFN_FAULT_NO_USED_LOG);
+	g = logging_guest(shape, VFN_FAULT_NO_USED_DIRTY);
 	assert_true(log_start(g, LOG_LEN));
 	assert_in_range(run_logged(g, &changed), 1, FRAMES / 4);
 }
@@ -184,20 +184,20 @@ log_that_cannot_be_is_refused(void **state)
 		assert_false(log_start(g, len));
 	assert_true(log_start(g, need));
 	/* Fixed while it is in use. */
-	VSET(g, log_lo, 0);
-	VSET(g, log_len_lo, 1);
-	assert_int_equal(VGET(g, log_lo), LOG_AT);
-	assert_int_equal(VGET(g, log_len_lo), need);
+	VSET(g, dirty_lo, 0);
+	VSET(g, dirty_len_lo, 1);
+	assert_int_equal(VGET(g, dirty_lo), LOG_AT);
+	assert_int_equal(VGET(g, dirty_len_lo), need);
 	send_some(g, 0);
 	/* Memory that is taken away is not written any more. */
 	assert_int_equal(g->link->ops->dma_unmap(g->link, VFN_DMA_OWN, LOG_AT, LOG_LEN), 0);
-	assert_int_equal(VGET(g, log_control), 0);
+	assert_int_equal(VGET(g, dirty_control), 0);
 	/* Nor after a reset. */
 	assert_int_equal(log_map(g, LOG_LEN), 0);
 	assert_true(log_start(g, LOG_LEN));
 	guest_reset(g);
-	assert_int_equal(VGET(g, log_control), 0);
-	assert_int_equal(VGET(g, log_len_lo), 0);
+	assert_int_equal(VGET(g, dirty_control), 0);
+	assert_int_equal(VGET(g, dirty_len_lo), 0);
 }
 
 /* A ring that lies where the log does not reach. */
@@ -217,7 +217,7 @@ queue_that_cannot_be_logged_is_refused(void **state)
 	rx_post(g, 0, 1, 2048, 1);
 	frame_make(&f, 1, 100);
 	frame_passes(g, 1, g, 0, &f);
-	VSET(g, log_control, 0);
+	VSET(g, dirty_control, 0);
 	assert_true(queue_enable(g, 2));
 }
 
@@ -255,7 +255,7 @@ all_queues_stand_still_at_once(const struct shape *shape)
 	unsigned int pair, round;
 	struct mock_used used;
 
-	VSET(g, curr_pairs, 3);
+	guest_use_pairs(g, 3);
 	for (round = 0; round < 20; round++) {
 		for (pair = 0; pair < 3; pair++) {
 			rx_post(g, RXQ(pair), 1, 2048, 1);

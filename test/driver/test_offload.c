@@ -329,9 +329,9 @@ segmentation_of_what_is_no_packet_is_dropped(void **state)
 
 	for (i = 0; i < DIM(t); i++) {
 		struct guest *a = guest_open(&(struct guest_conf){
-			.name = "a", .port = VFN_PORT_WIRE, .features = SENDER, .buf_len = 4096});
+			.name = "a", .wiring = VFN_WIRING_WIRE, .features = SENDER, .buf_len = 4096});
 		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
-			.port = VFN_PORT_WIRE,
+			.wiring = VFN_WIRING_WIRE,
 			.peer = "a",
 			.features = t[i].receiver});
 

@@ -375,14 +375,15 @@ poller_without_poll_cpu_is_not_tied_to_the_main_lcore(void **state)
 static void
 cpu_that_is_not_there_is_refused(void **state)
 {
-	struct vfn_function_params params = {
-		.name = "fn", .max_pairs = 2, .nb_cpus = 2, .cpu = {some_cpu(), CPU_SETSIZE - 1}};
+	const struct guest_conf conf = {
+		.pairs = 2, .nb_cpus = 2, .cpu = {some_cpu(), CPU_SETSIZE - 1}};
+	struct vfn_function *fn;
 	struct vfn_link *link;
 	cpu_set_t cpus;
 	char name[32];
 
-	assert_true(vfn_link_local_open(&params, &link) < 0);
-	snprintf(name, sizeof(name), "vfn-poll-%u", params.cpu[0]);
+	assert_true(function_open(&conf, &fn, &link) < 0);
+	snprintf(name, sizeof(name), "vfn-poll-%u", conf.cpu[0]);
 	assert_int_equal(threads_named(name, &cpus), 0);
 	/* nothing of it is left in the way */
 	guest_open(&busy);
@@ -407,7 +408,7 @@ pairs_are_spread_over_several_pollers(void **state)
 	for (pair = 0; pair < 3; pair++)
 		rx_post(g, RXQ(pair), 60, 2048, 1);
 	for (i = 1; i <= 3; i++) {
-		assert_int_equal(VSET(g, curr_pairs, i), 0);
+		guest_use_pairs(g, i);
 		for (pair = 0; pair < 60; pair++) {
 			frame_make(&f, pair, 100);
 			frame_passes(g, TXQ(pair % 3), g, RXQ(pair % 3 % i), &f);

@@ -281,25 +281,25 @@ function_sends_at_most_its_rate(void **state)
 {
 	static const struct {
 		uint32_t mbps, len;
-		enum vfn_port_kind port;
+		enum vfn_wiring wiring;
 		bool sleep;
 	} cases[] = {
-		{8, 1000, VFN_PORT_SINK, false},
-		{8, 1000, VFN_PORT_SINK, true},
-		{100, 1514, VFN_PORT_SINK, true},
-		{100, 1514, VFN_PORT_LOOPBACK, true},
+		{8, 1000, VFN_WIRING_SINK, false},
+		{8, 1000, VFN_WIRING_SINK, true},
+		{100, 1514, VFN_WIRING_SINK, true},
+		{100, 1514, VFN_WIRING_LOOPBACK, true},
 	};
 	size_t c;
 
 	for (c = 0; c < DIM(cases); c++) {
-		struct guest *g = guest_open(&(struct guest_conf){.port = cases[c].port,
+		struct guest *g = guest_open(&(struct guest_conf){.wiring = cases[c].wiring,
 			.rate_mbps = cases[c].mbps,
 			.sleep = cases[c].sleep,
 			.pairs = 2,
 			.features = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
 		uint64_t bytes, ticks, full, most;
 
-		if (cases[c].port == VFN_PORT_LOOPBACK) {
+		if (cases[c].wiring == VFN_WIRING_LOOPBACK) {
 			rx_post(g, RXQ(0), 256, 2048, 1);
 			rx_post(g, RXQ(1), 256, 2048, 1);
 		}
@@ -308,7 +308,7 @@ function_sends_at_most_its_rate(void **state)
 		most = full + cases[c].mbps * UINT64_C(125000) * ticks / rte_get_tsc_hz();
 		/* exact upwards, whatever the machine does; downwards it may be busy */
 		assert_true(bytes <= most + most / 500);
-		if (cases[c].port == VFN_PORT_SINK)
+		if (cases[c].wiring == VFN_WIRING_SINK)
 			assert_true(bytes >= most / 2);
 		assert_true(stat_of(g, TXQ(0), VFN_STAT_BYTES) >= bytes / 8);
 		assert_true(stat_of(g, TXQ(1), VFN_STAT_BYTES) >= bytes / 8);
@@ -378,12 +378,12 @@ stalled_frames_are_not_paid_for(void **state)
 static void
 oversized_frame_does_not_block_its_queue(void **state)
 {
-	static const enum vfn_port_kind ports[] = {VFN_PORT_SINK, VFN_PORT_LOOPBACK};
+	static const enum vfn_wiring wirings[] = {VFN_WIRING_SINK, VFN_WIRING_LOOPBACK};
 	unsigned int i;
 
-	for (i = 0; i < DIM(ports); i++) {
+	for (i = 0; i < DIM(wirings); i++) {
 		struct guest *g = guest_open(
-			&(struct guest_conf){.port = ports[i], .rate_mbps = 100, .buf_len = 70000});
+			&(struct guest_conf){.wiring = wirings[i], .rate_mbps = 100, .buf_len = 70000});
 
 		rx_post(g, 0, 10, 2048, 1);
 		frame_make(&f, 1, 69000);

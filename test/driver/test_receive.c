@@ -183,7 +183,7 @@ generated_frame_that_no_ring_holds_is_counted(const struct shape *shape)
 {
 	struct guest *g = guest_open(&(struct guest_conf){
 		.features = shape_features(shape) | BIT(VIRTIO_NET_F_MRG_RXBUF),
-		.port = VFN_PORT_GEN,
+		.wiring = VFN_WIRING_GEN,
 		.gen = 9000,
 		.size = 16});
 	unsigned int n = shape->indirect ? 16 : 5;

@@ -391,13 +391,13 @@ device_configuration_tells_mac_pairs_and_mtu(void **state)
 static void
 link_is_up_while_there_is_a_peer(void **state)
 {
-	struct guest *a = guest_new(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE});
+	struct guest *a = guest_new(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE});
 	struct guest *b;
 
 	(void)state;
 #define LINK(g) reg_get(g, &(g)->device, FIELD(struct virtio_net_config, status))
 	assert_int_equal(LINK(a), 0);
-	b = guest_new(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
+	b = guest_new(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 	assert_int_equal(LINK(a), VIRTIO_NET_S_LINK_UP);
 	assert_int_equal(LINK(b), VIRTIO_NET_S_LINK_UP);
 	guest_close(b);
@@ -407,7 +407,7 @@ link_is_up_while_there_is_a_peer(void **state)
 static void
 link_change_is_told_by_the_configuration_interrupt(void **state)
 {
-	struct guest *a = guest_new(&(struct guest_conf){.name = "a", .port = VFN_PORT_WIRE});
+	struct guest *a = guest_new(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE});
 	int fd = eventfd(0, EFD_NONBLOCK);
 	eventfd_t v = 0;
 
@@ -417,7 +417,7 @@ link_change_is_told_by_the_configuration_interrupt(void **state)
 	CSET(a, config_msix_vector, 0);
 	assert_int_equal(guest_negotiate(a, BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_NET_F_STATUS)), 0);
 	guest_driver_ok(a);
-	guest_new(&(struct guest_conf){.name = "b", .port = VFN_PORT_WIRE, .peer = "a"});
+	guest_new(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 	eventfd_read(fd, &v);
 	close(fd);
 	assert_int_equal(v, 1);
@@ -564,22 +564,6 @@ doorbell_file_outlives_no_guest_and_keeps_its_size(void **state)
 	munmap(old, VFN_BAR2_SIZE);
 }
 
-static void
-curr_pairs_stays_between_one_and_what_there_is(void **state)
-{
-	struct guest *g = guest_new(&four_pairs);
-
-	(void)state;
-	assert_int_equal(VGET(g, curr_pairs), 1);
-	assert_int_equal(VSET(g, curr_pairs, 4), 0);
-	assert_int_equal(VSET(g, curr_pairs, 0), -EINVAL);
-	assert_int_equal(VSET(g, curr_pairs, 5), -EINVAL);
-	assert_int_equal(VSET(g, curr_pairs, 0xffff), -EINVAL);
-	assert_int_equal(VGET(g, curr_pairs), 4);
-	CSET(g, device_status, 0);
-	assert_int_equal(VGET(g, curr_pairs), 1);
-}
-
 int
 main(void)
 {
@@ -600,7 +584,6 @@ main(void)
 		PLAIN(doorbells_take_two_or_four_bytes_at_their_page_only),
 		PLAIN(doorbells_are_a_file_with_a_page_for_each_queue),
 		PLAIN(doorbell_file_outlives_no_guest_and_keeps_its_size),
-		PLAIN(curr_pairs_stays_between_one_and_what_there_is),
 	};
 
 	if (fn_eal_init(NULL) < 0)

@@ -228,12 +228,12 @@ wire_open(uint64_t ring, uint64_t takes, uint16_t mtu, unsigned int bufs, uint32
 	for (i = 0; i < sizeof(data); i++)
 		data[i] = i * 7 + i / 256;
 	w.a = guest_open(&(struct guest_conf){.name = "a",
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.features = ring | SENDER,
 		.size = 16,
 		.buf_len = 66000});
 	w.b = guest_open(&(struct guest_conf){.name = "b",
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.peer = "a",
 		.mtu = mtu,
 		.features = ring | takes | (mtu != 0 ? N(MTU) : 0),

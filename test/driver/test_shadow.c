@@ -112,7 +112,7 @@ wired_guest_switches_and_its_peer_loses_nothing(const struct shape *shape)
 		.sleep = true,
 		.pairs = 2,
 		.size = 64,
-		.port = VFN_PORT_WIRE};
+		.wiring = VFN_WIRING_WIRE};
 	struct play *a = play_open(0, &conf), *b;
 	struct switcher s = {.p = a, .times = 40};
 	struct traffic t[4];
@@ -232,9 +232,9 @@ rings_stop_and_start_while_shadowed(const struct shape *shape)
 /* ---- bad guests ---- */
 
 static uint64_t
-counted(struct play *p, unsigned int queue, enum vfn_stat stat)
+counted(struct play *p, unsigned int queue, unsigned int stat)
 {
-	uint64_t value[VFN_STAT_MAX];
+	uint64_t value[VFN_NET_STAT_MAX];
 
 	pthread_mutex_lock(&p->dev->lock);
 	assert_int_equal(vfn_pci_stats(p->dev, queue, value), 0);
@@ -488,7 +488,7 @@ call_that_blocks_is_left_alone(void **state)
 				.lm = VFN_LM_SHADOW,
 				.thread = mode & 1,
 				.sleep = true});
-		uint64_t value[VFN_STAT_MAX] = {0}, end = now_ms() + PATIENCE_MS;
+		uint64_t value[VFN_NET_STAT_MAX] = {0}, end = now_ms() + PATIENCE_MS;
 		eventfd_t count = 0;
 		unsigned int i;
 

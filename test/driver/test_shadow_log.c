@@ -99,7 +99,7 @@ log_after_traffic(const struct shape *shape, bool in_order, bool thread, unsigne
 	play_start(p); /* shadowed from the beginning */
 	assert_non_null(p->dev->shadow[1]);
 	/* the function's own log has no part in it */
-	assert_int_equal(VGET(p->g, log_control), 0);
+	assert_int_equal(VGET(p->g, dirty_control), 0);
 	t = traffic_start(p, 1, p, 0);
 	t.window = 32;
 	for (step = 0; step < 4 && !wrong; step++) {
@@ -143,7 +143,7 @@ log_that_is_not_written_is_noticed(const struct shape *shape)
 {
 	const char *what;
 
-	assert_true(log_after_traffic(shape, false, false, VFN_FAULT_NO_LOG, &what));
+	assert_true(log_after_traffic(shape, false, false, VFN_FAULT_NO_DIRTY, &what));
 	assert_string_equal(what, "buffer");
 }
 
@@ -152,7 +152,7 @@ log_without_used_entries_is_noticed(const struct shape *shape)
 {
 	const char *what;
 
-	assert_true(log_after_traffic(shape, false, false, VFN_FAULT_NO_USED_LOG, &what));
+	assert_true(log_after_traffic(shape, false, false, VFN_FAULT_NO_USED_DIRTY, &what));
 	assert_string_equal(what, "ring");
 }
 

@@ -117,7 +117,7 @@ static void
 two_on_one_poller(struct guest **evil, struct guest **other, bool is_pipe)
 {
 	*other = guest_open(&(struct guest_conf){.name = "other"});
-	*evil = guest_open(&(struct guest_conf){.name = "evil", .port = VFN_PORT_SINK});
+	*evil = guest_open(&(struct guest_conf){.name = "evil", .wiring = VFN_WIRING_SINK});
 	trap_make(is_pipe);
 	(*evil)->link->ops->set_irq((*evil)->link, CGET(*evil, config_msix_vector), -1);
 }
@@ -236,9 +236,9 @@ configuration_vector_blocks_nobody(void **state)
 	trap_make(false);
 	assert_int_equal(CSET(g, config_msix_vector, vector), 0);
 	assert_int_equal(g->link->ops->set_irq(g->link, vector, trap.write_fd), 0);
-	assert_int_equal(VSET(g, link, 0), 0);
+	vfn_manage_link(g->fn, false);
 	assert_int_equal(trap_filled(), 1);
-	assert_int_equal(VSET(g, link, 1), 0);
+	vfn_manage_link(g->fn, true);
 	assert_int_equal(trap_filled(), 1);
 	trap_close();
 }

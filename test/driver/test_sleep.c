@@ -5,7 +5,7 @@
 /* Pollers that sleep: nothing is lost to it, and each of their queues wakes them. */
 
 #include "fn_harness.h"
-#include "poller.h"
+#include "poller/poller.h"
 
 static struct guest_conf sleepy = {.sleep = true};
 static struct frame f, got;
@@ -34,11 +34,11 @@ ping_pong_between_sleeping_functions_loses_nothing(void **state)
 {
 	struct guest *a = guest_open(&(struct guest_conf){.name = "a",
 		.sleep = true,
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.features = BIT(VIRTIO_RING_F_EVENT_IDX)});
 	struct guest *b = guest_open(&(struct guest_conf){.name = "b",
 		.sleep = true,
-		.port = VFN_PORT_WIRE,
+		.wiring = VFN_WIRING_WIRE,
 		.peer = "a",
 		.features = BIT(VIRTIO_F_RING_PACKED)});
 	unsigned int i;
@@ -153,7 +153,7 @@ sleeping_poller_is_woken_by_any_of_many_queues(const struct shape *shape)
 	uint64_t armed, sleeps, seed = 3, end = now_ms() + PATIENCE_MS;
 	unsigned int i, pair;
 
-	VSET(g, curr_pairs, 64);
+	guest_use_pairs(g, 64);
 	for (pair = 0; pair < 64; pair++)
 		rx_post(g, RXQ(pair), 6, 2048, 1);
 	for (i = 0; i < 100; i++) {

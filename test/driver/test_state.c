@@ -33,7 +33,7 @@ other_function_goes_on_in_the_middle(const struct shape *shape)
 		numbered_send(g, 1, first + 7, 7);
 		blob_get(g, &b);
 		function_exchange(g);
-		assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+		assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 		function_go_on(g);
 		numbered_receive(g, 0, first, 14);
 		tx_wait(g, 1, 14);
@@ -48,7 +48,7 @@ what_was_set_is_got_again(const struct shape *shape)
 		.features = shape_features(shape) | MQ, .pairs = 3, .used_pairs = 2});
 	uint8_t *status;
 
-	assert_int_equal(VSET(g, curr_pairs, 2), 0);
+	guest_use_pairs(g, 2);
 	CSET(g, config_msix_vector, 0);
 	rx_post(g, 0, 50, 2048, 1);
 	numbered_send(g, 1, 0, 40);
@@ -56,7 +56,7 @@ what_was_set_is_got_again(const struct shape *shape)
 	VSET(g, suspend, 1);
 	blob_get(g, &before);
 	function_exchange(g);
-	assert_int_equal(blob_put(g, &before, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &before, VFN_PARTS_SET), 0);
 	assert_int_equal(CGET(g, device_status), STATUS_FEATURES);
 	blob_get(g, &after);
 	/* it is the driver that says when the function goes */
@@ -64,7 +64,7 @@ what_was_set_is_got_again(const struct shape *shape)
 	*status |= VIRTIO_CONFIG_S_DRIVER_OK;
 	blob_seal(&after);
 	assert_true(blob_same(&before, &after));
-	assert_int_equal(VGET(g, curr_pairs), 2);
+	assert_int_equal(pairs_in_use(g), 2);
 }
 
 static void
@@ -80,9 +80,9 @@ running_function_tells_exact_positions(const struct shape *shape)
 		numbered_send(g, 1, 100 * round, 100);
 		blob_get(g, &b);
 		for (q = 0; q < 2; q++) {
-			struct vfn_part_vq_state s;
+			struct vfn_part_vq_position s;
 
-			memcpy(&s, blob_find(&b, VFN_PART_VQ_STATE, q) + sizeof(struct vfn_part),
+			memcpy(&s, blob_find(&b, VFN_PART_VQ_POSITION, q) + sizeof(struct vfn_part),
 				sizeof(s));
 			assert_int_equal(s.avail, s.used);
 		}
@@ -143,7 +143,7 @@ position_off_by_one_is_noticed(const struct shape *shape)
 			EDIT_STATE(&b, queue, used, s.used + off[i]);
 			blob_seal(&b);
 			function_exchange(g);
-			assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+			assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 			function_go_on(g);
 			assert_int_equal(
 				frames_pass(g, 10, 5, off[i] == 0 ? PATIENCE_MS : 50), off[i] == 0);
@@ -162,7 +162,7 @@ queue_that_is_off_stays_off(void **state)
 	(void)state;
 	blob_get(g, &b);
 	function_exchange(g);
-	assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 	CSET(g, queue_select, RXQ(1));
 	assert_int_equal(CGET(g, queue_enable), 0);
 	CSET(g, queue_select, RXQ(0));
@@ -192,7 +192,7 @@ doorbells_stay_in_their_file(void **state)
 	assert_int_equal(g->link->ops->get_region_fd(g->link, VFN_REGION_BAR2, &before, &size), 0);
 	for (i = 0; i < 2; i++) {
 		b.data[0] ^= i == 0;
-		assert_int_equal(blob_put(g, &b, VFN_STATE_SET), i == 0 ? EINVAL : 0);
+		assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), i == 0 ? EINVAL : 0);
 		b.data[0] ^= i == 0;
 		assert_true(fcntl(before, F_GETFD) >= 0);
 		assert_int_equal(
@@ -253,7 +253,7 @@ what_the_driver_wants_to_receive_goes_along(void **state)
 		VSET(g, suspend, 1);
 		blob_get(g, &before);
 		function_exchange(g);
-		assert_int_equal(blob_put(g, &before, VFN_STATE_SET), 0);
+		assert_int_equal(blob_put(g, &before, VFN_PARTS_SET), 0);
 		blob_get(g, &after);
 		status = blob_find(&after, VFN_PART_STATUS, 0) + sizeof(struct vfn_part);
 		*status |= VIRTIO_CONFIG_S_DRIVER_OK;

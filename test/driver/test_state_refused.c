@@ -15,7 +15,7 @@ with_state(uint64_t features, struct blob *b)
 {
 	struct guest *g = guest_open(&(struct guest_conf){.features = features | MQ, .pairs = 2});
 
-	assert_int_equal(VSET(g, curr_pairs, 2), 0);
+	guest_use_pairs(g, 2);
 	rx_post(g, 0, 50, 2048, 1);
 	numbered_send(g, 1, 0, 40);
 	numbered_receive(g, 0, 0, 40);
@@ -36,7 +36,7 @@ state_is_refused_without_effect(struct guest *g, const struct blob *b, int error
 	int ret;
 
 	blob_get(g, &before);
-	ret = blob_put(g, b, VFN_STATE_SET);
+	ret = blob_put(g, b, VFN_PARTS_SET);
 	if (error >= 0 ? ret != error : ret == 0)
 		fail_msg("%s: result %d, not %d", what, ret, error);
 	blob_get(g, &after);
@@ -63,17 +63,17 @@ cut_states_are_refused_without_effect(void **state)
 			continue;
 		/* between two parts it may be a state of fewer queues */
 		if (at == full.data + len) {
-			vfn_state_next(&at, &left, &part);
+			vfn_parts_next(&at, &left, &part);
 			ends++;
 			continue;
 		}
 		if (at < full.data + len)
-			vfn_state_next(&at, &left, &part);
+			vfn_parts_next(&at, &left, &part);
 		blob_seal(&b);
 		state_is_refused_without_effect(g, &b, EINVAL, "cut and sealed");
 	}
 	assert_in_range(ends, 15, 40);
-	assert_int_equal(blob_put(g, &full, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &full, VFN_PARTS_SET), 0);
 }
 
 static void
@@ -106,7 +106,7 @@ changed_and_sealed_states_do_no_harm(const struct shape *shape)
 			b = full;
 			b.data[i] ^= 1 << bit;
 			blob_seal(&b);
-			if (blob_put(g, &b, VFN_STATE_SET) == 0) {
+			if (blob_put(g, &b, VFN_PARTS_SET) == 0) {
 				taken++;
 				CSET(g, device_status, 0);
 				blob_get(g, &before);
@@ -119,7 +119,7 @@ changed_and_sealed_states_do_no_harm(const struct shape *shape)
 		}
 	}
 	assert_true(refused > 100 && taken > 10);
-	assert_int_equal(blob_put(g, &full, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &full, VFN_PARTS_SET), 0);
 	function_go_on(g);
 	numbered_send(g, 1, 40, 10);
 	numbered_receive(g, 0, 40, 10);
@@ -134,7 +134,7 @@ header_is_checked(void **state)
 	(void)state;
 #define HEADER_CASE(field, value, error) \
 	do { \
-		struct vfn_state_header h_; \
+		struct vfn_parts_header h_; \
 		b = full; \
 		memcpy(&h_, b.data, sizeof(h_)); \
 		h_.field = (value); \
@@ -142,14 +142,14 @@ header_is_checked(void **state)
 		state_is_refused_without_effect(g, &b, error, #field); \
 	} while (0)
 	HEADER_CASE(magic, 0x12345678, EINVAL);
-	HEADER_CASE(version, VFN_STATE_VERSION + 1, EPROTONOSUPPORT);
+	HEADER_CASE(version, VFN_PARTS_VERSION + 1, EPROTONOSUPPORT);
 	HEADER_CASE(reserved, 1, EINVAL);
 	HEADER_CASE(length, h_.length - 1, EINVAL);
 	HEADER_CASE(length, h_.length + 1, EINVAL);
 	HEADER_CASE(length, UINT32_MAX, EINVAL);
 	HEADER_CASE(checksum, h_.checksum + 1, EBADMSG);
 #undef HEADER_CASE
-	assert_int_not_equal(VSET(g, state_len, VFN_STATE_SIZE + 1), 0);
+	assert_int_not_equal(VSET(g, parts_len, VFN_PARTS_SIZE + 1), 0);
 	assert_int_equal(state_command(g, 0), EINVAL);
 	assert_int_equal(state_command(g, 4), EINVAL);
 }
@@ -169,7 +169,7 @@ parts_of_a_wrong_length_are_refused(void **state)
 		uint8_t *in_b = b.data + (begin - full.data);
 		uint32_t length;
 
-		value = vfn_state_next(&at, &left, &part);
+		value = vfn_parts_next(&at, &left, &part);
 		if (value == NULL)
 			break;
 		length = part.length;
@@ -203,7 +203,7 @@ parts_that_are_there_twice_are_refused(void **state)
 	struct vfn_part part;
 
 	(void)state;
-	while ((value = vfn_state_next(&at, &left, &part)) != NULL) {
+	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
 		b = full;
 		blob_append(&b, &part, value);
 		blob_seal(&b);
@@ -232,7 +232,7 @@ unknown_parts_are_refused_unless_optional(void **state)
 		part.flags = VFN_PART_OPTIONAL;
 		blob_append(&b, &part, "unknown");
 		blob_seal(&b);
-		assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+		assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 		CSET(g, device_status, 0);
 	}
 	/* the same for fields of the common configuration */
@@ -246,7 +246,7 @@ unknown_parts_are_refused_unless_optional(void **state)
 	blob_find(&b, VFN_PART_COMMON_CFG, 1000)[offsetof(struct vfn_part, flags)] =
 		VFN_PART_OPTIONAL;
 	blob_seal(&b);
-	assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 }
 
 static void
@@ -290,7 +290,7 @@ features_are_checked(void **state)
 	state_is_refused_without_effect(g, &b, ENOTSUP, "other function");
 	part[offsetof(struct vfn_part, flags)] = VFN_PART_OPTIONAL;
 	blob_seal(&b);
-	assert_int_equal(blob_put(g, &b, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), 0);
 }
 
 /* Edits of the right state, each of which makes it wrong. */
@@ -385,8 +385,8 @@ spoil(struct blob *b, enum wrong how)
 		EDIT_CFG(b, 1, size, 32769);
 		break;
 	case NO_POSITION:
-		blob_cut(b, blob_find(b, VFN_PART_VQ_STATE, 1),
-			sizeof(struct vfn_part) + sizeof(struct vfn_part_vq_state));
+		blob_cut(b, blob_find(b, VFN_PART_VQ_POSITION, 1),
+			sizeof(struct vfn_part) + sizeof(struct vfn_part_vq_position));
 		break;
 	case IN_FLIGHT:
 		EDIT_STATE(b, 1, avail, v_.used + 1);
@@ -455,11 +455,11 @@ wrong_values_are_refused_without_effect(const struct shape *shape)
 		state_is_refused_without_effect(g, &b, EINVAL, what);
 		/* the check does not know of memory */
 		if (how < MISALIGNED || how > OVERLAPPING)
-			assert_int_equal(blob_put(g, &b, VFN_STATE_CHECK), EINVAL);
+			assert_int_equal(blob_put(g, &b, VFN_PARTS_CHECK), EINVAL);
 		else
-			assert_int_equal(blob_put(g, &b, VFN_STATE_CHECK), 0);
+			assert_int_equal(blob_put(g, &b, VFN_PARTS_CHECK), 0);
 	}
-	assert_int_equal(blob_put(g, &full, VFN_STATE_SET), 0);
+	assert_int_equal(blob_put(g, &full, VFN_PARTS_SET), 0);
 }
 
 static void
@@ -471,9 +471,9 @@ running_function_takes_no_state(void **state)
 	(void)state;
 	rx_post(g, 0, 50, 2048, 1);
 	blob_get(g, &b);
-	assert_int_equal(blob_put(g, &b, VFN_STATE_SET), EBUSY);
+	assert_int_equal(blob_put(g, &b, VFN_PARTS_SET), EBUSY);
 	blob_get(g, &before);
-	assert_int_equal(blob_put(g, &b, VFN_STATE_CHECK), 0);
+	assert_int_equal(blob_put(g, &b, VFN_PARTS_CHECK), 0);
 	blob_get(g, &after);
 	assert_true(blob_same(&before, &after));
 	numbered_send(g, 1, 0, 20);

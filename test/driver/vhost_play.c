@@ -186,10 +186,10 @@ play_log_len(const struct play *p)
 struct play *
 play_open(int vid, const struct play_conf *conf)
 {
-	struct vfn_function_params params = {
-		.max_pairs = conf->pairs != 0 ? conf->pairs : 1,
-		.mac = {0x02, 'v', 'f', 'n', 't', 's'},
-		.port = conf->port,
+	struct guest_conf function = {
+		.pairs = conf->pairs != 0 ? conf->pairs : 1,
+		.wiring = conf->wiring,
+		.peer = conf->peer,
 		.sleep = conf->sleep,
 		.faults = conf->faults,
 	};
@@ -199,16 +199,14 @@ play_open(int vid, const struct play_conf *conf)
 
 	assert_non_null(dev);
 	*p = (struct play){.dev = dev, .nb_regions = 5};
-	snprintf(params.name, sizeof(params.name), "dev%d", vid);
-	if (conf->peer != NULL)
-		snprintf(params.peer, sizeof(params.peer), "%s", conf->peer);
-	memcpy(dev->name, params.name, sizeof(dev->name));
+	snprintf(dev->name, sizeof(dev->name), "dev%d", vid);
+	function.name = dev->name;
 	dev->lm = conf->lm;
 	dev->drain_ms = PATIENCE_MS;
 	dev->faults = conf->faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	assert_int_equal(vfn_link_local_open(&params, &dev->link), 0);
+	assert_int_equal(function_open(&function, &dev->function, &dev->link), 0);
 	if (conf->thread) {
 		p->ops = *dev->link->ops;
 		p->ops.set_job = NULL;
@@ -216,7 +214,7 @@ play_open(int vid, const struct play_conf *conf)
 	}
 	p->g = guest_new(&(struct guest_conf){.name = dev->name,
 		.link = dev->link,
-		.pairs = params.max_pairs,
+		.pairs = function.pairs,
 		.size = conf->size,
 		.buf_len = conf->buf_len});
 	assert_int_equal(dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0), 0);
@@ -227,7 +225,7 @@ play_open(int vid, const struct play_conf *conf)
 	p->g->found = found;
 	p->found = calloc(1, play_log_len(p));
 	assert_non_null(p->found);
-	for (q = 0; q < 2u * params.max_pairs; q++) {
+	for (q = 0; q < 2u * function.pairs; q++) {
 		uint16_t start = conf->features & BIT(VIRTIO_F_RING_PACKED) ? 0x8000 : 0;
 
 		queue_lay(p->g, q, 0, start);

@@ -47,7 +47,7 @@ struct play_conf {
 	uint16_t pairs;
 	uint32_t size, buf_len;
 	unsigned int faults;
-	enum vfn_port_kind port;
+	enum vfn_wiring wiring;
 	const char *peer;
 };
 

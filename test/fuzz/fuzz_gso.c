@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <net_gso.h>
+#include <class/net/gso.h>
 
 #define ROOM	  8u
 #define MAX_FRAME (65535u + 18)

@@ -46,7 +46,7 @@ parse_queues(const char *value, struct vfn_args *args)
 
 	if (!number(value, &value, 1, VFN_MAX_PAIRS, &v) || *value != '\0')
 		return false;
-	args->function.max_pairs = v;
+	args->net.max_pairs = v;
 	return true;
 }
 
@@ -57,7 +57,7 @@ parse_mtu(const char *value, struct vfn_args *args)
 
 	if (!number(value, &value, 68, UINT16_MAX, &v) || *value != '\0')
 		return false;
-	args->function.mtu = v;
+	args->net.mtu = v;
 	return true;
 }
 
@@ -68,28 +68,28 @@ parse_mac(const char *value, struct vfn_args *args)
 
 	if (rte_ether_unformat_addr(value, &addr) != 0 || !rte_is_valid_assigned_ether_addr(&addr))
 		return false;
-	memcpy(args->function.mac, addr.addr_bytes, sizeof(args->function.mac));
+	memcpy(args->net.mac, addr.addr_bytes, sizeof(args->net.mac));
 	return true;
 }
 
-static const char *const port_names[] = {
-	[VFN_PORT_LOOPBACK] = "loopback",
-	[VFN_PORT_WIRE] = "wire",
-	[VFN_PORT_SINK] = "sink",
-	[VFN_PORT_ETHDEV] = "ethdev",
-	[VFN_PORT_GEN] = "gen",
+static const char *const wiring_names[] = {
+	[VFN_WIRING_LOOPBACK] = "loopback",
+	[VFN_WIRING_WIRE] = "wire",
+	[VFN_WIRING_SINK] = "sink",
+	[VFN_WIRING_ETHDEV] = "ethdev",
+	[VFN_WIRING_GEN] = "gen",
 };
 
 static bool
-parse_port(const char *value, struct vfn_args *args)
+parse_wiring(const char *value, struct vfn_args *args)
 {
 	unsigned int i;
 
-	for (i = 0; i < RTE_DIM(port_names) && strcmp(value, port_names[i]) != 0; i++)
+	for (i = 0; i < RTE_DIM(wiring_names) && strcmp(value, wiring_names[i]) != 0; i++)
 		;
-	args->port_given = true;
-	args->function.port = i;
-	return i < RTE_DIM(port_names);
+	args->wiring_given = true;
+	args->net.wiring.kind = i;
+	return i < RTE_DIM(wiring_names);
 }
 
 static bool
@@ -99,16 +99,16 @@ parse_gen(const char *value, struct vfn_args *args)
 
 	if (!number(value, &value, RTE_ETHER_HDR_LEN, VFN_MAX_PLAIN_FRAME, &v) || *value != '\0')
 		return false;
-	args->function.gen = v;
+	args->net.wiring.gen = v;
 	return true;
 }
 
 static bool
 parse_ethdev(const char *value, struct vfn_args *args)
 {
-	if (*value == '\0' || strlen(value) >= sizeof(args->function.ethdev))
+	if (*value == '\0' || strlen(value) >= sizeof(args->net.wiring.ethdev))
 		return false;
-	strcpy(args->function.ethdev, value);
+	strcpy(args->net.wiring.ethdev, value);
 	return true;
 }
 
@@ -124,7 +124,7 @@ parse_offloads(const char *value, struct vfn_args *args)
 
 	for (i = 0; i < RTE_DIM(names) && strcmp(value, names[i]) != 0; i++)
 		;
-	args->function.offloads = i;
+	args->net.offloads = i;
 	return i < RTE_DIM(names);
 }
 
@@ -135,25 +135,25 @@ parse_rate(const char *value, struct vfn_args *args)
 
 	if (!number(value, &value, 1, 1000000, &v) || *value != '\0')
 		return false;
-	args->function.rate_mbps = v;
+	args->net.rate_mbps = v;
 	return true;
 }
 
 static bool
 parse_peer(const char *value, struct vfn_args *args)
 {
-	if (*value == '\0' || strlen(value) >= sizeof(args->function.peer) ||
+	if (*value == '\0' || strlen(value) >= sizeof(args->net.wiring.peer) ||
 		strcmp(value, args->function.name) == 0)
 		return false;
-	strcpy(args->function.peer, value);
+	strcpy(args->net.wiring.peer, value);
 	return true;
 }
 
 static bool
 parse_idle(const char *value, struct vfn_args *args)
 {
-	args->function.sleep = strcmp(value, "sleep") == 0;
-	return args->function.sleep || strcmp(value, "busy") == 0;
+	args->function.pollers.sleep = strcmp(value, "sleep") == 0;
+	return args->function.pollers.sleep || strcmp(value, "busy") == 0;
 }
 
 /* "3", or a list with ranges in brackets, as EAL has them: "[1,4-6]". */
@@ -164,7 +164,7 @@ parse_poll_cpu(const char *value, struct vfn_args *args)
 	unsigned int i;
 
 	value += list;
-	args->function.nb_cpus = 0;
+	args->function.pollers.nb_cpus = 0;
 	do {
 		unsigned long first, last;
 
@@ -174,12 +174,12 @@ parse_poll_cpu(const char *value, struct vfn_args *args)
 		if (*value == '-' && !number(value + 1, &value, first, CPU_SETSIZE - 1, &last))
 			return false;
 		for (; first <= last; first++) {
-			for (i = 0; i < args->function.nb_cpus; i++)
-				if (args->function.cpu[i] == first)
+			for (i = 0; i < args->function.pollers.nb_cpus; i++)
+				if (args->function.pollers.cpu[i] == first)
 					return false;
-			if (args->function.nb_cpus == VFN_MAX_POLLERS)
+			if (args->function.pollers.nb_cpus == VFN_MAX_POLLERS)
 				return false;
-			args->function.cpu[args->function.nb_cpus++] = first;
+			args->function.pollers.cpu[args->function.pollers.nb_cpus++] = first;
 		}
 	} while (list && *value++ == ',');
 	return list ? value[-1] == ']' && *value == '\0' : *value == '\0';
@@ -233,8 +233,8 @@ parse_fault(const char *value, struct vfn_args *args)
 		const char *name;
 		enum vfn_fault fault;
 	} faults[] = {
-		{"no-log", VFN_FAULT_NO_LOG},
-		{"no-used-log", VFN_FAULT_NO_USED_LOG},
+		{"no-log", VFN_FAULT_NO_DIRTY},
+		{"no-used-log", VFN_FAULT_NO_USED_DIRTY},
 		{"no-suspend", VFN_FAULT_NO_SUSPEND},
 	};
 	unsigned int i;
@@ -259,7 +259,7 @@ static const struct arg args_known[] = {
 	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues, "1"},
 	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac, "by the name"},
 	{"mtu", "68 to 65535", parse_mtu, "none"},
-	{"port", "loopback, wire, sink, ethdev or gen", parse_port, "loopback"},
+	{"port", "loopback, wire, sink, ethdev or gen", parse_wiring, "loopback"},
 	{"peer", "the name of another device", parse_peer, "none"},
 	{"ethdev", "the name of a DPDK port", parse_ethdev, "none"},
 	{"gen", "14 to 65534", parse_gen, "none"},
@@ -307,21 +307,21 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, bool *seen)
 
 /* An argument that is for one kind of port selects that, and cannot be had with another one. */
 static bool
-select_port(struct vfn_args *args, const char *key, bool given, enum vfn_port_kind port)
+select_wiring(struct vfn_args *args, const char *key, bool given, enum vfn_wiring port)
 {
 	const char *name = args->function.name;
 
-	if (given && !args->port_given) {
-		args->function.port = port;
-		args->port_given = true;
+	if (given && !args->wiring_given) {
+		args->net.wiring.kind = port;
+		args->wiring_given = true;
 	}
-	if (given && args->function.port != port) {
+	if (given && args->net.wiring.kind != port) {
 		DRV_LOG(ERR, "%s: device argument \"%s\" needs port=%s", name, key,
-			port_names[port]);
+			wiring_names[port]);
 		return false;
 	}
-	if (!given && args->function.port == port) {
-		DRV_LOG(ERR, "%s: device argument \"port=%s\" needs \"%s\"", name, port_names[port],
+	if (!given && args->net.wiring.kind == port) {
+		DRV_LOG(ERR, "%s: device argument \"port=%s\" needs \"%s\"", name, wiring_names[port],
 			key);
 		return false;
 	}
@@ -339,7 +339,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	int ret = 0;
 
 	*args = (struct vfn_args){
-		.function.max_pairs = 1,
+		.function.class = &vfn_net_class,
+		.net.max_pairs = 1,
 		.lm = VFN_LM_HW,
 		.drain_ms = 100,
 	};
@@ -351,9 +352,9 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	/* A locally administered address that stays the same for a name. */
 	for (c = name; *c != '\0'; c++)
 		hash = hash * 33 + (unsigned char)*c;
-	args->function.mac[0] = 0x02;
-	args->function.mac[1] = 'v';
-	memcpy(args->function.mac + 2, &hash, sizeof(hash));
+	args->net.mac[0] = 0x02;
+	args->net.mac[1] = 'v';
+	memcpy(args->net.mac + 2, &hash, sizeof(hash));
 
 	kvlist = rte_kvargs_parse(text, NULL);
 	if (kvlist == NULL) {
@@ -366,12 +367,12 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	rte_kvargs_free(kvlist);
 	if (ret < 0)
 		return -EINVAL;
-	if (args->function.peer[0] != '\0' && args->function.port != VFN_PORT_WIRE) {
+	if (args->net.wiring.peer[0] != '\0' && args->net.wiring.kind != VFN_WIRING_WIRE) {
 		DRV_LOG(ERR, "%s: device argument \"peer\" needs port=wire", name);
 		return -EINVAL;
 	}
-	if (!select_port(args, "gen", args->function.gen != 0, VFN_PORT_GEN) ||
-		!select_port(args, "ethdev", args->function.ethdev[0] != '\0', VFN_PORT_ETHDEV))
+	if (!select_wiring(args, "gen", args->net.wiring.gen != 0, VFN_WIRING_GEN) ||
+		!select_wiring(args, "ethdev", args->net.wiring.ethdev[0] != '\0', VFN_WIRING_ETHDEV))
 		return -EINVAL;
 	return 0;
 }
@@ -386,7 +387,7 @@ vfn_args_show(
 
 	for (i = 0; i < RTE_DIM(args_known); i++) {
 		value = kvlist != NULL ? rte_kvargs_get(kvlist, args_known[i].key) : NULL;
-		/* These two select the port, see select_port(). */
+		/* These two select the port, see select_wiring(). */
 		if (value == NULL && strcmp(args_known[i].key, "port") == 0 && kvlist != NULL) {
 			port = rte_kvargs_get(kvlist, "gen") != NULL	 ? "gen" :
 				rte_kvargs_get(kvlist, "ethdev") != NULL ? "ethdev" :

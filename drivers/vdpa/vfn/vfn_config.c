@@ -140,7 +140,7 @@ vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 		memcpy(&status, config + offsetof(struct virtio_net_config, status),
 			sizeof(status));
 		if (status & VIRTIO_NET_S_ANNOUNCE)
-			vfn_pci_announce(dev, false);
+			vfn_manage_announce(dev->function, false);
 	}
 	return ret;
 }
@@ -217,11 +217,13 @@ set_link(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (dev == NULL)
 		return -ENODEV;
 	up = strcmp(rest, "up") == 0;
-	if (up || strcmp(rest, "down") == 0)
-		ret = vfn_pci_set_link(dev, up);
-	else
+	if (up || strcmp(rest, "down") == 0) {
+		vfn_manage_link(dev->function, up);
+		ret = 0;
+	} else {
 		vfn_telemetry_refuse(
 			dev, ret, "the link can be \"up\" or \"down\", not \"%s\"", rest);
+	}
 	return answer(dev, ret, up ? "link up" : "link down", d);
 }
 
@@ -240,7 +242,7 @@ announce(const char *cmd, const char *params, struct rte_tel_data *d)
 	else if (dev->state != VFN_RUNNING)
 		vfn_telemetry_refuse(dev, ret, "there is no guest that could announce itself");
 	else
-		ret = vfn_pci_announce(dev, true);
+		ret = vfn_manage_announce(dev->function, true);
 	if (ret == -ENOTSUP)
 		vfn_telemetry_refuse(
 			dev, ret, "the guest did not negotiate VIRTIO_NET_F_GUEST_ANNOUNCE");
@@ -261,7 +263,7 @@ set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	mtu = strtoul(rest, &end, 10);
 	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mtu <= UINT16_MAX)
-		ret = vfn_pci_set_mtu(dev, mtu);
+		ret = vfn_manage_mtu(dev->function, mtu);
 	if (ret == -ENOTSUP)
 		vfn_telemetry_refuse(dev, ret, "no MTU is offered, see the device argument mtu");
 	else if (ret < 0)

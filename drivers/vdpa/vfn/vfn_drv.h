@@ -22,7 +22,7 @@
 #include <rte_log.h>
 
 #include <vfn_link.h>
-#include <vfn_regs.h>
+#include <vfn_net_function.h>
 #include <vfn_sdk.h>
 
 extern int vfn_drv_logtype;
@@ -50,8 +50,9 @@ enum vfn_lm {
 
 /* Device arguments. */
 struct vfn_args {
-	struct vfn_function_params function;
-	bool port_given;
+	struct vfn_function_params function; /* without class_params: that is net */
+	struct vfn_net_params net;
+	bool wiring_given;
 	enum vfn_lm lm;
 	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
 	bool doorbell;	    /* offer guests to ring by a plain store */
@@ -169,7 +170,7 @@ struct vfn_notify {
 	uint8_t state[VFN_MAX_QUEUES];
 };
 
-/* State of a function, see vfn_state.h. */
+/* State of a function, see vfn_parts.h. */
 struct vfn_kept {
 	uint8_t *data; /* NULL: none */
 	uint32_t len;
@@ -200,11 +201,11 @@ struct vfn_dev {
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_link *link;
-	struct vfn_place common, notify, device, vendor, stats, pollers, window;
+	struct vfn_function *function; /* for its operator */
+	struct vfn_place common, notify, device, vendor, stats, window;
 	uint32_t stats_step;  /* bytes from one queue's to the next's */
-	uint32_t poller_step; /* the same for pollers */
-	uint32_t nb_pollers;
 	uint32_t notify_step; /* of queue_notify_off */
+	uint8_t msix;	      /* the capability in configuration space */
 	uint64_t features;    /* offered by the function */
 	uint16_t nb_queues;
 	uint16_t max_pairs;
@@ -238,7 +239,7 @@ struct vfn_dev {
 	struct vfn_inflight inflight;
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
-	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STAT_MAX];
+	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
 };
 
 /* A queue's registers. */
@@ -274,16 +275,11 @@ uint64_t vfn_pci_negotiated(struct vfn_dev *dev);
 void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info);
 int vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config);
 uint8_t vfn_pci_config_generation(struct vfn_dev *dev);
-int vfn_pci_set_link(struct vfn_dev *dev, bool up);
-unsigned int vfn_pci_link_down(struct vfn_dev *dev);
-int vfn_pci_announce(struct vfn_dev *dev, bool on);
-int vfn_pci_set_mtu(struct vfn_dev *dev, uint16_t mtu);
 int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
 void vfn_pci_log_stop(struct vfn_dev *dev);
 int vfn_pci_state_get(struct vfn_dev *dev, void *buf);
 int vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check);
-int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
-int vfn_pci_poller(struct vfn_dev *dev, unsigned int poller, struct vfn_poller_stats *stats);
+int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
 
 /* vfn_conf.c: the life cycle. dev->lock held. */
 const char *vfn_state_name(enum vfn_state state);
@@ -374,10 +370,10 @@ bool vfn_shadow_any_live(const struct vfn_dev *dev);
 const struct vfn_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
-void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX]);
+void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
 
 /* vfn_stats.c: operations. */
-extern const char *const vfn_stat_names[VFN_STAT_MAX];
+extern const char *const vfn_stat_names[VFN_NET_STAT_MAX];
 int vfn_stats_names(
 	struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size);
 int vfn_stats_get(

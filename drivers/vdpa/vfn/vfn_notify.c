@@ -52,7 +52,7 @@ vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 	n->fd = n->vid = -1;
 	if (!args->doorbell)
 		return;
-	if (args->function.sleep) {
+	if (args->function.pollers.sleep) {
 		DEV_LOG(NOTICE, dev,
 			"doorbell=on has no effect with idle=sleep: a poller that sleeps is woken "
 			"by eventfds only");

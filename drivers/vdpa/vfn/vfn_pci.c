@@ -22,6 +22,7 @@
 #define PCI_STATUS_CAP_LIST 0x10
 #define PCI_CAP_POINTER	    0x34
 #define PCI_CAP_ID_VENDOR   0x09
+#define PCI_CAP_ID_MSIX	    0x11
 
 /* A function that does not answer a reset within this time is broken. */
 #define TIMEOUT_MS 5000
@@ -119,6 +120,8 @@ find_structures(struct vfn_dev *dev)
 
 		if (config_read(dev, at, &cap, 2) < 0)
 			return -ENODEV;
+		if (cap.cap_vndr == PCI_CAP_ID_MSIX)
+			dev->msix = at;
 		if (cap.cap_vndr == PCI_CAP_ID_VENDOR) {
 			if (config_read(dev, at, &cap, sizeof(cap)) < 0)
 				return -ENODEV;
@@ -151,6 +154,29 @@ find_structures(struct vfn_dev *dev)
 	return VENDOR_READ(dev, version) == VFN_VENDOR_VERSION ? 0 : -ENODEV;
 }
 
+/* Interrupts are messages, each masked at first. */
+static int
+msix_on(struct vfn_dev *dev)
+{
+	uint32_t unmasked = 0, table;
+	uint16_t control;
+	unsigned int i;
+	int ret;
+
+	if (dev->msix == 0)
+		return -ENODEV;
+	ret = config_read(dev, dev->msix + 2, &control, sizeof(control));
+	if (ret == 0)
+		ret = config_read(dev, dev->msix + 4, &table, sizeof(table));
+	for (i = 0; ret == 0 && i <= (control & 0x7ffu); i++)
+		ret = dev->link->ops->write(dev->link, table & 7,
+			(table & ~7u) + 16 * i + 12, &unmasked, sizeof(unmasked));
+	control |= 0x8000;
+	return ret < 0 ? ret :
+			 dev->link->ops->write(dev->link, VFN_REGION_CONFIG, dev->msix + 2, &control,
+				 sizeof(control));
+}
+
 /* Find the function's structures and learn what it can. */
 int
 vfn_pci_init(struct vfn_dev *dev)
@@ -163,6 +189,9 @@ vfn_pci_init(struct vfn_dev *dev)
 		return ret;
 	}
 	vfn_pci_reset(dev);
+	ret = msix_on(dev);
+	if (ret < 0)
+		return ret;
 	COMMON_WRITE(dev, device_feature_select, 0);
 	dev->features = COMMON_READ(dev, device_feature);
 	COMMON_WRITE(dev, device_feature_select, 1);
@@ -174,14 +203,9 @@ vfn_pci_init(struct vfn_dev *dev)
 		.region = dev->vendor.region, .offset = VENDOR_READ(dev, stats_offset)};
 	dev->stats_step = VENDOR_READ(dev, stats_step);
 	dev->stats.length = dev->nb_queues * dev->stats_step;
-	dev->poller_step = VENDOR_READ(dev, poller_step);
-	dev->nb_pollers = VENDOR_READ(dev, nb_pollers);
-	dev->pollers = (struct vfn_place){.region = dev->vendor.region,
-		.offset = VENDOR_READ(dev, poller_offset),
-		.length = dev->nb_pollers * dev->poller_step};
 	dev->window = (struct vfn_place){.region = dev->vendor.region,
-		.offset = VENDOR_READ(dev, state_offset),
-		.length = VENDOR_READ(dev, state_size)};
+		.offset = VENDOR_READ(dev, parts_offset),
+		.length = VENDOR_READ(dev, parts_size)};
 	if (dev->nb_queues > VFN_MAX_QUEUES || 2 * dev->max_pairs >= dev->nb_queues)
 		return -ENODEV;
 	return 0;
@@ -205,11 +229,7 @@ vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features)
 		DEV_LOG(ERR, dev, "the function refused the features 0x%" PRIx64, features);
 		return -ENOTSUP;
 	}
-	/*
-	 * Rings that the guest does not use are not enabled, so all pairs are allowed; with
-	 * vhost-user the front-end keeps the control queue's MQ command to itself.
-	 */
-	return VENDOR_WRITE(dev, curr_pairs, dev->max_pairs);
+	return 0;
 }
 
 int
@@ -276,8 +296,8 @@ vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *
 	COMMON_WRITE(dev, queue_device_hi, ring->device >> 32);
 	VENDOR_WRITE(dev, queue_avail, ring->avail);
 	VENDOR_WRITE(dev, queue_used, ring->used);
-	VENDOR_WRITE(dev, queue_log_lo, (uint32_t)ring->log);
-	VENDOR_WRITE(dev, queue_log_hi, ring->log >> 32);
+	VENDOR_WRITE(dev, queue_dirty_lo, (uint32_t)ring->log);
+	VENDOR_WRITE(dev, queue_dirty_hi, ring->log >> 32);
 	VENDOR_WRITE(dev, queue_inflight_lo, (uint32_t)ring->inflight);
 	VENDOR_WRITE(dev, queue_inflight_hi, ring->inflight >> 32);
 	VENDOR_WRITE(dev, queue_inflight_len, ring->inflight_len);
@@ -325,7 +345,7 @@ vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	COMMON_WRITE(dev, queue_select, queue);
 	ring->avail = VENDOR_READ(dev, queue_avail);
 	ring->used = VENDOR_READ(dev, queue_used);
-	ring->log = VENDOR_READ(dev, queue_log_lo) | (uint64_t)VENDOR_READ(dev, queue_log_hi) << 32;
+	ring->log = VENDOR_READ(dev, queue_dirty_lo) | (uint64_t)VENDOR_READ(dev, queue_dirty_hi) << 32;
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
 }
@@ -369,7 +389,7 @@ vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *i
 		.ring.desc = COMMON_READ64(dev, queue_desc),
 		.ring.driver = COMMON_READ64(dev, queue_driver),
 		.ring.device = COMMON_READ64(dev, queue_device),
-		.ring.log = VENDOR_READ64(dev, queue_log),
+		.ring.log = VENDOR_READ64(dev, queue_dirty),
 		.ring.size = COMMON_READ(dev, queue_size),
 		.ring.avail = VENDOR_READ(dev, queue_avail),
 		.ring.used = VENDOR_READ(dev, queue_used),
@@ -391,50 +411,24 @@ vfn_pci_config_generation(struct vfn_dev *dev)
 	return COMMON_READ(dev, config_generation);
 }
 
-/* The operator's registers: 0; -EINVAL or -ENOTSUP from a function that refuses. */
-int
-vfn_pci_set_link(struct vfn_dev *dev, bool up)
-{
-	return VENDOR_WRITE(dev, link, up);
-}
-
-/* enum vfn_link_down */
-unsigned int
-vfn_pci_link_down(struct vfn_dev *dev)
-{
-	return VENDOR_READ(dev, link_down);
-}
-
-int
-vfn_pci_announce(struct vfn_dev *dev, bool on)
-{
-	return VENDOR_WRITE(dev, announce, on);
-}
-
-int
-vfn_pci_set_mtu(struct vfn_dev *dev, uint16_t mtu)
-{
-	return VENDOR_WRITE(dev, mtu, mtu);
-}
-
 /* -EINVAL if the function refuses such a log. */
 int
 vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len)
 {
-	VENDOR_WRITE(dev, log_lo, (uint32_t)addr);
-	VENDOR_WRITE(dev, log_hi, addr >> 32);
-	VENDOR_WRITE(dev, log_len_lo, (uint32_t)len);
-	VENDOR_WRITE(dev, log_len_hi, len >> 32);
-	VENDOR_WRITE(dev, log_control, 1);
-	return VENDOR_READ(dev, log_control) == 1 ? 0 : -EINVAL;
+	VENDOR_WRITE(dev, dirty_lo, (uint32_t)addr);
+	VENDOR_WRITE(dev, dirty_hi, addr >> 32);
+	VENDOR_WRITE(dev, dirty_len_lo, (uint32_t)len);
+	VENDOR_WRITE(dev, dirty_len_hi, len >> 32);
+	VENDOR_WRITE(dev, dirty_control, 1);
+	return VENDOR_READ(dev, dirty_control) == 1 ? 0 : -EINVAL;
 }
 
 /* Nothing is written to the log any more on return. */
 void
 vfn_pci_log_stop(struct vfn_dev *dev)
 {
-	VENDOR_WRITE(dev, log_control, 0);
-	VENDOR_WAIT(dev, log_control, 0);
+	VENDOR_WRITE(dev, dirty_control, 0);
+	VENDOR_WAIT(dev, dirty_control, 0);
 }
 
 /* Bytes of the function's state in buf, which has room for the whole window; or -errno. */
@@ -444,9 +438,9 @@ vfn_pci_state_get(struct vfn_dev *dev, void *buf)
 	uint32_t result, len;
 	int ret;
 
-	VENDOR_WRITE(dev, state_control, VFN_STATE_GET);
-	result = VENDOR_READ(dev, state_control);
-	len = VENDOR_READ(dev, state_len);
+	VENDOR_WRITE(dev, parts_control, VFN_PARTS_GET);
+	result = VENDOR_READ(dev, parts_control);
+	len = VENDOR_READ(dev, parts_len);
 	if (result != 0 || len > dev->window.length)
 		return result > 0 && result < UINT16_MAX ? -(int)result : -EIO;
 	ret = place_read(dev, &dev->window, 0, buf, len);
@@ -462,21 +456,15 @@ vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check
 
 	if (ret < 0)
 		return ret;
-	VENDOR_WRITE(dev, state_len, len);
-	VENDOR_WRITE(dev, state_control, check ? VFN_STATE_CHECK : VFN_STATE_SET);
-	result = VENDOR_READ(dev, state_control);
+	VENDOR_WRITE(dev, parts_len, len);
+	VENDOR_WRITE(dev, parts_control, check ? VFN_PARTS_CHECK : VFN_PARTS_SET);
+	result = VENDOR_READ(dev, parts_control);
 	return result < UINT16_MAX ? -(int)result : -EIO;
 }
 
 int
-vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX])
+vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
 {
 	return place_read(
-		dev, &dev->stats, queue * dev->stats_step, value, VFN_STAT_MAX * sizeof(value[0]));
-}
-
-int
-vfn_pci_poller(struct vfn_dev *dev, unsigned int poller, struct vfn_poller_stats *stats)
-{
-	return place_read(dev, &dev->pollers, poller * dev->poller_step, stats, sizeof(*stats));
+		dev, &dev->stats, queue * dev->stats_step, value, VFN_NET_STAT_MAX * sizeof(value[0]));
 }

@@ -162,7 +162,7 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 			s->queue);
 		return -EINVAL;
 	}
-	if (dev->faults & VFN_FAULT_NO_LOG)
+	if (dev->faults & VFN_FAULT_NO_DIRTY)
 		return 0;
 	if (vringh_set_log(&s->guest, &log) < 0) {
 		DEV_LOG(ERR, dev, "queue %u refused: its rings are not within the dirty log",
@@ -170,7 +170,7 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 		return -EINVAL;
 	}
 	/* No log reaches that far. */
-	if (dev->faults & VFN_FAULT_NO_USED_LOG)
+	if (dev->faults & VFN_FAULT_NO_USED_DIRTY)
 		s->guest.log.desc = s->guest.log.device = UINT64_C(1) << 63;
 	return 0;
 }
@@ -389,7 +389,7 @@ vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 
 /* Chains and rings that the relay refuses, beside those that the function does. */
 void
-vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STAT_MAX])
+vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
 {
 	const struct vfn_shadow *s = dev->shadow[queue];
 	unsigned int e;

@@ -23,7 +23,7 @@
 #include <rte_telemetry.h>
 #include <rte_vhost.h>
 
-#include <vfn_state.h>
+#include <vfn_parts.h>
 
 #include "rte_vdpa_vfn.h"
 #include "vfn_drv.h"
@@ -52,16 +52,16 @@ vfn_state_free(struct vfn_dev *dev)
 static void
 replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 {
-	struct vfn_state_header header;
+	struct vfn_parts_header header;
 	const uint8_t *at = data + sizeof(header), *value;
 	size_t left = len - sizeof(header);
 	struct vfn_part part;
 
-	while ((value = vfn_state_next(&at, &left, &part)) != NULL) {
+	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
 		uint8_t *field = data + (value - data);
 		const struct vfn_ring *ring;
 
-		if (part.type != VFN_PART_VQ_CFG && part.type != VFN_PART_VQ_STATE)
+		if (part.type != VFN_PART_VQ_CFG && part.type != VFN_PART_VQ_POSITION)
 			continue;
 		ring = vfn_shadow_guest_ring(dev, part.selector.queue);
 		if (ring == NULL)
@@ -76,14 +76,14 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 			cfg.device = ring->device;
 			memcpy(field, &cfg, sizeof(cfg));
 		} else {
-			struct vfn_part_vq_state state = {
-				.avail = ring->avail, .used = ring->used, .log = ring->log};
+			struct vfn_part_vq_position state = {
+				.avail = ring->avail, .used = ring->used, .dirty = ring->log};
 
 			memcpy(field, &state, sizeof(state));
 		}
 	}
 	memcpy(&header, data, sizeof(header));
-	header.checksum = vfn_state_checksum(data + sizeof(header), header.length);
+	header.checksum = vfn_parts_checksum(data + sizeof(header), header.length);
 	memcpy(data, &header, sizeof(header));
 }
 
@@ -143,7 +143,7 @@ vfn_state_apply(struct vfn_dev *dev, uint64_t features)
 	memset(dev->restored, 0, sizeof(dev->restored));
 	if (pending->data == NULL)
 		return;
-	vfn_state_find(pending->data, pending->len, VFN_PART_DRV_FEATURES, &saved, sizeof(saved));
+	vfn_parts_find(pending->data, pending->len, VFN_PART_DRV_FEATURES, &saved, sizeof(saved));
 	if (saved != features) {
 		DEV_LOG(ERR, dev,
 			"the restored state is dropped: it is of a guest with features 0x%" PRIx64
@@ -345,7 +345,7 @@ restore(struct vfn_dev *dev, struct vfn_kept *kept)
 	if (ret < 0)
 		return ret;
 	kept_free(&dev->pending);
-	vfn_state_find(kept->data, kept->len, VFN_PART_STATUS, &status, sizeof(status));
+	vfn_parts_find(kept->data, kept->len, VFN_PART_STATUS, &status, sizeof(status));
 	if (!(status & VIRTIO_CONFIG_S_DRIVER_OK)) {
 		DEV_LOG(INFO, dev, "the restored state is of a device without a guest");
 		kept_free(kept);
@@ -383,7 +383,7 @@ rte_vdpa_vfn_restore(const char *name, const char *path)
 
 	if (path == NULL)
 		return restore_last(name);
-	ret = file_read(path, VFN_STATE_SIZE, &kept);
+	ret = file_read(path, VFN_PARTS_SIZE, &kept);
 	if (ret == 0) {
 		dev = vfn_dev_lock_by_name(name);
 		ret = dev != NULL ? restore(dev, &kept) : -ENODEV;

@@ -15,9 +15,16 @@
 
 #include "vfn_drv.h"
 
-const char *const vfn_stat_names[VFN_STAT_MAX] = {
+const char *const vfn_stat_names[VFN_NET_STAT_MAX] = {
 #define X(symbol, name) [VFN_STAT_##symbol] = name,
-	VFN_STATS(X)
+	VFN_QUEUE_STATS(X) VFN_NET_STATS(X)
+#undef X
+};
+
+/* What is told first: what the queue is for. */
+static const uint8_t order[VFN_NET_STAT_MAX] = {
+#define X(symbol, name) VFN_STAT_##symbol,
+	VFN_NET_STATS(X) VFN_QUEUE_STATS(X)
 #undef X
 };
 
@@ -28,14 +35,14 @@ vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, 
 
 	RTE_SET_USED(vdpa);
 	if (names != NULL)
-		for (i = 0; i < RTE_MIN(size, (unsigned int)VFN_STAT_MAX); i++)
-			rte_strscpy(names[i].name, vfn_stat_names[i], sizeof(names[i].name));
-	return VFN_STAT_MAX;
+		for (i = 0; i < RTE_MIN(size, (unsigned int)VFN_NET_STAT_MAX); i++)
+			rte_strscpy(names[i].name, vfn_stat_names[order[i]], sizeof(names[i].name));
+	return VFN_NET_STAT_MAX;
 }
 
 /* dev->lock held. */
 static int
-read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_STAT_MAX])
+read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_NET_STAT_MAX])
 {
 	int ret;
 
@@ -53,18 +60,18 @@ int
 vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats, unsigned int n)
 {
 	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
-	uint64_t value[VFN_STAT_MAX];
+	uint64_t value[VFN_NET_STAT_MAX];
 	unsigned int i;
 	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
-	n = RTE_MIN(n, (unsigned int)VFN_STAT_MAX);
+	n = RTE_MIN(n, (unsigned int)VFN_NET_STAT_MAX);
 	vfn_dev_lock(dev);
 	ret = read_all(dev, queue, value);
 	for (i = 0; i < n && ret == 0; i++) {
 		stats[i].id = i;
-		stats[i].value = value[i] - dev->stats_base[queue][i];
+		stats[i].value = value[order[i]] - dev->stats_base[queue][order[i]];
 	}
 	vfn_dev_release(dev);
 	return ret < 0 ? ret : (int)n;
@@ -74,7 +81,7 @@ int
 vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue)
 {
 	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
-	uint64_t value[VFN_STAT_MAX];
+	uint64_t value[VFN_NET_STAT_MAX];
 	int ret;
 
 	if (dev == NULL)

@@ -27,7 +27,7 @@
 /* Of the 16 KiB that an answer of telemetry's has, see max_output_len in its greeting. */
 #define LIST_BYTES (15 * 1024)
 /* What has a name in an answer is never more than fits: nothing can be refused. */
-_Static_assert(VFN_STAT_MAX + 32 <= RTE_TEL_MAX_DICT_ENTRIES, "entries of /vfn/queue");
+_Static_assert(VFN_NET_STAT_MAX + 32 <= RTE_TEL_MAX_DICT_ENTRIES, "entries of /vfn/queue");
 
 /* "NAME[,REST]": the device, locked, and REST, which is empty if there is none. */
 struct vfn_dev *
@@ -102,7 +102,7 @@ down_reason(struct vfn_dev *dev)
 		[VFN_LINK_NO_PORT] = "the port of ethdev is not there or not opened, see the log",
 		[VFN_LINK_PORT_DOWN] = "the port of ethdev has no link",
 	};
-	unsigned int reason = vfn_pci_link_down(dev);
+	unsigned int reason = vfn_manage_link_down(dev->function);
 
 	return reason < RTE_DIM(reasons) ? reasons[reason] : "unknown";
 }
@@ -181,7 +181,7 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 static int
 tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 {
-	uint64_t stats[VFN_STAT_MAX];
+	uint64_t stats[VFN_NET_STAT_MAX];
 	struct vfn_queue_info info;
 	const char *rest;
 	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
@@ -217,7 +217,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_hex(d, "device", info.ring.device);
 	vfn_tell_int(d, "avail", info.ring.avail);
 	vfn_tell_int(d, "used", info.ring.used);
-	for (i = 0; i < VFN_STAT_MAX && ret == 0; i++)
+	for (i = 0; i < VFN_NET_STAT_MAX && ret == 0; i++)
 		vfn_tell_uint(d, vfn_stat_names[i], stats[i] - dev->stats_base[queue][i]);
 	vfn_dev_release(dev);
 	return ret;
@@ -259,7 +259,7 @@ add_poller(struct rte_tel_data *d, const struct vfn_poller_stats *stats)
 	vfn_tell_uint(poller, "busy_iterations", stats->busy_iterations);
 	vfn_tell_uint(poller, "busy_cycles", stats->busy_cycles);
 	vfn_tell_uint(poller, "idle_cycles", stats->idle_cycles);
-	vfn_tell_uint(poller, "packets", stats->packets);
+	vfn_tell_uint(poller, "packets", stats->chains);
 	vfn_tell_uint(poller, "sleeps", stats->sleeps);
 	/* The name may have a "-", and so be none that telemetry takes for a key. */
 	snprintf(key, sizeof(key), "%" PRIu64, stats->id);
@@ -285,9 +285,9 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 		if (params != NULL && strcmp(params, dev->name) != 0)
 			continue;
 		found = true;
-		for (i = 0; i < dev->nb_pollers; i++) {
-			if (nb_seen == RTE_DIM(seen) || vfn_pci_poller(dev, i, &stats) < 0)
-				break;
+		for (i = 0; nb_seen < RTE_DIM(seen) &&
+			vfn_manage_poller_stats(dev->function, i, &stats) == 0;
+			i++) {
 			for (j = 0; j < nb_seen && seen[j] != stats.id; j++)
 				;
 			if (j < nb_seen)

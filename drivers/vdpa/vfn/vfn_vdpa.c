@@ -225,7 +225,8 @@ vfn_probe(struct rte_vdev_device *vdev)
 	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	ret = vfn_link_local_open(&args.function, &dev->link);
+	args.function.class_params = &args.net;
+	ret = vfn_function_open(&args.function, &dev->function, &dev->link);
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
 		goto free_dev;

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/* Feature bits of the net class (virtio 1.3, 5.1.3). */
+
+#include "net.h"
+
+uint64_t
+vfn_net_features(const struct vfn_net_params *params)
+{
+	uint64_t features = FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_F_RING_PACKED) |
+		FEATURE(VIRTIO_F_IN_ORDER) | FEATURE(VIRTIO_F_RING_RESET) |
+		FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_RING_F_EVENT_IDX) |
+		FEATURE(VIRTIO_NET_F_MAC) | FEATURE(VIRTIO_NET_F_STATUS) |
+		FEATURE(VIRTIO_NET_F_MRG_RXBUF) | FEATURE(VIRTIO_NET_F_CTRL_VQ) |
+		FEATURE(VIRTIO_NET_F_CTRL_RX) | FEATURE(VIRTIO_NET_F_CTRL_RX_EXTRA) |
+		FEATURE(VIRTIO_NET_F_CTRL_VLAN) | FEATURE(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+		FEATURE(VIRTIO_NET_F_GUEST_ANNOUNCE) | FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
+		FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+		FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) |
+		FEATURE(VIRTIO_NET_F_HOST_TSO6) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |
+		FEATURE(VIRTIO_NET_F_HOST_ECN) | FEATURE(VIRTIO_NET_F_GUEST_ECN) |
+		FEATURE(VIRTIO_NET_F_HOST_UFO) | FEATURE(VIRTIO_NET_F_GUEST_UFO);
+
+	/* For legacy drivers: else their header has to be a descriptor of its own (2.7.4.3). */
+	features |= FEATURE(VIRTIO_F_ANY_LAYOUT);
+	if (params->offloads != VFN_OFFLOADS_ALL)
+		features &= ~VFN_NET_SEGMENTATION;
+	if (params->offloads == VFN_OFFLOADS_OFF)
+		features &= ~(FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+			FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS));
+	if (params->max_pairs > 1)
+		features |= FEATURE(VIRTIO_NET_F_MQ);
+	if (params->mtu != 0)
+		features |= FEATURE(VIRTIO_NET_F_MTU);
+	return features;
+}
+
+/* Feature bits that others need (5.1.3.1): the first one missing, or 0. */
+uint64_t
+vfn_net_features_missing(uint64_t features)
+{
+	static const struct {
+		uint8_t bit;
+		uint64_t any_of;
+	} needs[] = {
+		{VIRTIO_NET_F_GUEST_TSO4, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
+		{VIRTIO_NET_F_GUEST_TSO6, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
+		{VIRTIO_NET_F_GUEST_UFO, FEATURE(VIRTIO_NET_F_GUEST_CSUM)},
+		{VIRTIO_NET_F_GUEST_ECN,
+			FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO6)},
+		{VIRTIO_NET_F_HOST_TSO4, FEATURE(VIRTIO_NET_F_CSUM)},
+		{VIRTIO_NET_F_HOST_TSO6, FEATURE(VIRTIO_NET_F_CSUM)},
+		{VIRTIO_NET_F_HOST_UFO, FEATURE(VIRTIO_NET_F_CSUM)},
+		{VIRTIO_NET_F_HOST_ECN,
+			FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6)},
+		{VIRTIO_NET_F_CTRL_RX, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_CTRL_VLAN, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_CTRL_MAC_ADDR, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_GUEST_ANNOUNCE, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+		{VIRTIO_NET_F_MQ, FEATURE(VIRTIO_NET_F_CTRL_VQ)},
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
+		if ((features & FEATURE(needs[i].bit)) && !(features & needs[i].any_of))
+			return needs[i].any_of;
+	return 0;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * Interrupts (virtio 1.3, 4.1.4.5, 4.1.5.3, 4.1.5.4): messages where the driver has MSI-X on, each
+ * masked or not, else the interrupt pin and ISR. Both are eventfds of the link's.
+ */
+
+#include <unistd.h>
+
+#include <rte_alarm.h>
+#include <rte_branch_prediction.h>
+
+#include "function.h"
+#include "vfn_signal.h"
+
+/* While a guest's interrupts are held after one of them has blocked. */
+#define HOLD_MS 1000
+
+/* ---- any thread ---- */
+
+static void irqs_release(void *arg);
+
+/*
+ * A guest that has blocked us once can have as many eventfds as it likes, and replace them all
+ * the time. So it blocks us once in HOLD_MS.
+ */
+static __attribute__((noinline)) void
+blocked(struct vfn_function *fn, unsigned int vector)
+{
+	__atomic_store_n(&fn->irq[vector].blocked, true, __ATOMIC_RELAXED);
+	if (!__atomic_exchange_n(&fn->irq_told, true, __ATOMIC_RELAXED))
+		FN_LOG(ERR, fn, "vector %u is off until its eventfd is replaced: it blocks",
+			vector);
+	if (!__atomic_exchange_n(&fn->irqs_held, true, __ATOMIC_RELAXED) &&
+		rte_eal_alarm_set(HOLD_MS * 1000, irqs_release, fn) != 0)
+		__atomic_store_n(&fn->irqs_held, false, __ATOMIC_RELAXED);
+}
+
+/* Signal a vector's eventfd; false if it is not to be signalled any more. */
+static bool
+signal_vector(struct vfn_function *fn, unsigned int vector, int fd)
+{
+	if (unlikely(__atomic_load_n(&fn->irq[vector].blocked, __ATOMIC_RELAXED)))
+		return false;
+	if (unlikely(__atomic_load_n(&fn->irqs_held, __ATOMIC_RELAXED)) || likely(vfn_signal(fd)))
+		return true;
+	blocked(fn, vector);
+	return false;
+}
+
+/* On the pin. ISR says why, whether anybody is interrupted or not. */
+static void
+raise_intx(struct vfn_function *fn, uint8_t why)
+{
+	__atomic_fetch_or(&fn->isr, why, __ATOMIC_ACQ_REL);
+	if (!vfn_pci_intx_off(fn) && fn->irq[VFN_VECTOR_INTX].fd >= 0)
+		signal_vector(fn, VFN_VECTOR_INTX, fn->irq[VFN_VECTOR_INTX].fd);
+}
+
+/* Whatever the way is. True: somebody was interrupted, or will be. */
+static __attribute__((noinline)) bool
+raise_irq(struct vfn_function *fn, unsigned int vector, uint8_t why)
+{
+	if (!vfn_pci_msix_on(fn)) {
+		raise_intx(fn, why);
+		return true;
+	}
+	if (vector == NO_VECTOR)
+		return false;
+	if (vfn_pci_msix_masked(fn, vector)) {
+		__atomic_store_n(&fn->irq[vector].pending, true, __ATOMIC_RELAXED);
+		return true;
+	}
+	return fn->irq[vector].fd >= 0 && signal_vector(fn, vector, fn->irq[vector].fd);
+}
+
+/* Poller. */
+void
+vfn_queue_call(struct vfn_queue *q)
+{
+	bool called;
+
+	if (!vringh_need_notify(&q->vr) || q->call_fd == VFN_CALL_NOBODY)
+		return;
+	if (unlikely(q->call_fd == VFN_CALL_SLOWLY)) {
+		called = raise_irq(q->fn, q->call_vector, VFN_ISR_QUEUE);
+		q->stats[VFN_STAT_CALLS] += called;
+		return;
+	}
+	if (likely(signal_vector(q->fn, q->call_vector, q->call_fd))) {
+		q->stats[VFN_STAT_CALLS]++;
+	} else {
+		q->stats[VFN_STAT_CALLS_BLOCKED]++;
+		q->call_fd = VFN_CALL_NOBODY;
+	}
+}
+
+/* ---- control ---- */
+
+/* How a queue's driver is called, from now on. */
+void
+vfn_queue_irq(struct vfn_queue *q)
+{
+	struct vfn_function *fn = q->fn;
+	uint16_t vector = vfn_queue_regs(q)->vector;
+
+	q->call_vector = vector;
+	if (!vfn_pci_msix_on(fn) || (vector != NO_VECTOR && vfn_pci_msix_masked(fn, vector)))
+		q->call_fd = VFN_CALL_SLOWLY;
+	else if (vector == NO_VECTOR || fn->irq[vector].fd < 0 || fn->irq[vector].blocked)
+		q->call_fd = VFN_CALL_NOBODY;
+	else
+		q->call_fd = fn->irq[vector].fd;
+}
+
+void
+vfn_irqs_update(struct vfn_function *fn)
+{
+	unsigned int i;
+
+	for (i = 0; i < fn->nb_queues; i++)
+		vfn_queue_irq(&fn->queue[i]);
+}
+
+void
+vfn_irqs_deliver(struct vfn_function *fn)
+{
+	unsigned int i;
+
+	for (i = 0; i < vfn_nb_vectors(fn); i++)
+		if (vfn_pci_msix_on(fn) && !vfn_pci_msix_masked(fn, i) &&
+			__atomic_exchange_n(&fn->irq[i].pending, false, __ATOMIC_RELAXED) &&
+			fn->irq[i].fd >= 0)
+			signal_vector(fn, i, fn->irq[i].fd);
+	if (!vfn_pci_msix_on(fn) && __atomic_load_n(&fn->isr, __ATOMIC_RELAXED) != 0)
+		raise_intx(fn, 0);
+}
+
+int
+vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
+{
+	bool used = false;
+	unsigned int i;
+	int ret;
+
+	if (vector >= vfn_nb_vectors(fn) && vector != VFN_VECTOR_INTX)
+		return -EINVAL;
+	for (i = 0; i < fn->nb_queues; i++)
+		if (vfn_queue_polled(&fn->queue[i]) &&
+			(fn->regs.queue[i].vector == vector || vector == VFN_VECTOR_INTX))
+			used = true;
+	if (used)
+		vfn_quiesce(fn);
+	ret = vfn_fd_replace(&fn->irq[vector].fd, fd);
+	if (ret == 0)
+		fn->irq[vector].blocked = false;
+	for (i = 0; i < fn->nb_queues; i++)
+		if (fn->regs.queue[i].vector == vector)
+			vfn_queue_irq(&fn->queue[i]);
+	if (used)
+		vfn_resume(fn);
+	return ret;
+}
+
+void
+vfn_config_changed(struct vfn_function *fn)
+{
+	if (!(fn->regs.status & VIRTIO_CONFIG_S_DRIVER_OK))
+		return;
+	/* Also with MSI-X: drivers without one look there. */
+	__atomic_fetch_or(&fn->isr, VFN_ISR_CONFIG, __ATOMIC_ACQ_REL);
+	raise_irq(fn, fn->regs.config_vector, VFN_ISR_CONFIG);
+}
+
+/* On EAL's interrupt thread. Who was not called meanwhile is now. */
+static void
+irqs_release(void *arg)
+{
+	struct vfn_function *fn = arg;
+	unsigned int i;
+
+	vfn_lock(fn);
+	__atomic_store_n(&fn->irqs_held, false, __ATOMIC_RELAXED);
+	for (i = 0; i < fn->nb_queues; i++)
+		if (vfn_queue_active(&fn->queue[i]))
+			raise_irq(fn, fn->regs.queue[i].vector, VFN_ISR_QUEUE);
+	if (__atomic_load_n(&fn->isr, __ATOMIC_RELAXED) & VFN_ISR_CONFIG)
+		vfn_config_changed(fn);
+	vfn_unlock(fn);
+}
+
+void
+vfn_irqs_cancel(struct vfn_function *fn)
+{
+	rte_eal_alarm_cancel(irqs_release, fn);
+}
