@@ -40,7 +40,8 @@ vfn_net_receivers(struct vfn_net *net, struct vfn_receivers *to)
 	bool moving = false;
 
 	/* A driver that keeps the control queue to itself tells nobody how many it uses. */
-	if (!fn->regs.queue[vfn_ctrl_index(fn, &fn->regs)].enabled)
+	if (!vfn_has(fn, VIRTIO_NET_F_CTRL_VQ) ||
+		!fn->regs.queue[vfn_ctrl_index(fn, &fn->regs)].enabled)
 		pairs = net->params.max_pairs;
 	for (i = 0; i < pairs; i++) {
 		struct vfn_queue *q = &fn->queue[2 * i];
