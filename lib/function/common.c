@@ -15,12 +15,13 @@
 void
 vfn_regs_clear(const struct vfn_function *fn, struct vfn_regs *regs)
 {
+	uint8_t generation = fn->regs.config_generation;
 	unsigned int i;
 
 	memset(regs, 0, offsetof(struct vfn_regs, queue));
 	regs->config_vector = NO_VECTOR;
 	/* Else a driver could miss that the configuration is another one. */
-	regs->config_generation = fn->regs.config_generation;
+	regs->config_generation = generation;
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_clear(fn, regs, i);
 	fn->class->reset(fn, regs);
