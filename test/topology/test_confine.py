@@ -296,8 +296,8 @@ def test_user_takes_over_from_user(home):
     with Backend("vdpa_vfn0", client=True, directory=home, args=args) as old:
         more = ["--take-over", old.process.prefix]
         with Backend("vdpa_vfn0", client=True, directory=home, args=[*args, *more]) as new:
-            assert "handed over" in old.log()
             assert old.process.wait() == 0
+            assert "handed over" in old.log()
             old.process = None
             assert_identity(new.pid, USER, grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name)
 
