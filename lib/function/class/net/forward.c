@@ -469,7 +469,7 @@ vfn_net_fetch(struct vfn_net_work *w, struct vringh_batch *from)
 }
 
 static unsigned int
-forward(struct vfn_work *work)
+net_forward(struct vfn_work *work)
 {
 	struct vfn_net_work *w = container_of(work, struct vfn_net_work, work);
 	struct vringh_batch *from = vfn_poller_batch(work->poller, 0);
@@ -533,4 +533,4 @@ forward(struct vfn_work *work)
 	return done;
 }
 
-const struct vfn_work_ops vfn_net_forward_ops = {.run = forward};
+const struct vfn_work_ops vfn_net_forward_ops = {.run = net_forward};
