@@ -46,7 +46,9 @@ vfn_dirty_control(struct vfn_function *fn, bool on)
 
 	if (on == fn->regs.dirty_on)
 		return;
-	if (on && (fn->regs.dirty_len == 0 || vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len) == NULL)) {
+	if (on &&
+		(fn->regs.dirty_len == 0 ||
+			vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len) == NULL)) {
 		FN_LOG(ERR, fn, "dirty log refused: its memory is not mapped");
 		return;
 	}

@@ -39,8 +39,8 @@ blocked(struct vfn_function *fn, unsigned int vector)
 }
 
 /*
- * Signal a vector's eventfd; false if it is not to be signalled any more. Not in line: mostly nobody
- * is called.
+ * Signal a vector's eventfd; false if it is not to be signalled any more. Not in line: mostly
+ * nobody is called.
  */
 static __attribute__((noinline)) bool
 signal_vector(struct vfn_function *fn, unsigned int vector, int fd)

@@ -87,7 +87,7 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 		.map_len = to - from,
 		.host = (uint8_t *)at + (offset - from),
 		.len = len};
-	errno = -vfn_guard_watch(map->map, map->map_len, &map->lost);
+	errno = -vfn_guard_add(map->map, map->map_len, &map->lost);
 	if (errno != 0) {
 		munmap(map->map, map->map_len);
 		free(map);
@@ -111,7 +111,7 @@ vfn_map_put(struct vfn_map *map)
 	if (map == NULL || --map->refs > 0)
 		return;
 	if (map->map != NULL) {
-		vfn_guard_unwatch(map->map, &map->lost);
+		vfn_guard_remove(map->map, &map->lost);
 		munmap(map->map, map->map_len);
 	}
 	free(map);

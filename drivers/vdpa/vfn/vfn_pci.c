@@ -169,12 +169,12 @@ msix_on(struct vfn_dev *dev)
 	if (ret == 0)
 		ret = config_read(dev, dev->msix + 4, &table, sizeof(table));
 	for (i = 0; ret == 0 && i <= (control & 0x7ffu); i++)
-		ret = dev->link->ops->write(dev->link, table & 7,
-			(table & ~7u) + 16 * i + 12, &unmasked, sizeof(unmasked));
+		ret = dev->link->ops->write(dev->link, table & 7, (table & ~7u) + 16 * i + 12,
+			&unmasked, sizeof(unmasked));
 	control |= 0x8000;
 	return ret < 0 ? ret :
-			 dev->link->ops->write(dev->link, VFN_REGION_CONFIG, dev->msix + 2, &control,
-				 sizeof(control));
+			 dev->link->ops->write(dev->link, VFN_REGION_CONFIG, dev->msix + 2,
+				 &control, sizeof(control));
 }
 
 /* Find the function's structures and learn what it can. */
@@ -345,7 +345,8 @@ vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	COMMON_WRITE(dev, queue_select, queue);
 	ring->avail = VENDOR_READ(dev, queue_avail);
 	ring->used = VENDOR_READ(dev, queue_used);
-	ring->log = VENDOR_READ(dev, queue_dirty_lo) | (uint64_t)VENDOR_READ(dev, queue_dirty_hi) << 32;
+	ring->log =
+		VENDOR_READ(dev, queue_dirty_lo) | (uint64_t)VENDOR_READ(dev, queue_dirty_hi) << 32;
 	dev->link->ops->set_irq(dev->link, queue + 1, -1);
 	dev->link->ops->set_doorbell(dev->link, queue, -1);
 }
@@ -465,6 +466,6 @@ vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check
 int
 vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
 {
-	return place_read(
-		dev, &dev->stats, queue * dev->stats_step, value, VFN_NET_STAT_MAX * sizeof(value[0]));
+	return place_read(dev, &dev->stats, queue * dev->stats_step, value,
+		VFN_NET_STAT_MAX * sizeof(value[0]));
 }

@@ -452,7 +452,8 @@ vfn_net_largest_frame(const struct vfn_function *to)
 {
 	/* 5.1.4.1: frames above the MTU that was negotiated are not passed on. */
 	if (to != NULL && vfn_has(to, VIRTIO_NET_F_MTU))
-		return RTE_MIN(vfn_net_regs(to)->mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
+		return RTE_MIN(
+			vfn_net_regs(to)->mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
 	return MAX_FRAME;
 }
 
