@@ -343,7 +343,7 @@ class Backend(Device):
             args.append("--client")
         self.process = PromptProcess("vdpa> ", program, eal, args, env=with_plugin(),
                                      wrapper=self._wrapper)
-        ready = self.process.expect(r"vfn-vhost: ready, \d+ port", timeout)
+        ready = self.process.expect(r"vfn-vhost: ready, \d+ socket", timeout)
         self.process.at_prompt(timeout, ready.end())
 
     def cmd(self, line, timeout=5):

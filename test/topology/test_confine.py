@@ -170,7 +170,7 @@ class AsUser:
 
     def __enter__(self):
         try:
-            self.process.expect(r"^vfn-vhost: ready, 1 port", 15)
+            self.process.expect(r"^vfn-vhost: ready, 1 socket", 15)
         except BaseException:
             self.process.kill()
             raise
@@ -278,7 +278,7 @@ def test_user_with_hugepages(workdir, home):
         ["--iface", os.path.join(home, "sock"), "--user", USER],
         env=dict(os.environ, LD_LIBRARY_PATH=plugin_dir()))
     try:
-        process.expect(r"^vfn-vhost: ready, 1 port", 15)
+        process.expect(r"^vfn-vhost: ready, 1 socket", 15)
         assert_identity(process.pid, USER, grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name)
         with Echo(workdir, os.path.join(home, "sock0")) as pmd:
             pmd.rounds("huge", rounds=2)
