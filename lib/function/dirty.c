@@ -24,12 +24,9 @@ queue_log(struct vfn_queue *q)
 
 	if (fn->params.faults & VFN_FAULT_NO_DIRTY)
 		return true;
-	if (vringh_set_log(&q->vr, &log) < 0)
-		return false;
-	/* No log reaches that far. */
 	if (fn->params.faults & VFN_FAULT_NO_USED_DIRTY)
-		q->vr.log.desc = q->vr.log.device = UINT64_C(1) << 63;
-	return true;
+		log.desc = log.device = VRINGH_LOG_NOWHERE;
+	return vringh_set_log(&q->vr, &log) == 0;
 }
 
 /* A queue that was just enabled; false if it can't be logged though it has to be. */
@@ -46,7 +43,9 @@ vfn_dirty_control(struct vfn_function *fn, bool on)
 
 	if (on == fn->regs.dirty_on)
 		return;
-	if (on && (fn->regs.dirty_len == 0 || vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len) == NULL)) {
+	if (on &&
+		(fn->regs.dirty_len == 0 ||
+			vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len) == NULL)) {
 		FN_LOG(ERR, fn, "dirty log refused: its memory is not mapped");
 		return;
 	}

@@ -39,13 +39,13 @@ vringh_strerror(enum vringh_error error)
 	return error < VRINGH_E_MAX ? text[error] : "unknown error";
 }
 
-static const uint32_t area_align[2][AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
+static const uint32_t area_align[2][VRINGH_AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
 
 /* An area has to be in one piece, though its piece may be mapped in several. */
 static enum vringh_error
 area_find(struct vringh *vr, unsigned int area)
 {
-	static const uint32_t perm[2][AREA_MAX] = {
+	static const uint32_t perm[2][VRINGH_AREA_MAX] = {
 		{VRINGH_PERM_READ, VRINGH_PERM_READ, VRINGH_PERM_WRITE},
 		{VRINGH_PERM_RW, VRINGH_PERM_READ, VRINGH_PERM_WRITE},
 	};
@@ -82,7 +82,7 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 	if (vr->broken != VRINGH_OK && vr->broken != VRINGH_E_MISS)
 		return vr->broken;
 	vr->broken = VRINGH_OK;
-	for (i = 0; i < AREA_MAX; i++) {
+	for (i = 0; i < VRINGH_AREA_MAX; i++) {
 		if (mem != NULL && vr->area_mem[i] == vr->mem)
 			vr->area_mem[i] = mem;
 		io |= vr->area_mem[i]->kind == VRINGH_MEM_IOMEM;
@@ -94,7 +94,7 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 	vr->hit[0].len = vr->hit[1].len = vr->table.len = 0;
 	vr->ops = vr->packed ? &vringh_packed_ops[vr->in_order][vr->mem->kind][io] :
 			       &vringh_split_ops[vr->in_order][vr->mem->kind][io];
-	for (i = 0; i < AREA_MAX && vr->broken == VRINGH_OK; i++)
+	for (i = 0; i < VRINGH_AREA_MAX && vr->broken == VRINGH_OK; i++)
 		vr->broken = area_find(vr, i);
 	return vr->broken;
 }
@@ -102,12 +102,12 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 static enum vringh_error
 areas_check(const struct vringh *vr)
 {
-	uint32_t size[AREA_MAX];
+	uint32_t size[VRINGH_AREA_MAX];
 	int i, j;
 
-	for (i = 0; i < AREA_MAX; i++)
+	for (i = 0; i < VRINGH_AREA_MAX; i++)
 		size[i] = area_size(vr, i);
-	for (i = 0; i < AREA_MAX; i++) {
+	for (i = 0; i < VRINGH_AREA_MAX; i++) {
 		if (vr->area[i] % area_align[vr->packed][i] != 0)
 			return VRINGH_E_ALIGN;
 		for (j = 0; j < i; j++)
@@ -162,12 +162,12 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 	vr->reads_only = cfg->reads_only;
 	vr->vector = !cfg->scalar && vringh_avx2_present();
 	vr->mem = cfg->mem;
-	vr->area_mem[AREA_DESC] = cfg->desc_mem != NULL ? cfg->desc_mem : cfg->mem;
-	vr->area_mem[AREA_DRIVER] = cfg->driver_mem != NULL ? cfg->driver_mem : cfg->mem;
-	vr->area_mem[AREA_DEVICE] = cfg->device_mem != NULL ? cfg->device_mem : cfg->mem;
-	vr->area[AREA_DESC] = cfg->desc;
-	vr->area[AREA_DRIVER] = cfg->driver;
-	vr->area[AREA_DEVICE] = cfg->device;
+	vr->area_mem[VRINGH_AREA_DESC] = cfg->desc_mem != NULL ? cfg->desc_mem : cfg->mem;
+	vr->area_mem[VRINGH_AREA_DRIVER] = cfg->driver_mem != NULL ? cfg->driver_mem : cfg->mem;
+	vr->area_mem[VRINGH_AREA_DEVICE] = cfg->device_mem != NULL ? cfg->device_mem : cfg->mem;
+	vr->area[VRINGH_AREA_DESC] = cfg->desc;
+	vr->area[VRINGH_AREA_DRIVER] = cfg->driver;
+	vr->area[VRINGH_AREA_DEVICE] = cfg->device;
 
 	if (cfg->size == 0 || cfg->size > VRINGH_MAX_SIZE ||
 		(!cfg->packed && (cfg->size & (cfg->size - 1)) != 0))

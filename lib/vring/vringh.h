@@ -180,6 +180,14 @@ struct vringh_state {
 #define VRINGH_PACKED_START ((struct vringh_state){.avail = 0x8000, .used = 0x8000})
 #endif
 
+/** The three areas of a virtqueue (2.6). */
+enum vringh_area {
+	VRINGH_AREA_DESC,
+	VRINGH_AREA_DRIVER,
+	VRINGH_AREA_DEVICE,
+	VRINGH_AREA_MAX,
+};
+
 /** What a virtqueue looks like. */
 struct vringh_config {
 	bool packed;	/**< Ring format (VIRTIO_F_RING_PACKED). */
@@ -266,9 +274,12 @@ struct vringh_batch {
 struct vringh_log {
 	uint8_t *bitmap;
 	uint64_t len;	 /**< Bytes of bitmap. What lies behind its end is not logged. */
-	uint64_t desc;	 /**< Of the descriptor area; packed only. */
-	uint64_t device; /**< Of the device area. */
+	uint64_t desc;	 /**< Of the descriptor area, or VRINGH_LOG_NOWHERE; packed only. */
+	uint64_t device; /**< Of the device area, or VRINGH_LOG_NOWHERE. */
 };
+
+/** As an area's address in the log: what is written there is not logged. */
+#define VRINGH_LOG_NOWHERE (UINT64_C(1) << 63)
 
 /** An address that was not found, and what it was wanted for. */
 struct vringh_miss {
@@ -305,7 +316,7 @@ struct vringh {
 			const struct vring_packed_desc_event *driver;
 			struct vring_packed_desc_event *device;
 		} packed_ring;
-		void *area_host[3];
+		void *area_host[VRINGH_AREA_MAX];
 	};
 	const struct vringh_ops *ops;
 	uint32_t size;
@@ -338,8 +349,8 @@ struct vringh {
 	struct vringh_region table;  /* of the last indirect table */
 	struct vringh_mem *mem;
 	const struct vringh_mem *seg_mem; /* what is needed to reach segments' bytes, or NULL */
-	struct vringh_mem *area_mem[3];
-	uint64_t area[3]; /* bus addresses: desc, driver, device */
+	struct vringh_mem *area_mem[VRINGH_AREA_MAX];
+	uint64_t area[VRINGH_AREA_MAX]; /* bus addresses */
 	struct vringh_miss miss;
 	uint32_t gen; /* VRINGH_MEM_IOTLB: of the translations in hit and table */
 	struct vringh_log log;
@@ -518,6 +529,44 @@ static inline enum vringh_error
 vringh_broken(const struct vringh *vr)
 {
 	return (enum vringh_error)vr->broken;
+}
+
+/**
+ * How many times a reason made the queue broken or a chain bad since vringh_init(). Any thread:
+ * it only grows until the next vringh_init().
+ */
+static inline uint64_t
+vringh_error_count(const struct vringh *vr, enum vringh_error error)
+{
+	return __atomic_load_n(&vr->nb_errors[error], __ATOMIC_RELAXED);
+}
+
+/** Entries of the queue. */
+static inline uint32_t
+vringh_size(const struct vringh *vr)
+{
+	return vr->size;
+}
+
+/** Is it a packed ring? Else it is a split one. */
+static inline bool
+vringh_is_packed(const struct vringh *vr)
+{
+	return vr->packed;
+}
+
+/** Descriptors for which the last fetch took the long way: what it cost beside its chains. */
+static inline uint32_t
+vringh_walked(const struct vringh *vr)
+{
+	return vr->walked;
+}
+
+/** Where an area is mapped in this process; NULL if it was not found. */
+static inline void *
+vringh_area(const struct vringh *vr, enum vringh_area area)
+{
+	return vr->area_host[area];
 }
 
 /** Descriptors of the ring that a chain takes until it is completed; 1 if they are in a table. */

@@ -40,7 +40,7 @@ log_bytes(const struct vringh_log *log, uint64_t addr, uint64_t len, uint64_t *p
 static uint64_t
 area_log(const struct vringh *vr, unsigned int area)
 {
-	return area == AREA_DESC ? vr->log.desc : vr->log.device;
+	return area == VRINGH_AREA_DESC ? vr->log.desc : vr->log.device;
 }
 
 void
@@ -154,6 +154,9 @@ fits(const struct vringh_log *log, uint64_t addr, uint64_t len)
 {
 	uint64_t last = addr + (len - 1);
 
+	/* No log reaches that far: no address of it is in one. */
+	if (addr == VRINGH_LOG_NOWHERE)
+		return true;
 	return last >= addr && last >> PAGE_SHIFT >> 3 < log->len;
 }
 
@@ -165,8 +168,8 @@ vringh_set_log(struct vringh *vr, const struct vringh_log *log)
 	vr->logs = vr->fenced = false;
 	if (log == NULL)
 		return 0;
-	if (!fits(log, log->device, area_size(vr, AREA_DEVICE)) ||
-		(vr->packed && !fits(log, log->desc, area_size(vr, AREA_DESC))))
+	if (!fits(log, log->device, area_size(vr, VRINGH_AREA_DEVICE)) ||
+		(vr->packed && !fits(log, log->desc, area_size(vr, VRINGH_AREA_DESC))))
 		return -EINVAL;
 	for (i = 0; i < vr->mem->nb_regions; i++) {
 		const struct vringh_region *r = &vr->mem->table[i];

@@ -128,7 +128,7 @@ ring_is_clear(const struct vringh *vr)
 {
 	uint32_t i;
 
-	if (vr->area_mem[AREA_DESC]->kind == VRINGH_MEM_IOMEM)
+	if (vr->area_mem[VRINGH_AREA_DESC]->kind == VRINGH_MEM_IOMEM)
 		return false;
 	for (i = 0; i < vr->size; i++) {
 		const struct vring_packed_desc *d = &vr->packed_ring.desc[i];
@@ -153,7 +153,7 @@ slot_is_available(const struct vringh *vr, uint16_t at)
 {
 	const uint16_t *flags = &vr->packed_ring.desc[at & (PACKED_WRAP - 1)].flags;
 
-	io_invalidate(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
+	io_invalidate(vr->area_mem[VRINGH_AREA_DESC], flags, sizeof(*flags));
 	return (mem_load16_acquire(flags) & PACKED_BOTH) ==
 		(at & PACKED_WRAP ? PACKED_AVAIL : PACKED_USED);
 }
@@ -179,9 +179,9 @@ take_back(struct vringh *vr, uint16_t from, uint16_t end)
 			return;
 		flags = &vr->packed_ring.desc[slot].flags;
 		mem_store16(flags, wrap ? PACKED_AVAIL : PACKED_USED);
-		io_flush(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
+		io_flush(vr->area_mem[VRINGH_AREA_DESC], flags, sizeof(*flags));
 		if (vr->logs)
-			vringh_log_area(vr, AREA_DESC, flags, sizeof(*flags));
+			vringh_log_area(vr, VRINGH_AREA_DESC, flags, sizeof(*flags));
 	}
 }
 
@@ -309,7 +309,7 @@ split_holds(struct vringh *vr)
 	const struct vring_avail *ring = vr->split.avail;
 	uint32_t i;
 
-	io_invalidate(vr->area_mem[AREA_DRIVER], ring, area_size(vr, AREA_DRIVER));
+	io_invalidate(vr->area_mem[VRINGH_AREA_DRIVER], ring, area_size(vr, VRINGH_AREA_DRIVER));
 	if ((uint16_t)(mem_load16_acquire(&ring->idx) - vr->used) < in->nb_resubmit)
 		return false;
 	for (i = 0; i < in->nb_resubmit; i++)
@@ -340,15 +340,16 @@ packed_holds(struct vringh *vr, bool restore)
 				return false;
 			at = vringh_inflight_desc(vr, at, &words);
 			if (!restore) {
-				io_invalidate(vr->area_mem[AREA_DESC], d, sizeof(*d));
+				io_invalidate(vr->area_mem[VRINGH_AREA_DESC], d, sizeof(*d));
 				if (mem_load64(&d->addr) != words.addr)
 					return false;
 			} else {
 				words.rest &= ~((uint64_t)PACKED_BOTH << 48);
 				mem_store64(&d->len, words.rest | (uint64_t)avail << 48);
-				io_flush(vr->area_mem[AREA_DESC], &d->len, sizeof(words.rest));
+				io_flush(vr->area_mem[VRINGH_AREA_DESC], &d->len,
+					sizeof(words.rest));
 				if (vr->logs)
-					vringh_log_area(vr, AREA_DESC, d, sizeof(*d));
+					vringh_log_area(vr, VRINGH_AREA_DESC, d, sizeof(*d));
 			}
 			if (++slot == vr->size) {
 				slot = 0;
@@ -367,7 +368,7 @@ vringh_rewind(struct vringh *vr)
 	if (!vr->tracked || in->nb_resubmit == 0)
 		return 0;
 	/* What is restored would be read back. */
-	if (vr->packed && vr->area_mem[AREA_DESC]->kind == VRINGH_MEM_IOMEM)
+	if (vr->packed && vr->area_mem[VRINGH_AREA_DESC]->kind == VRINGH_MEM_IOMEM)
 		return -EINVAL;
 	if (!(vr->packed ? packed_holds(vr, false) && packed_holds(vr, true) : split_holds(vr)))
 		return -EINVAL;

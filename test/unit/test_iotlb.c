@@ -57,7 +57,7 @@ expect_miss(struct queue *q, uint64_t iova, uint32_t perm)
 		assert_int_equal(vringh_get_state(&q->vr).used, before.used);
 	}
 	for (e = 0; e < VRINGH_E_MAX; e++)
-		assert_int_equal(q->vr.nb_errors[e], 0);
+		assert_int_equal(vringh_error_count(&q->vr, e), 0);
 }
 
 static void
@@ -211,8 +211,8 @@ refused(struct queue *q)
 		vringh_refuse_miss(&q->vr);
 		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 4), 1);
 		complete(q, 0, 2);
-		assert_int_equal(q->vr.nb_errors[VRINGH_E_ADDR], 2 * i);
-		assert_int_equal(q->vr.nb_errors[VRINGH_E_MISS], 0);
+		assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_ADDR), 2 * i);
+		assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_MISS), 0);
 		expect_used_short(q, 1, 0);
 		expect_used_short(q, 2, 0);
 	}

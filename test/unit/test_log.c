@@ -474,6 +474,27 @@ mapped_elsewhere(struct queue *q)
 	free(log.bitmap);
 }
 
+/* Where the ring is nowhere in the log, buffers are logged alone. */
+static void
+ring_nowhere(struct queue *q)
+{
+	struct mock_buf buf = {.len = PAGE, .write = true, .fixed = true, .iova = FREE_AT};
+	struct logged *l = log_open(q, VRINGH_LOG_NOWHERE, VRINGH_LOG_NOWHERE);
+	uint64_t page, first = (FREE_AT + shift(q)) / PAGE;
+
+	assert_int_equal(vringh_set_log(&q->vr, &l->log), 0);
+	post(q, &buf, 1, 0, 1);
+	assert_int_equal(fetch(q, 1), 1);
+	fill(q, &q->batch.chain[0], buf.len, 0x11);
+	complete(q, 0, 1);
+	expect_used(q, 1, buf.len);
+	vringh_notify_disable(&q->vr);
+	vringh_notify_enable(&q->vr);
+	for (page = 0; page < BITMAP * 8; page++)
+		assert_int_equal(is_logged(&l->log, page), page == first);
+	log_close(l);
+}
+
 /* A broken queue writes nothing, so it logs nothing. */
 static void
 broken(struct queue *q)
@@ -503,6 +524,7 @@ main(void)
 		{"page logged though nothing was written", nothing_written, T_ALL, 2, 256},
 		{"logging changes with chains in flight", on_off_on, T_ALL, 8, 8},
 		{"bitmap too short", too_short, T_ALL, 1, 256},
+		{"ring logged though it is nowhere", ring_nowhere, T_ALL, 8, 8},
 		{"bit beyond the bitmap", behind_the_end, T_REGIONS, 3, 256},
 		{"buffer mapped elsewhere in flight", mapped_elsewhere, T_ALL | T_IOTLB, 8, 8},
 		{"broken queue logs", broken, T_ALL | T_SPLIT, 8, 8},
