@@ -75,7 +75,7 @@ enum work {
  */
 struct bench_device {
 	struct vringh_config cfg;
-	const struct vringh_log *log; /**< NULL: no dirty log. */
+	const struct vringh_dirty_log *dirty; /**< NULL: no dirty log. */
 	struct vringh_batch batch;
 	uint8_t *scratch; /**< BENCH_PULL bytes per chain of a burst; or what is pushed. */
 	uint32_t burst;

@@ -15,7 +15,8 @@ device_open(struct bench_device *dev)
 {
 	enum vringh_error error = vringh_init(&dev->vr, &dev->cfg);
 
-	if (error == VRINGH_OK && dev->log != NULL && vringh_set_log(&dev->vr, dev->log) != 0)
+	if (error == VRINGH_OK && dev->dirty != NULL &&
+		vringh_set_dirty_log(&dev->vr, dev->dirty) != 0)
 		error = VRINGH_E_AREA;
 	return error;
 }

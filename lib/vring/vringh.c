@@ -270,15 +270,15 @@ complete_special(struct vringh *vr, const struct vringh_chain *chain, unsigned i
 
 	if (vr->broken != VRINGH_OK)
 		return;
-	if (vr->logs)
-		vringh_log_chains(vr, chain, n);
+	if (vr->dirty)
+		vringh_dirty_chains(vr, chain, n);
 	if (vr->tracked)
 		vringh_inflight_before(vr, chain, n);
 	vr->ops->complete(vr, chain, n);
 	if (vr->tracked)
 		vringh_inflight_after(vr, chain, n);
-	if (vr->logs)
-		vringh_log_used(vr, from, chain, n);
+	if (vr->dirty)
+		vringh_dirty_used(vr, from, chain, n);
 }
 
 void

@@ -8,8 +8,8 @@
  *
  * A struct vringh walks one virtqueue: it fetches available chains in batches into a form that
  * does not depend on the ring's format, takes them back completed in batches, decides about
- * notifications, logs what it has written, tracks what is in flight, and tells and takes the
- * ring's state. It allocates nothing, starts nothing and needs neither EAL nor hugepages.
+ * notifications, marks what it has written in a dirty log, tracks what is in flight, and tells and
+ * takes the ring's state. It allocates nothing, starts nothing and needs neither EAL nor hugepages.
  *
  * Threads: a vringh, and the struct vringh_mem that it uses, have one owner at a time; no
  * function may run concurrently with another on the same ones. Only vringh_pending() may be
@@ -56,11 +56,11 @@ enum vringh_perm {
 
 /** A range of bus addresses and the memory behind it. */
 struct vringh_region {
-	uint64_t iova; /**< First bus address. */
-	uint64_t len;  /**< Bytes; the last one is at most at 2^64 - 1. */
-	uint8_t *host; /**< Where the range is mapped in this process. */
-	uint64_t log;  /**< What the dirty log calls the first byte; VRINGH_MEM_IOTLB only. */
-	uint32_t perm; /**< enum vringh_perm. */
+	uint64_t iova;	/**< First bus address. */
+	uint64_t len;	/**< Bytes; the last one is at most at 2^64 - 1. */
+	uint8_t *host;	/**< Where the range is mapped in this process. */
+	uint64_t dirty; /**< What the dirty log calls the first byte; VRINGH_MEM_IOTLB only. */
+	uint32_t perm;	/**< enum vringh_perm. */
 };
 
 /** How memory is reached. */
@@ -224,9 +224,9 @@ struct vringh_config {
 struct vringh_seg {
 	uint8_t *addr;
 	uint64_t iova;
-	uint64_t log; /* VRINGH_MEM_IOTLB: of the first byte */
-	uint32_t len; /**< Bytes, at least 1. */
-	uint32_t gen; /* VRINGH_MEM_IOTLB: that addr belongs to */
+	uint64_t dirty; /* VRINGH_MEM_IOTLB: what the dirty log calls the first byte */
+	uint32_t len;	/**< Bytes, at least 1. */
+	uint32_t gen;	/* VRINGH_MEM_IOTLB: that addr belongs to */
 };
 
 /** A chain of descriptors, independent of the ring's format. */
@@ -268,18 +268,18 @@ struct vringh_batch {
 /**
  * Where to log what the device writes: one bit per page of 4 KiB, as vhost-user has it.
  *
- * Buffers are logged at the addresses of their regions (vringh_region.iova, or .log behind an
+ * Buffers are logged at the addresses of their regions (vringh_region.iova, or .dirty behind an
  * IOTLB), the ring at those given here.
  */
-struct vringh_log {
+struct vringh_dirty_log {
 	uint8_t *bitmap;
 	uint64_t len;	 /**< Bytes of bitmap. What lies behind its end is not logged. */
-	uint64_t desc;	 /**< Of the descriptor area, or VRINGH_LOG_NOWHERE; packed only. */
-	uint64_t device; /**< Of the device area, or VRINGH_LOG_NOWHERE. */
+	uint64_t desc;	 /**< Of the descriptor area, or VRINGH_DIRTY_NOWHERE; packed only. */
+	uint64_t device; /**< Of the device area, or VRINGH_DIRTY_NOWHERE. */
 };
 
-/** As an area's address in the log: what is written there is not logged. */
-#define VRINGH_LOG_NOWHERE (UINT64_C(1) << 63)
+/** As an area's address in the dirty log: what is written there is not logged. */
+#define VRINGH_DIRTY_NOWHERE (UINT64_C(1) << 63)
 
 /** An address that was not found, and what it was wanted for. */
 struct vringh_miss {
@@ -336,7 +336,7 @@ struct vringh {
 		struct {
 			uint8_t broken;	  /* enum vringh_error, sticky */
 			bool refuse_miss; /* the next miss is an error */
-			bool logs;	  /* log is in use */
+			bool dirty;	  /* dirty_log is in use */
 			bool tracked;	  /* inflight is in use */
 		};
 		uint32_t special; /* any of these */
@@ -353,7 +353,7 @@ struct vringh {
 	uint64_t area[VRINGH_AREA_MAX]; /* bus addresses */
 	struct vringh_miss miss;
 	uint32_t gen; /* VRINGH_MEM_IOTLB: of the translations in hit and table */
-	struct vringh_log log;
+	struct vringh_dirty_log dirty_log;
 	struct vringh_inflight *inflight;
 	uint64_t nb_errors[VRINGH_E_MAX];
 } __attribute__((aligned(64)));
@@ -464,13 +464,13 @@ struct vringh_state vringh_get_state(const struct vringh *vr);
  * Log what the device writes from now on, also to chains that were fetched before (vhost-user,
  * "Migration"). Writes are visible before their bits; bits are set by atomic operations.
  *
- * @param log
+ * @param dirty
  *   Copied, but for the bitmap; NULL: no more logging.
  * @return
  *   0; -EINVAL if the bitmap does not reach to the end of the ring's areas or of a region that
  *   can be written.
  */
-int vringh_set_log(struct vringh *vr, const struct vringh_log *log);
+int vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log);
 
 /** Bytes of a virtqueue's in-flight region (vhost-user, "Inflight I/O tracking"). */
 size_t vringh_inflight_size(bool packed, uint32_t size);

@@ -148,11 +148,11 @@ vringh_avx2_present(void)
 #define vringh_avx2_present() false
 #endif
 
-/* vringh_log.c: what complete() wrote, before and after the ring is updated. */
-void vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
-void vringh_log_used(
+/* vringh_dirty.c: what complete() wrote, before and after the ring is updated. */
+void vringh_dirty_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+void vringh_dirty_used(
 	struct vringh *vr, uint16_t from, const struct vringh_chain *chain, unsigned int n);
-void vringh_log_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len);
+void vringh_dirty_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len);
 
 /* vringh_inflight.c: what the region has to know. */
 /* Packed: a descriptor that was kept; the next one's number, -1 behind the last. */

@@ -77,8 +77,8 @@ event_store(struct vringh *vr, uint16_t *p, uint16_t v)
 {
 	mem_store16_release(p, v);
 	io_flush(vr->area_mem[VRINGH_AREA_DEVICE], p, sizeof(*p));
-	if (vringh_unlikely(vr->logs))
-		vringh_log_area(vr, VRINGH_AREA_DEVICE, p, sizeof(*p));
+	if (vringh_unlikely(vr->dirty))
+		vringh_dirty_area(vr, VRINGH_AREA_DEVICE, p, sizeof(*p));
 }
 
 static void

@@ -180,8 +180,8 @@ take_back(struct vringh *vr, uint16_t from, uint16_t end)
 		flags = &vr->packed_ring.desc[slot].flags;
 		mem_store16(flags, wrap ? PACKED_AVAIL : PACKED_USED);
 		io_flush(vr->area_mem[VRINGH_AREA_DESC], flags, sizeof(*flags));
-		if (vr->logs)
-			vringh_log_area(vr, VRINGH_AREA_DESC, flags, sizeof(*flags));
+		if (vr->dirty)
+			vringh_dirty_area(vr, VRINGH_AREA_DESC, flags, sizeof(*flags));
 	}
 }
 
@@ -348,8 +348,8 @@ packed_holds(struct vringh *vr, bool restore)
 				mem_store64(&d->len, words.rest | (uint64_t)avail << 48);
 				io_flush(vr->area_mem[VRINGH_AREA_DESC], &d->len,
 					sizeof(words.rest));
-				if (vr->logs)
-					vringh_log_area(vr, VRINGH_AREA_DESC, d, sizeof(*d));
+				if (vr->dirty)
+					vringh_dirty_area(vr, VRINGH_AREA_DESC, d, sizeof(*d));
 			}
 			if (++slot == vr->size) {
 				slot = 0;

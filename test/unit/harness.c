@@ -68,7 +68,7 @@ mem_open(struct queue *q, struct mock_mem *mem, enum vringh_mem_kind kind, uint6
 
 	assert_true(mock_mem_init(mem, kind, iova, end - iova, linked ? &q->link : NULL));
 	/* The log is in other terms than the bus where it may be. */
-	mem->log_shift = 0x10000000;
+	mem->dirty_shift = 0x10000000;
 }
 
 static void

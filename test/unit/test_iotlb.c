@@ -288,7 +288,7 @@ ring_missed_at_init(struct queue *q)
 			part = r;
 			part.iova += first;
 			part.host += first;
-			part.log += first;
+			part.dirty += first;
 			part.len -= first;
 			assert_int_equal(vringh_iotlb_map(&q->mem.view, &part), 0);
 			assert_int_equal(vringh_broken(&q->vr), VRINGH_E_MISS);

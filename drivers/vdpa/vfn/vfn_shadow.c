@@ -142,7 +142,7 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 		.mem = &s->mem,
 		.state = {.avail = ring->avail, .used = ring->used},
 	};
-	struct vringh_log log = {
+	struct vringh_dirty_log dirty = {
 		.bitmap = dev->log.map->host,
 		.len = dev->log.map->len,
 		.desc = ring->desc,
@@ -165,8 +165,8 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 	if (dev->faults & VFN_FAULT_NO_DIRTY)
 		return 0;
 	if (dev->faults & VFN_FAULT_NO_USED_DIRTY)
-		log.desc = log.device = VRINGH_LOG_NOWHERE;
-	if (vringh_set_log(&s->guest, &log) < 0) {
+		dirty.desc = dirty.device = VRINGH_DIRTY_NOWHERE;
+	if (vringh_set_dirty_log(&s->guest, &dirty) < 0) {
 		DEV_LOG(ERR, dev, "queue %u refused: its rings are not within the dirty log",
 			s->queue);
 		return -EINVAL;
