@@ -92,7 +92,7 @@ struct bench_variant {
 	const char *name;
 	const char *flags; /**< How it is compiled beside the flags of all. */
 	/** Take up an empty ring; VRINGH_OK or why not. */
-	enum vringh_error (*open)(struct bench_device *dev);
+	int (*open)(struct bench_device *dev);
 	/** Fetch and complete so many chains; clock ticks. */
 	uint64_t (*lap)(struct bench_device *dev, uint32_t nb_chains);
 	/** Write the last burst to dev->batch where it is not there already. May be NULL. */

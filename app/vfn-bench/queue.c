@@ -151,15 +151,15 @@ bool
 queue_give(struct queue *q, const struct bench_variant *variant, bool each, bool dirty)
 {
 	uint16_t at = mock_used_position(&q->drv, 0);
-	enum vringh_error error;
+	int error;
 
 	memset(q->dirty.bitmap, 0, q->dirty.len);
 	q->dev.each = each;
 	q->dev.dirty = dirty ? &q->dirty : NULL;
 	q->dev.cfg.state = (struct vringh_state){.avail = at, .used = at};
 	error = variant->open(&q->dev);
-	if (error != VRINGH_OK)
-		return fail(q, vringh_strerror(error), error);
+	if (error < 0)
+		return fail(q, vringh_strerror(error), -error);
 	return true;
 }
 
@@ -224,7 +224,7 @@ check_last_burst(struct queue *q)
 	if (q->dev.missing != 0) {
 		snprintf(q->fault, sizeof(q->fault), "device: %u of %u chains were not fetched: %s",
 			q->dev.missing, q->nb_chains,
-			q->dev.answer < 0 ? vringh_strerror(-q->dev.answer) : "none is there");
+			q->dev.answer < 0 ? vringh_strerror(q->dev.answer) : "none is there");
 		return false;
 	}
 	if (n == 0 || n > q->nb_chains)

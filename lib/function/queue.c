@@ -94,7 +94,7 @@ vfn_queue_enable(struct vfn_queue *q)
 	if (r->enabled)
 		return;
 	queue_keep_errors(q);
-	r->error = vringh_init(&q->vr, &cfg);
+	r->error = -vringh_init(&q->vr, &cfg);
 	if (r->error != VRINGH_OK) {
 		FN_LOG(ERR, fn,
 			"queue %u refused: %s (size %u, areas 0x%" PRIx64 " 0x%" PRIx64

@@ -12,7 +12,7 @@
 #include "vringh_core.h"
 
 const char *
-vringh_strerror(enum vringh_error error)
+vringh_strerror(int error)
 {
 	static const char *const text[VRINGH_E_MAX] = {
 		[VRINGH_OK] = "no error",
@@ -31,12 +31,17 @@ vringh_strerror(enum vringh_error error)
 		[VRINGH_E_SIZE] = "queue size is 0, above 32768 or (split) not a power of two",
 		[VRINGH_E_ALIGN] = "ring area is not aligned",
 		[VRINGH_E_AREA] = "ring area is not mapped, or not in one piece",
-		[VRINGH_E_OVERLAP] = "ring areas overlap",
+		[VRINGH_E_OVERLAP] = "ring areas, or ranges, overlap",
 		[VRINGH_E_STATE] = "ring state is impossible for this queue size",
 		[VRINGH_E_MISS] = "address is not in the translation table",
+		[VRINGH_E_RANGE] = "range is empty or wraps",
+		[VRINGH_E_FULL] = "translation table is full",
+		[VRINGH_E_DIRTY] = "dirty log is too short",
+		[VRINGH_E_INFLIGHT] = "in-flight region does not fit the ring",
 	};
+	unsigned int reason = error < 0 ? -(unsigned int)error : (unsigned int)error;
 
-	return error < VRINGH_E_MAX ? text[error] : "unknown error";
+	return reason < VRINGH_E_MAX ? text[reason] : "unknown error";
 }
 
 static const uint32_t area_align[2][VRINGH_AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
@@ -73,14 +78,14 @@ area_find(struct vringh *vr, unsigned int area)
 	return (uintptr_t)start % area_align[vr->packed][area] != 0 ? VRINGH_E_ALIGN : VRINGH_OK;
 }
 
-enum vringh_error
+int
 vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 {
 	bool io = false;
 	int i;
 
 	if (vr->broken != VRINGH_OK && vr->broken != VRINGH_E_MISS)
-		return vr->broken;
+		return -(int)vr->broken;
 	vr->broken = VRINGH_OK;
 	for (i = 0; i < VRINGH_AREA_MAX; i++) {
 		if (mem != NULL && vr->area_mem[i] == vr->mem)
@@ -96,7 +101,7 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 			       &vringh_split_ops[vr->in_order][vr->mem->kind][io];
 	for (i = 0; i < VRINGH_AREA_MAX && vr->broken == VRINGH_OK; i++)
 		vr->broken = area_find(vr, i);
-	return vr->broken;
+	return -(int)vr->broken;
 }
 
 static enum vringh_error
@@ -148,7 +153,7 @@ set_state(struct vringh *vr, struct vringh_state state)
 	return VRINGH_OK;
 }
 
-enum vringh_error
+int
 vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 {
 	enum vringh_error error;
@@ -171,13 +176,13 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 
 	if (cfg->size == 0 || cfg->size > VRINGH_MAX_SIZE ||
 		(!cfg->packed && (cfg->size & (cfg->size - 1)) != 0))
-		return vr->broken = VRINGH_E_SIZE;
-	error = areas_check(vr);
+		error = VRINGH_E_SIZE;
+	else
+		error = areas_check(vr);
 	if (error == VRINGH_OK)
 		error = set_state(vr, cfg->state);
-	if (error != VRINGH_OK)
-		return vr->broken = error;
-	return vringh_set_mem(vr, NULL);
+	vr->broken = error;
+	return error != VRINGH_OK ? -(int)error : vringh_set_mem(vr, NULL);
 }
 
 struct vringh_state

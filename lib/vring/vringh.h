@@ -16,7 +16,12 @@
  * called by a thread that merely waits. The driver on the other side runs concurrently, and
  * none of what it writes is trusted.
  *
- * Errors: three answers to bad input (enum vringh_error says which reason leads to which).
+ * Errors: a function that can refuse returns an int, 0 or what it says on success, or a negative
+ * reason: -VRINGH_E_..., which vringh_strerror() takes as it is. Nothing sets or returns errno. The
+ * reason itself, positive, is what vringh_broken() and vringh_chain.error tell. A bool or a number
+ * of bytes is an answer, never an error.
+ *
+ * There are three answers to bad input (enum vringh_error says which reason leads to which).
  * A queue that can no longer be trusted is *broken*: every later call leaves its memory alone
  * until vringh_init(). A chain that is bad, but whose identity is known, is returned like any
  * other with vringh_chain.error set and no segments, and has to be completed like any other.
@@ -116,8 +121,8 @@ struct vringh_mem {
  * Add a range to a translation table.
  *
  * @return
- *   0; -EINVAL if it is empty or wraps; -EEXIST if it overlaps another; -ENOSPC if the table
- *   is full.
+ *   0; -VRINGH_E_RANGE if it is empty or wraps; -VRINGH_E_OVERLAP if it overlaps another;
+ *   -VRINGH_E_FULL if the table is full.
  */
 int vringh_iotlb_map(struct vringh_mem *mem, const struct vringh_region *region);
 
@@ -154,10 +159,15 @@ enum vringh_error {
 	VRINGH_E_SIZE,	  /**< Size 0, above 32768, or (split) not a power of two. */
 	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8), on the bus or in this process. */
 	VRINGH_E_AREA,	  /**< An area is not in one piece with the rights it needs. */
-	VRINGH_E_OVERLAP, /**< Areas overlap. */
+	VRINGH_E_OVERLAP, /**< Areas overlap, or ranges of a translation table. */
 	VRINGH_E_STATE,	  /**< Indices that cannot occur on a ring of this size. */
 	/* Can be mended by a map: nothing was consumed. */
 	VRINGH_E_MISS, /**< An address that the translation table does not know. */
+	/* A call was refused: nothing has changed. */
+	VRINGH_E_RANGE,	   /**< A range that is empty, or wraps. */
+	VRINGH_E_FULL,	   /**< No room in the translation table. */
+	VRINGH_E_DIRTY,	   /**< The dirty log is too short. */
+	VRINGH_E_INFLIGHT, /**< In-flight region too small, or contradicting the ring or itself. */
 	VRINGH_E_MAX,
 };
 
@@ -358,8 +368,8 @@ struct vringh {
 	uint64_t nb_errors[VRINGH_E_MAX];
 } __attribute__((aligned(64)));
 
-/** Text for an error, without a full stop. */
-const char *vringh_strerror(enum vringh_error error);
+/** Text for an error, without a full stop; of either sign. */
+const char *vringh_strerror(int error);
 
 /**
  * Prepare a virtqueue. Nothing is written to the ring.
@@ -369,10 +379,10 @@ const char *vringh_strerror(enum vringh_error error);
  * @param cfg
  *   Copied, but for the memories, which have to stay until they are replaced.
  * @return
- *   VRINGH_OK, or why the ring is refused (2.7 and 2.8 for sizes and alignment); then vr is
- *   broken and may still be passed to every function. VRINGH_E_MISS: see vringh_set_mem().
+ *   0, or why the ring is refused (2.7 and 2.8 for sizes and alignment); then vr is broken and may
+ *   still be passed to every function. -VRINGH_E_MISS: see vringh_set_mem().
  */
-enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg);
+int vringh_init(struct vringh *vr, const struct vringh_config *cfg);
 
 /**
  * Replace the memories, or look at the same ones anew after they changed.
@@ -380,13 +390,14 @@ enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg
  * @param mem
  *   Of buffers and of those areas that had no memory of their own; NULL: it stays the same.
  * @return
- *   VRINGH_OK, or VRINGH_E_AREA or VRINGH_E_ALIGN and a broken queue when the ring is no longer
- *   mapped, or not where it can be used. VRINGH_E_MISS when a translation table does not know an
- *   area, see vringh_get_miss(): the queue is broken until a map is followed by another call.
+ *   0, or -VRINGH_E_AREA or -VRINGH_E_ALIGN and a broken queue when the ring is no longer mapped,
+ *   or not where it can be used. -VRINGH_E_MISS when a translation table does not know an area, see
+ *   vringh_get_miss(): the queue is broken until a map is followed by another call. What made it
+ *   broken before, if it was.
  *
  *   Segments that were fetched before are stale, but for those of VRINGH_MEM_IOTLB.
  */
-enum vringh_error vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
+int vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
 
 /**
  * Append available chains to a batch (2.7.13, 2.8.21).
@@ -398,13 +409,13 @@ enum vringh_error vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
  * @param max
  *   Most chains to fetch; never more than the room left in the batch.
  * @return
- *   Number of chains appended; 0 if there is nothing (or no room); or -enum vringh_error if
- *   the queue is broken, or -VRINGH_E_MISS if the next chain has an address that the translation
- *   table does not know: see vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
+ *   Number of chains appended; 0 if there is nothing (or no room); why the queue is broken; or
+ * -VRINGH_E_MISS if the next chain has an address that the translation table does not know: see
+ * vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
  */
 int vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
 
-/** What the last call that answered VRINGH_E_MISS looked for. */
+/** What the last call that answered -VRINGH_E_MISS looked for. */
 static inline struct vringh_miss
 vringh_get_miss(const struct vringh *vr)
 {
@@ -467,8 +478,8 @@ struct vringh_state vringh_get_state(const struct vringh *vr);
  * @param dirty
  *   Copied, but for the bitmap; NULL: no more logging.
  * @return
- *   0; -EINVAL if the bitmap does not reach to the end of the ring's areas or of a region that
- *   can be written.
+ *   0; -VRINGH_E_DIRTY, and no more logging, if the bitmap does not reach to the end of the ring's
+ *   areas or of a region that can be written.
  */
 int vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log);
 
@@ -503,8 +514,9 @@ size_t vringh_inflight_size(bool packed, uint32_t size);
  * @param resubmit
  *   Room for as many entries as the queue has; has to stay.
  * @return
- *   Number of chains to be fetched again; -EINVAL if the queue is broken, or if the region is
- *   too small or contradicts the ring or itself: then the queue is as it was, without tracking.
+ *   Number of chains to be fetched again; why the queue is broken; or -VRINGH_E_INFLIGHT if the
+ *   region is not aligned, too small, or contradicts the ring or itself: then the queue is as it
+ *   was, without tracking.
  */
 int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region,
 	size_t len, uint16_t *resubmit);
@@ -518,9 +530,9 @@ int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, voi
  * Call it between vringh_set_inflight() and the first fetch.
  *
  * @return
- *   0, and avail equals used; -EINVAL, and nothing has changed, if the driver does not offer these
- *   chains there: the region is that of another ring; or if the ring is a packed one in an IO
- * window.
+ *   0, and avail equals used; why the queue is broken; or -VRINGH_E_INFLIGHT, and nothing has
+ *   changed, if the driver does not offer these chains there: the region is that of another ring;
+ *   or if the ring is a packed one in an IO window.
  */
 int vringh_rewind(struct vringh *vr);
 

@@ -7,8 +7,6 @@
  * Runs on the thread that owns the queue; others set and clear bits of the same bitmap.
  */
 
-#include <errno.h>
-
 #include "vringh_core.h"
 
 #define PAGE_SHIFT 12
@@ -171,14 +169,14 @@ vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *dirty)
 		return 0;
 	if (!fits(dirty, dirty->device, area_size(vr, VRINGH_AREA_DEVICE)) ||
 		(vr->packed && !fits(dirty, dirty->desc, area_size(vr, VRINGH_AREA_DESC))))
-		return -EINVAL;
+		return -VRINGH_E_DIRTY;
 	for (i = 0; i < vr->mem->nb_regions; i++) {
 		const struct vringh_region *r = &vr->mem->table[i];
 
 		if ((r->perm & VRINGH_PERM_WRITE) &&
 			!fits(dirty, vr->mem->kind == VRINGH_MEM_IOTLB ? r->dirty : r->iova,
 				r->len))
-			return -EINVAL;
+			return -VRINGH_E_DIRTY;
 	}
 	vr->dirty_log = *dirty;
 	vr->dirty = true;

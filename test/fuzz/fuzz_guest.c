@@ -4,7 +4,6 @@
 
 /* Guest memory of the fuzzing targets. Runs on the target's thread. */
 
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -443,13 +442,13 @@ guest_map(struct guest *g, struct guest_space *s, uint64_t iova, uint64_t len, u
 	uint32_t i;
 
 	if (len == 0 || iova + (len - 1) < iova)
-		want = -EINVAL;
+		want = -VRINGH_E_RANGE;
 	for (i = 0; i < s->nb && want == 0; i++)
 		if (s->region[i].r.iova - iova < len ||
 			iova - s->region[i].r.iova < s->region[i].r.len)
-			want = -EEXIST;
+			want = -VRINGH_E_OVERLAP;
 	if (want == 0 && s->nb == s->mem.max_regions)
-		want = -ENOSPC;
+		want = -VRINGH_E_FULL;
 	if (want != 0)
 		CHECK(vringh_iotlb_map(&s->mem, &r) == want);
 	else

@@ -7,7 +7,6 @@
  * hold. Runs on the target's thread.
  */
 
-#include <errno.h>
 #include <string.h>
 
 #include "fuzz_ring.h"
@@ -102,7 +101,9 @@ track(struct fuzz *f)
 	guest_check(&f->g, &range, f->cfg.packed, NULL);
 	state = vringh_get_state(&f->vr);
 	if (n < 0) {
-		CHECK(n == -EINVAL);
+		enum vringh_error broken = vringh_broken(&f->vr);
+
+		CHECK(n == -(int)(broken != VRINGH_OK ? broken : VRINGH_E_INFLIGHT));
 		CHECK(state.avail == before.avail && state.used == before.used);
 		n = 0;
 	}
@@ -117,7 +118,7 @@ static void
 start(struct fuzz *f, struct vringh_state state)
 {
 	bool legal = layout_legal(f) && state_legal(f, state);
-	enum vringh_error error;
+	int error;
 
 	dirty_off(f);
 	f->cfg.state = state;
@@ -125,9 +126,9 @@ start(struct fuzz *f, struct vringh_state state)
 	guest_save(&f->g);
 	error = vringh_init(&f->vr, &f->cfg);
 	guest_check(&f->g, NULL, 0, NULL);
-	CHECK(vringh_broken(&f->vr) == error);
-	CHECK((error == VRINGH_OK) == (legal && areas_usable(f)));
-	f->ready = error == VRINGH_OK || error == VRINGH_E_MISS;
+	CHECK((int)vringh_broken(&f->vr) == -error);
+	CHECK((error == 0) == (legal && areas_usable(f)));
+	f->ready = error == 0 || error == -VRINGH_E_MISS;
 	CHECK(legal || !f->ready);
 	f->seen = state.avail;
 	f->refused = false;
@@ -301,19 +302,21 @@ notification(struct fuzz *f, const struct fuzz_op *op)
 static void
 look_anew(struct fuzz *f, struct vringh_mem *mem)
 {
-	enum vringh_error before = vringh_broken(&f->vr), error;
+	enum vringh_error before = vringh_broken(&f->vr);
+	int error;
 
 	guest_save(&f->g);
 	error = vringh_set_mem(&f->vr, mem);
 	guest_check(&f->g, NULL, 0, NULL);
-	CHECK(vringh_broken(&f->vr) == error);
+	CHECK((int)vringh_broken(&f->vr) == -error);
 	f->gen++;
 	if (before != VRINGH_OK && before != VRINGH_E_MISS)
-		CHECK(error == before);
+		CHECK(error == -(int)before);
 	else if (areas_usable(f))
-		CHECK(error == VRINGH_OK);
+		CHECK(error == 0);
 	else
-		CHECK(error == VRINGH_E_AREA || error == VRINGH_E_ALIGN || error == VRINGH_E_MISS);
+		CHECK(error == -VRINGH_E_AREA || error == -VRINGH_E_ALIGN ||
+			error == -VRINGH_E_MISS);
 }
 
 static void
@@ -405,7 +408,7 @@ set_dirty(struct fuzz *f, const struct fuzz_op *op)
 	dirty.bitmap = calloc(1, dirty.len + !dirty.len);
 	CHECK(dirty.bitmap != NULL);
 	ret = vringh_set_dirty_log(&f->vr, &dirty);
-	CHECK(!f->ready || ret == (reaches ? 0 : -EINVAL));
+	CHECK(!f->ready || ret == (reaches ? 0 : -VRINGH_E_DIRTY));
 	dirty_off(f);
 	if (ret == 0) {
 		f->dirty = dirty;

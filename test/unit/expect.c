@@ -315,8 +315,9 @@ expect_broken(struct queue *q, enum vringh_error error)
 	assert_false(vringh_notify_enable(&q->vr));
 	vringh_notify_disable(&q->vr);
 	vringh_get_state(&q->vr);
-	assert_int_equal(vringh_set_mem(&q->vr, NULL), error);
-	assert_int_equal(vringh_set_mem(&q->vr, &q->mem.view), error);
+	assert_int_equal(vringh_rewind(&q->vr), -(int)error);
+	assert_int_equal(vringh_set_mem(&q->vr, NULL), -(int)error);
+	assert_int_equal(vringh_set_mem(&q->vr, &q->mem.view), -(int)error);
 	checked_limit(UINT64_MAX);
 	after = picture_take(q);
 	assert_memory_equal(before.bytes, after.bytes, before.len);

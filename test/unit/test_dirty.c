@@ -8,7 +8,6 @@
  * each of its writes is seen there. Runs on the test's only thread, but for the last test.
  */
 
-#include <errno.h>
 #include <pthread.h>
 
 #include "harness.h"
@@ -362,7 +361,7 @@ set_len(struct queue *q, struct vringh_dirty_log dirty, uint64_t bytes)
 	dirty.len = bytes;
 	dirty.bitmap = calloc(1, bytes); /* of exactly what it says */
 	ret = vringh_set_dirty_log(&q->vr, &dirty);
-	assert_true(ret == 0 || ret == -EINVAL);
+	assert_true(ret == 0 || ret == -VRINGH_E_DIRTY);
 	assert_int_equal(vringh_set_dirty_log(&q->vr, NULL), 0);
 	free(dirty.bitmap);
 	return ret;
@@ -378,26 +377,26 @@ too_short(struct queue *q)
 	struct vringh_dirty_log dirty = {.desc = 0x10000, .device = 0x20000};
 
 	assert_int_equal(set_len(q, dirty, need), 0);
-	assert_int_equal(set_len(q, dirty, need - 1), -EINVAL);
-	assert_int_equal(set_len(q, dirty, 1), -EINVAL);
-	assert_int_equal(vringh_set_dirty_log(&q->vr, &dirty), -EINVAL); /* of no bytes */
+	assert_int_equal(set_len(q, dirty, need - 1), -VRINGH_E_DIRTY);
+	assert_int_equal(set_len(q, dirty, 1), -VRINGH_E_DIRTY);
+	assert_int_equal(vringh_set_dirty_log(&q->vr, &dirty), -VRINGH_E_DIRTY); /* of no bytes */
 	/* The device area at the very end, and a byte beyond. */
 	dirty.device = (need + 8) * 8 * PAGE - device;
 	dirty.device -= dirty.device % 4;
 	assert_int_equal(set_len(q, dirty, need + 8), 0);
-	assert_int_equal(set_len(q, dirty, need + 7), -EINVAL);
+	assert_int_equal(set_len(q, dirty, need + 7), -VRINGH_E_DIRTY);
 	dirty.device += (device + 3) / 4 * 4;
-	assert_int_equal(set_len(q, dirty, need + 8), -EINVAL);
+	assert_int_equal(set_len(q, dirty, need + 8), -VRINGH_E_DIRTY);
 	dirty.device = UINT64_MAX - 3;
-	assert_int_equal(set_len(q, dirty, need + 8), -EINVAL);
+	assert_int_equal(set_len(q, dirty, need + 8), -VRINGH_E_DIRTY);
 	dirty.device = 0x20000;
 	/* Descriptors are only written if packed. */
 	dirty.desc = (need + 8) * 8 * PAGE - desc;
 	assert_int_equal(set_len(q, dirty, need + 8), 0);
 	dirty.desc += 16;
-	assert_int_equal(set_len(q, dirty, need + 8), q->v.packed ? -EINVAL : 0);
+	assert_int_equal(set_len(q, dirty, need + 8), q->v.packed ? -VRINGH_E_DIRTY : 0);
 	dirty.desc = UINT64_MAX - 15;
-	assert_int_equal(set_len(q, dirty, need + 8), q->v.packed ? -EINVAL : 0);
+	assert_int_equal(set_len(q, dirty, need + 8), q->v.packed ? -VRINGH_E_DIRTY : 0);
 	dirty.desc = 0x10000;
 	if (q->mem.window.len == 0) {
 		/* What the device may only read need not be there. */
@@ -405,7 +404,7 @@ too_short(struct queue *q)
 		assert_int_equal(set_len(q, dirty, need), 0);
 		mock_mem_permit(&q->mem, FREE_AT + 0x10000000, VRINGH_PERM_WRITE);
 		assert_int_equal(queue_remap(q), VRINGH_OK);
-		assert_int_equal(set_len(q, dirty, need), -EINVAL);
+		assert_int_equal(set_len(q, dirty, need), -VRINGH_E_DIRTY);
 	}
 	turn(q, 2);
 }

@@ -7,8 +7,6 @@
  * are in test_inflight_crash.c. Runs on the test's only thread.
  */
 
-#include <errno.h>
-
 #include "inflight.h"
 
 #define A_AT (FREE_AT)
@@ -267,16 +265,16 @@ not_in_ring(struct queue *q)
 		m = mock_get_slot(&q->drv, at);
 		m.addr ^= 1;
 		mock_set_slot(&q->drv, at, &m);
-		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_INFLIGHT);
 		m.addr ^= 1;
 		mock_set_slot(&q->drv, at, &m);
 	} else {
 		at = (uint16_t)(q->drv.used + 1) % q->v.size;
 		q->drv.avail_ring->ring[at] ^= 1;
-		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_INFLIGHT);
 		q->drv.avail_ring->ring[at] ^= 1;
 		q->drv.avail_ring->idx--;
-		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_INFLIGHT);
 		q->drv.avail_ring->idx++;
 	}
 	assert_int_equal(fetch(q, 3), 2);
@@ -322,7 +320,7 @@ restored(struct queue *q)
 	restart(q);
 	assert_int_equal(set(q, t), 3);
 	assert_int_equal(vringh_set_dirty_log(&q->vr, &dirty), 0);
-	assert_int_equal(vringh_rewind(&q->vr), in_window(q) ? -EINVAL : 0);
+	assert_int_equal(vringh_rewind(&q->vr), in_window(q) ? -VRINGH_E_INFLIGHT : 0);
 	assert_int_equal(marked(&dirty, DESC_AT), !in_window(q));
 	for (i = 0; i < 3 && !in_window(q); i++) {
 		struct mock_desc m = mock_get_slot(&q->drv, (slot + i) % q->v.size);

@@ -148,9 +148,9 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 		.desc = ring->desc,
 		.device = s->packed ? ring->device : ring->log,
 	};
-	enum vringh_error error = vringh_init(&s->guest, &cfg);
+	int error = vringh_init(&s->guest, &cfg);
 
-	if (error != VRINGH_OK) {
+	if (error < 0) {
 		DEV_LOG(ERR, dev, "queue %u refused: %s", s->queue, vringh_strerror(error));
 		return -EINVAL;
 	}
