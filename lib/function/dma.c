@@ -47,7 +47,7 @@ dma_replace(
 
 		if (vfn_queue_regs(q)->enabled)
 			vfn_inflight_unmapped(q);
-		if (vfn_queue_regs(q)->enabled && vringh_set_mem(&q->vr, NULL) != VRINGH_OK)
+		if (vfn_queue_regs(q)->enabled && vringh_set_mem(&q->vr, NULL) < 0)
 			vfn_queue_broken(q);
 	}
 	vfn_resume(fn);

@@ -25,7 +25,6 @@
 
 #include <rte_log.h>
 #include <vringh.h>
-#include "tmp_getters.h"
 
 #include "class/class.h"
 #include "poller/work.h"

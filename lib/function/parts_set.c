@@ -273,7 +273,7 @@ check_queue(const struct setting *s, unsigned int index)
 {
 	const struct vfn_queue_regs *q = &s->regs->queue[index];
 	struct vringh_config cfg = vfn_queue_config(s->fn, s->regs, index);
-	enum vringh_error error = VRINGH_OK;
+	int error = 0;
 	struct vringh vr;
 
 	if (s->seen_vq[index] == SEEN_VQ_CFG && q->enabled)
@@ -286,10 +286,10 @@ check_queue(const struct setting *s, unsigned int index)
 		error = vringh_init(&vr, &cfg);
 	else if (q->size == 0 || q->size > VRINGH_MAX_SIZE ||
 		(!cfg.packed && (q->size & (q->size - 1)) != 0))
-		error = VRINGH_E_SIZE;
+		error = -VRINGH_E_SIZE;
 	else if (cfg.packed && (q->position.avail & 0x7fff) >= q->size)
-		error = VRINGH_E_STATE;
-	if (error == VRINGH_OK)
+		error = -VRINGH_E_STATE;
+	if (error == 0)
 		return 0;
 	return REFUSE(s, EINVAL, "queue %u: %s (size %u, position 0x%x)", index,
 		vringh_strerror(error), q->size, q->position.avail);

@@ -56,6 +56,7 @@ struct vfn_shadow {
 
 	/* The shadow ring, driver side. */
 	bool packed, event_idx, indirect, in_order;
+	bool reads_only; /* the guest's ring, see struct vringh_config */
 	uint32_t size;
 	uint32_t room; /* free entries */
 	union {
@@ -85,6 +86,7 @@ struct vfn_shadow {
 	bool broken_told, fault_told;
 	bool live; /* of the two rings the guest's is served */
 	uint64_t nb_kicks;
+	uint64_t nb_too_long; /* chains that are in no table and no ring of this size */
 
 	/* What the function reaches. */
 	void *dma;
