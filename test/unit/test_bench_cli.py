@@ -155,7 +155,6 @@ class Rows(unittest.TestCase):
         targets = out[out.index('\nTargets'):]
         self.assertEqual(targets.count(' met') + targets.count('MISSED'), 2)
 
-
     def test_a_target_missed_is_no_failure(self):
         # a ring of 4 entries and chains one by one reach nothing, and nothing at all is slow
         args = [*ONE, '--shape', 'direct1', '--ring-size', '4', '--batch', '1', '--laps', '3']
