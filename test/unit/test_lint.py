@@ -17,8 +17,10 @@ GOOD_C = f"/* {SPDX} */\nint\nmain(void)\n{{\n\treturn 0;\n}}\n"
 # by check: a file that it likes, one that it does not, and what it says of that
 FAULTS = {
     "format": ("app/a.c", GOOD_C, GOOD_C.replace("\treturn", "    return"), "app/a.c:"),
-    "tidy": ("app/a.c", GOOD_C, GOOD_C.replace("\treturn 0;", "\tint n = 1000;\n\tunsigned char i;\n\n\tfor (i = 0; "
-                                               "i < n; i++)\n\t\t;\n\treturn 0;"), "too-small-loop-variable"),
+    "tidy": ("app/a.c", GOOD_C,
+             GOOD_C.replace("\treturn 0;", "\tint n = 1000;\n\tunsigned char i;\n\n"
+                            "\tfor (i = 0; i < n; i++)\n\t\t;\n\treturn 0;"),
+             "too-small-loop-variable"),
     "shell": ("devtools/a.sh", f"#!/usr/bin/env bash\n# {SPDX}\necho \"$1\"\n",
               f"#!/usr/bin/env bash\n# {SPDX}\necho $1\n", "SC2086"),
     "python": ("test/a.py", f"# {SPDX}\n", f"# {SPDX}\nimport os\n", "F401"),
