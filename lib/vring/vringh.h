@@ -106,9 +106,9 @@ struct vringh_config {
 };
 
 /**
- * A piece of a buffer, contiguous in this process. Of memory that is VRINGH_MEM_IOMEM or
- * VRINGH_MEM_BOUNCE, addr must not be used but by vringh_pull(), vringh_push() and
- * vringh_copy(); of VRINGH_MEM_IOTLB not after an unmap.
+ * A piece of a buffer, contiguous in this process. Of memory that is VRINGH_MEM_IOMEM, addr must
+ * not be used but by vringh_pull(), vringh_push() and vringh_copy(); of VRINGH_MEM_IOTLB not after
+ * an unmap.
  */
 struct vringh_seg {
 	uint8_t *addr;

@@ -41,12 +41,12 @@ struct vringh_region {
 /** How memory is reached. */
 enum vringh_mem_kind {
 	VRINGH_MEM_DIRECT, /**< One contiguous mapping, the table's only entry. */
-	VRINGH_MEM_REGION, /**< A table of guest-physical regions; the last hit is tried first. */
 	/**
-	 * One window, all that a protected guest shares. What lies outside is refused; buffers are
-	 * only copied to and from it, since the other side may write there at any time.
+	 * A table of guest-physical regions; the last hit is tried first. What is in no region is
+	 * refused: the windows that a protected guest shares, and bounces its buffers through, are
+	 * such a table and need no more.
 	 */
-	VRINGH_MEM_BOUNCE,
+	VRINGH_MEM_REGION,
 	/**
 	 * A table of IOVA ranges that changes at any time, see vringh_iotlb_map(). An address
 	 * that is not in it is a miss.

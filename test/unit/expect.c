@@ -155,7 +155,7 @@ static void
 expect_bytes(struct queue *q, const struct vringh_seg *seg, unsigned int nb_seg, int id,
 	const struct mock_buf *buf, unsigned int nb, bool write, uint32_t len)
 {
-	bool in_place = buffer_kind(q) != VRINGH_MEM_IOMEM && buffer_kind(q) != VRINGH_MEM_BOUNCE;
+	bool in_place = buffer_kind(q) != VRINGH_MEM_IOMEM;
 	uint64_t own = 0;
 	uint32_t k, n, total = 0, off = 0;
 	unsigned int i, s = 0;
