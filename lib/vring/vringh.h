@@ -487,7 +487,8 @@ vringh_pending(const struct vringh *vr)
 
 /**
  * What tells whether a queue has chains to fetch, for one who looks at many queues: struct vringh
- * need not be touched. Good until the queue is fetched from, set up or broken.
+ * need not be touched. Good until the queue is fetched from, handed back to, set up or broken, or
+ * its memory replaced.
  */
 struct vringh_watch {
 	const uint16_t *word; /**< Of the ring. */
