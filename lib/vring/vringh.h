@@ -279,9 +279,9 @@ int vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
  * @param max
  *   Most chains to fetch; never more than the room left in the batch.
  * @return
- *   Number of chains appended; 0 if there is nothing (or no room); why the queue is broken; or
- * -VRINGH_E_MISS if the next chain has an address that the translation table does not know: see
- * vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
+ *   Number of chains appended; 0 if there is nothing (or no room); why the queue is broken; or, if
+ *   the next chain has an address that the translation table does not know, -VRINGH_E_MISS: see
+ *   vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
  */
 int vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
 
@@ -448,7 +448,7 @@ vringh_walked(const struct vringh *vr)
 	return vr->walked;
 }
 
-/** Where an area is mapped in this process; NULL if it was not found. */
+/** Where an area is mapped in this process; of a broken queue where it was, or NULL. */
 static inline void *
 vringh_area(const struct vringh *vr, enum vringh_area area)
 {

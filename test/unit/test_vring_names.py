@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Copyright(c) 2026 the vfn authors
-"""The names that lib/vring shows to whom links it: those of its headers, in both libraries.
+"""What lib/vring shows: the names of its headers, in both libraries, and no field of a queue.
 
-test_vring_names.py NM SHARED STATIC LEAKY_SHARED LEAKY_STATIC HEADER...
+test_vring_names.py NM SHARED STATIC LEAKY_SHARED LEAKY_STATIC TOP HEADER...
 """
 
+import pathlib
 import re
 import subprocess
 import sys
 import unittest
 
-NM, SHARED, STATIC, LEAKY_SHARED, LEAKY_STATIC, *HEADERS = sys.argv[1:]
+NM, SHARED, STATIC, LEAKY_SHARED, LEAKY_STATIC, TOP, *HEADERS = sys.argv[1:]
 
 
 def declared():
@@ -32,6 +33,20 @@ def shown(library):
     return {name for name in names if not name.startswith('__')}
 
 
+def fields():
+    """Of struct vringh, all of them private."""
+    header = next(header for header in HEADERS if header.endswith('vringh.h'))
+    with open(header, encoding='ascii') as file:
+        text = re.sub(r'/\*.*?\*/', '', file.read(), flags=re.S)
+    body = re.search(r'^struct vringh \{\n(.*?)^\}', text, re.M | re.S).group(1)
+    return re.findall(r'(\w+)(?:\[\w+\])?;', body)
+
+
+def looked_at(text):
+    """Fields of queues, as queues are called in this project, that a source looks at."""
+    return re.findall(r'(?:\bvr(?:\.|->)|->guest\.)(' + '|'.join(fields()) + r')\b', text)
+
+
 class Names(unittest.TestCase):
     def test_headers_are_read(self):
         self.assertLessEqual({'vringh_init', 'vringh_strerror', 'vringh_iotlb_map', 'vringh_copy',
@@ -48,6 +63,14 @@ class Names(unittest.TestCase):
         self.assertEqual(shown(LEAKY_SHARED) - declared(), {'vringh_leaks'})
         self.assertLessEqual({'vringh_mem_find', 'vringh_split_ops'},
                              shown(LEAKY_STATIC) - declared())
+
+    def test_nobody_looks_into_a_queue(self):
+        self.assertEqual(looked_at('q->vr.size + vr->nb_errors[1] + s->guest.dirty_log.desc'),
+                         ['size', 'nb_errors', 'dirty_log'])
+        for top in 'app', 'drivers', 'examples', 'lib/function', 'test':
+            for path in pathlib.Path(TOP, top).rglob('*.[ch]*'):
+                with self.subTest(path=path):
+                    self.assertEqual(looked_at(path.read_text(encoding='utf-8')), [])
 
 
 if __name__ == '__main__':
