@@ -16,7 +16,7 @@ import unittest
 
 BENCH, BROKEN = sys.argv[1:3]
 FORMATS = ['split', 'packed', 'split-in-order', 'packed-in-order']
-MEMORIES = ['direct', 'region', 'iotlb', 'iomem', 'bounce']
+MEMORIES = ['direct', 'region', 'iotlb', 'iomem']
 SHAPES = ['direct1', 'direct4', 'indirect1', 'indirect4', 'pull64']
 COPIES = ['inline', 'pointer']
 ONE = ['vring', '--quick', '--format', 'split', '--memory', 'direct', '--variant', 'inline']
