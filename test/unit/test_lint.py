@@ -135,7 +135,7 @@ class Version(unittest.TestCase):
         self.assertTrue(done.stdout.startswith(f"vfn-vhost {version}, "), done.stdout)
         with open(os.path.join(TOP, "CHANGELOG.md"), encoding="utf-8") as file:
             newest = next(line for line in file if line.startswith("## "))
-        self.assertEqual(newest.split()[1], version.removesuffix("-dev"))
+        self.assertEqual(newest.split()[1], version)
 
 
 if __name__ == "__main__":
