@@ -208,7 +208,7 @@ rings_stop_and_start_while_shadowed(const struct shape *shape)
 			q = i % 2;
 			traffic_round(&t);
 			pthread_mutex_lock(&p->dev->lock);
-			assert_int_equal(vfn_conf_vring(p->dev, 0, q, false), 0);
+			assert_int_equal(vfn_life_vring(p->dev, 0, q, false), 0);
 			pthread_mutex_unlock(&p->dev->lock);
 			assert_int_equal(p->base[q].avail, p->base[q].used);
 			assert_true(p->dev->shadow[q] == NULL || !p->dev->shadow[q]->live);
@@ -218,7 +218,7 @@ rings_stop_and_start_while_shadowed(const struct shape *shape)
 			if (i % 4 > 1)
 				play_log_all(p, i % 4 == 3);
 			pthread_mutex_lock(&p->dev->lock);
-			assert_int_equal(vfn_conf_vring(p->dev, 0, q, true), 0);
+			assert_int_equal(vfn_life_vring(p->dev, 0, q, true), 0);
 			pthread_mutex_unlock(&p->dev->lock);
 			traffic_round(&t);
 		}
@@ -237,7 +237,7 @@ counted(struct play *p, unsigned int queue, unsigned int stat)
 	uint64_t value[VFN_NET_STAT_MAX];
 
 	pthread_mutex_lock(&p->dev->lock);
-	assert_int_equal(vfn_pci_stats(p->dev, queue, value), 0);
+	assert_int_equal(vfn_vpci_stats(&p->dev->pci, queue, value, VFN_NET_STAT_MAX), 0);
 	vfn_shadow_stats(p->dev, queue, value);
 	pthread_mutex_unlock(&p->dev->lock);
 	return value[stat] - p->dev->stats_base[queue][stat];
@@ -510,9 +510,9 @@ call_that_blocks_is_left_alone(void **state)
 		pthread_mutex_unlock(&p->dev->lock);
 		assert_int_equal(value[VFN_STAT_CALLS_BLOCKED], 1);
 		/* a queue that starts again has another one, for all that is known */
-		assert_int_equal(vfn_conf_vring(p->dev, 0, 1, false), 0);
+		assert_int_equal(vfn_life_vring(p->dev, 0, 1, false), 0);
 		play_blocks = -1;
-		assert_int_equal(vfn_conf_vring(p->dev, 0, 1, true), 0);
+		assert_int_equal(vfn_life_vring(p->dev, 0, 1, true), 0);
 		nap_us(250000);
 		passes(p, i);
 		for (end = now_ms() + PATIENCE_MS;
@@ -539,7 +539,7 @@ nothing_stays_behind(void **state)
 	rte_malloc_get_socket_stats(0, &before);
 	for (i = 0; i < 20; i++) {
 		play_log_all(p, true);
-		assert_int_equal(vfn_conf_vring(p->dev, 0, i % 8, false), 0);
+		assert_int_equal(vfn_life_vring(p->dev, 0, i % 8, false), 0);
 		rte_malloc_get_socket_stats(0, &after);
 		assert_true(after.heap_allocsz_bytes > before.heap_allocsz_bytes);
 		if (i % 3 == 0)
@@ -547,7 +547,7 @@ nothing_stays_behind(void **state)
 		play_log_all(p, false);
 		if (i % 3 == 0)
 			play_start(p);
-		assert_int_equal(vfn_conf_vring(p->dev, 0, i % 8, true), 0);
+		assert_int_equal(vfn_life_vring(p->dev, 0, i % 8, true), 0);
 		rte_malloc_get_socket_stats(0, &after);
 		assert_int_equal(after.heap_allocsz_bytes, before.heap_allocsz_bytes);
 	}

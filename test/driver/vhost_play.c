@@ -58,7 +58,7 @@ map_of(uint8_t *host, uint64_t len)
 	struct vfn_map *map = calloc(1, sizeof(*map));
 
 	assert_non_null(map);
-	*map = (struct vfn_map){.refs = 1, .host = host, .len = len};
+	*map = (struct vfn_map){.refs = 1, .host = host, .len = len, .fd = -1};
 	return map;
 }
 
@@ -202,23 +202,25 @@ play_open(int vid, const struct play_conf *conf)
 	snprintf(dev->name, sizeof(dev->name), "dev%d", vid);
 	function.name = dev->name;
 	dev->lm = conf->lm;
-	dev->drain_ms = PATIENCE_MS;
+	dev->pci.name = dev->name;
+	dev->pci.drain_ms = PATIENCE_MS;
 	dev->faults = conf->faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	assert_int_equal(function_open(&function, &dev->function, &dev->link), 0);
+	assert_int_equal(function_open(&function, &dev->function, &dev->pci.link), 0);
 	if (conf->thread) {
-		p->ops = *dev->link->ops;
+		p->ops = *dev->pci.link->ops;
 		p->ops.set_job = NULL;
-		dev->link->ops = &p->ops;
+		dev->pci.link->ops = &p->ops;
 	}
 	p->g = guest_new(&(struct guest_conf){.name = dev->name,
-		.link = dev->link,
+		.link = dev->pci.link,
 		.pairs = function.pairs,
 		.size = conf->size,
 		.buf_len = conf->buf_len});
-	assert_int_equal(dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0), 0);
-	assert_int_equal(vfn_pci_init(dev), 0);
+	assert_int_equal(dev->pci.link->ops->dma_unmap(dev->pci.link, VFN_DMA_GUEST, 0, 0), 0);
+	assert_int_equal(vfn_vpci_init(&dev->pci), 0);
+	assert_int_equal(vfn_config_init(dev), 0);
 	dev->config_reader = dev->inflight.fd = -1;
 	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm});
 	p->g->features = p->features = conf->features | BIT(VIRTIO_F_VERSION_1);
@@ -240,7 +242,7 @@ play_open(int vid, const struct play_conf *conf)
 static void
 log_give(struct play *p)
 {
-	struct vfn_guest *guest = vfn_conf_guest(p->dev, p - plays);
+	struct vfn_guest *guest = vfn_life_guest(p->dev, p - plays);
 
 	if (guest == NULL)
 		return;
@@ -256,9 +258,9 @@ play_start(struct play *p)
 
 	pthread_mutex_lock(&p->dev->lock);
 	for (q = 0; q < 2u * p->dev->max_pairs; q++)
-		vfn_conf_vring(p->dev, vid, q, true);
+		vfn_life_vring(p->dev, vid, q, true);
 	log_give(p);
-	assert_int_equal(vfn_conf_start(p->dev, vid), 0);
+	assert_int_equal(vfn_life_start(p->dev, vid), 0);
 	pthread_mutex_unlock(&p->dev->lock);
 	for (q = 0; q < 2u * p->dev->max_pairs; q++)
 		assert_true(p->dev->started[q]);
@@ -268,7 +270,7 @@ void
 play_stop(struct play *p)
 {
 	pthread_mutex_lock(&p->dev->lock);
-	vfn_conf_stop(p->dev, p - plays);
+	vfn_life_stop(p->dev, p - plays);
 	pthread_mutex_unlock(&p->dev->lock);
 }
 
@@ -283,7 +285,7 @@ plays_close(void **state)
 			continue;
 		/* a test that failed may hold it */
 		pthread_mutex_trylock(&plays[vid].dev->lock);
-		vfn_conf_forget(plays[vid].dev, vid);
+		vfn_life_forget(plays[vid].dev, vid);
 		pthread_mutex_unlock(&plays[vid].dev->lock);
 		for (i = 0; i < plays[vid].nb_logs; i++)
 			munmap(plays[vid].logs[i].map, plays[vid].logs[i].len);
@@ -296,7 +298,8 @@ plays_close(void **state)
 		if (dev == NULL)
 			continue;
 		vfn_state_free(dev);
-		dev->link->ops->close(dev->link);
+		dev->pci.link->ops->close(dev->pci.link);
+		vfn_life_close(dev);
 		pthread_mutex_destroy(&dev->lock);
 		free(dev);
 		plays[vid] = (struct play){0};
@@ -327,7 +330,7 @@ play_log_all(struct play *p, bool on)
 {
 	pthread_mutex_lock(&p->dev->lock);
 	p->features = on ? p->features | LOG_ALL : p->features & ~LOG_ALL;
-	vfn_conf_features(p->dev, p - plays);
+	vfn_life_features(p->dev, p - plays);
 	pthread_mutex_unlock(&p->dev->lock);
 }
 

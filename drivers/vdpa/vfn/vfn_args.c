@@ -321,8 +321,8 @@ select_wiring(struct vfn_args *args, const char *key, bool given, enum vfn_wirin
 		return false;
 	}
 	if (!given && args->net.wiring.kind == port) {
-		DRV_LOG(ERR, "%s: device argument \"port=%s\" needs \"%s\"", name, wiring_names[port],
-			key);
+		DRV_LOG(ERR, "%s: device argument \"port=%s\" needs \"%s\"", name,
+			wiring_names[port], key);
 		return false;
 	}
 	return true;
@@ -372,7 +372,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 		return -EINVAL;
 	}
 	if (!select_wiring(args, "gen", args->net.wiring.gen != 0, VFN_WIRING_GEN) ||
-		!select_wiring(args, "ethdev", args->net.wiring.ethdev[0] != '\0', VFN_WIRING_ETHDEV))
+		!select_wiring(
+			args, "ethdev", args->net.wiring.ethdev[0] != '\0', VFN_WIRING_ETHDEV))
 		return -EINVAL;
 	return 0;
 }

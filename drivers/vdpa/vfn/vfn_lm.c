@@ -69,12 +69,12 @@ log_mark(struct vfn_map *log, uint64_t addr, uint64_t len)
 
 /* For as long as nobody logged, anything may have been written. */
 static void
-log_everything(struct vfn_dev *dev)
+log_everything(struct vfn_dev *dev, struct vfn_map *log)
 {
 	uint32_t i;
 
 	for (i = 0; i < dev->memory.nb_regions; i++)
-		log_mark(dev->log.map, dev->memory.region[i].gpa, dev->memory.region[i].size);
+		log_mark(log, dev->memory.region[i].gpa, dev->memory.region[i].size);
 	DEV_LOG(WARNING, dev, "dirty log: it came late, the whole memory is dirty");
 }
 
@@ -96,15 +96,20 @@ ring_logged(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
 		sizeof(uint16_t);
 }
 
-/* The function logs no more. */
-static void
+/* The function logs no more; a failed one may, and keeps the log. */
+static int
 log_off(struct vfn_dev *dev)
 {
+	int ret = 0;
+
 	if (dev->log.on && dev->lm == VFN_LM_HW) {
-		vfn_pci_log_stop(dev);
-		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, LOG_IOVA, dev->log.map->len);
+		ret = vfn_vpci_dirty_stop(&dev->pci);
+		if (ret == 0)
+			ret = vfn_vpci_unmap(&dev->pci, VFN_DMA_OWN, LOG_IOVA, dev->log.map->len);
 	}
-	dev->log.on = false;
+	if (ret == 0)
+		dev->log.on = false;
+	return ret;
 }
 
 /* Does it reach as far as the guest's memory? */
@@ -124,13 +129,13 @@ log_covers(const struct vfn_dev *dev, const struct vfn_map *log)
 static int
 shadow_prepare(struct vfn_dev *dev, uint64_t features)
 {
-	struct vfn_ring ring;
+	struct vfn_vpci_ring ring;
 	int ret = 0;
 	uint16_t q;
 
-	for (q = 0; q < dev->nb_queues && ret == 0; q++)
-		if (dev->started[q] && vfn_conf_ring(dev, q, &ring) == 0)
-			ret = vfn_shadow_prepare(dev, q, &ring, features & dev->features);
+	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
+		if (dev->started[q] && vfn_life_ring(dev, q, &ring) == 0)
+			ret = vfn_shadow_prepare(dev, q, &ring, features & dev->pci.features);
 	return ret;
 }
 
@@ -142,7 +147,8 @@ log_on(struct vfn_dev *dev)
 		.iova = LOG_IOVA,
 		.len = dev->log.map->len,
 		.host = dev->log.map->host,
-		.fd = -1,
+		.fd = dev->log.map->fd,
+		.offset = dev->log.map->offset,
 		.readable = true,
 		.writable = true,
 	};
@@ -153,13 +159,13 @@ log_on(struct vfn_dev *dev)
 		dev->log.on = true;
 		return 0;
 	}
-	ret = dev->link->ops->dma_map(dev->link, &map);
+	ret = vfn_vpci_map(&dev->pci, &map);
 	if (ret < 0)
 		return ret;
 	dev->log.on = true;
-	ret = vfn_pci_log_start(dev, LOG_IOVA, dev->log.map->len);
-	if (ret < 0)
-		log_off(dev);
+	ret = vfn_vpci_dirty_start(&dev->pci, LOG_IOVA, dev->log.map->len);
+	if (ret < 0 && log_off(dev) < 0)
+		return -EIO;
 	return ret;
 }
 
@@ -182,6 +188,7 @@ log_refused(struct vfn_dev *dev, int ret)
 	DEV_LOG(ERR, dev, "dirty log: %s",
 		ret == -ENOENT		     ? "the front-end wants it before it has given one" :
 			ret == -ENOMEM	     ? "no memory for shadow rings" :
+			dev->pci.failed	     ? "the function has failed" :
 			ret != -EINVAL	     ? strerror(-ret) :
 			dev->lm == VFN_LM_HW ? "the function refuses it, it is too short" :
 					       "it is too short");
@@ -191,25 +198,36 @@ log_refused(struct vfn_dev *dev, int ret)
  * Take the log that the front-end gave last. What is marked in the one before it reads there, once
  * it knows that nothing is any more.
  */
-static void
+static int
 log_take(struct vfn_dev *dev)
 {
-	log_off(dev);
+	int ret = log_off(dev);
+
+	if (ret < 0)
+		return ret;
 	vfn_map_put(dev->log.map);
 	dev->log.map = vfn_map_get(dev->guest->log);
+	return 0;
+}
+
+/* The function does not reach it any more. */
+void
+vfn_lm_release(struct vfn_dev *dev)
+{
+	struct vfn_log *log = &dev->log;
+
+	if (log->map != NULL && vfn_map_lost(log->map))
+		DEV_LOG(ERR, dev, "dirty log: its file was cut off, marks are missing");
+	vfn_map_put(log->map);
+	log->map = NULL;
+	log->on = log->wanted = log->missed = false;
 }
 
 static void
 log_end(struct vfn_dev *dev)
 {
-	struct vfn_log *log = &dev->log;
-
-	log_off(dev);
-	if (log->map != NULL && vfn_map_lost(log->map))
-		DEV_LOG(ERR, dev, "dirty log: its file was cut off, marks are missing");
-	vfn_map_put(log->map);
-	log->map = NULL;
-	log->wanted = log->missed = false;
+	if (log_off(dev) == 0)
+		vfn_lm_release(dev);
 }
 
 static void
@@ -227,8 +245,9 @@ update(struct vfn_dev *dev, uint64_t features)
 		return;
 	}
 	log->wanted = true;
-	log_take(dev);
-	ret = log_on(dev);
+	ret = log_take(dev);
+	if (ret == 0)
+		ret = log_on(dev);
 	if (ret < 0) {
 		log->missed = true;
 		log_refused(dev, ret);
@@ -238,7 +257,7 @@ update(struct vfn_dev *dev, uint64_t features)
 	vfn_trace_lm(dev->name, "on");
 	DEV_LOG(INFO, dev, "dirty log on, %" PRIu64 " bytes", log->map->len);
 	if (log->missed)
-		log_everything(dev);
+		log_everything(dev, log->map);
 	log->missed = false;
 }
 
@@ -270,17 +289,21 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 		return;
 	}
 	if (restart)
-		vfn_conf_pause(dev);
-	if (hold && vfn_pci_suspend(dev) < 0)
-		dev->log.missed = true;
-	update(dev, features);
-	for (q = 0; q < dev->nb_queues && hold; q++)
+		ret = vfn_life_pause(dev);
+	else if (hold)
+		ret = vfn_vpci_suspend(&dev->pci);
+	if (ret < 0)
+		dev->log.wanted = dev->log.missed = wanted;
+	else
+		update(dev, features);
+	for (q = 0; q < dev->pci.nb_queues && hold && ret == 0; q++)
 		if (dev->started[q])
-			vfn_pci_queue_resume(dev, q);
+			ret = vfn_vpci_queue_resume(&dev->pci, q);
 	if (restart)
-		vfn_conf_resume(dev);
+		vfn_life_resume(dev);
 	if (!dev->log.on)
 		vfn_shadow_unprepare(dev);
+	vfn_life_check(dev);
 }
 
 /* SET_LOG_BASE. 0, or why it is refused. */
@@ -328,14 +351,12 @@ vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged)
 		log_mark(dev->log.map, addr, len);
 }
 
-/* Every queue stands still. */
+/* No queue runs, but for those of a failed function. */
 void
 vfn_lm_stop(struct vfn_dev *dev)
 {
-	if (dev->log.missed && dev->guest->log != NULL) {
-		log_take(dev);
-		log_everything(dev);
-	}
+	if (dev->log.missed && dev->guest->log != NULL)
+		log_everything(dev, dev->guest->log);
 	log_end(dev);
 }
 

@@ -59,7 +59,7 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 
 	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
 		uint8_t *field = data + (value - data);
-		const struct vfn_ring *ring;
+		const struct vfn_vpci_ring *ring;
 
 		if (part.type != VFN_PART_VQ_CFG && part.type != VFN_PART_VQ_POSITION)
 			continue;
@@ -77,7 +77,7 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 			memcpy(field, &cfg, sizeof(cfg));
 		} else {
 			struct vfn_part_vq_position state = {
-				.avail = ring->avail, .used = ring->used, .dirty = ring->log};
+				.avail = ring->avail, .used = ring->used, .dirty = ring->dirty};
 
 			memcpy(field, &state, sizeof(state));
 		}
@@ -90,12 +90,12 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 static int
 state_get(struct vfn_dev *dev, struct vfn_kept *kept)
 {
-	uint8_t *data = malloc(dev->window.length);
+	uint8_t *data = malloc(dev->pci.parts.length);
 	int len;
 
 	if (data == NULL)
 		return -ENOMEM;
-	len = vfn_pci_state_get(dev, data);
+	len = vfn_vpci_parts_get(&dev->pci, data);
 	if (len < 0) {
 		free(data);
 		return len;
@@ -119,9 +119,9 @@ vfn_state_keep(struct vfn_dev *dev, bool exact)
 		return;
 	}
 	/* A guest that has not come to all of its queues yet begins anew. */
-	for (q = 0; q < dev->nb_queues && !dev->restored[q]; q++)
+	for (q = 0; q < dev->pci.nb_queues && !dev->restored[q]; q++)
 		;
-	if (q < dev->nb_queues) {
+	if (q < dev->pci.nb_queues) {
 		dev->pending = dev->last;
 		dev->last = (struct vfn_kept){0};
 	}
@@ -135,7 +135,7 @@ void
 vfn_state_apply(struct vfn_dev *dev, uint64_t features)
 {
 	struct vfn_kept *pending = &dev->pending;
-	struct vfn_queue_info info;
+	struct vfn_vpci_queue info;
 	uint64_t saved = 0;
 	uint16_t q;
 	int ret;
@@ -149,11 +149,11 @@ vfn_state_apply(struct vfn_dev *dev, uint64_t features)
 			"the restored state is dropped: it is of a guest with features 0x%" PRIx64
 			", this one has 0x%" PRIx64,
 			saved, features);
-	} else if ((ret = vfn_pci_state_set(dev, pending->data, pending->len, false)) < 0) {
+	} else if ((ret = vfn_vpci_parts_set(&dev->pci, pending->data, pending->len, false)) < 0) {
 		DEV_LOG(ERR, dev, "the restored state is dropped: %s", strerror(-ret));
 	} else {
-		for (q = 0; q < dev->nb_queues; q++) {
-			vfn_pci_queue_info(dev, q, &info);
+		for (q = 0; q < dev->pci.nb_queues; q++) {
+			vfn_vpci_queue_info(&dev->pci, q, &info);
 			dev->restored[q] = info.enabled;
 		}
 		DEV_LOG(INFO, dev, "goes on with the restored state");
@@ -166,7 +166,7 @@ vfn_state_apply(struct vfn_dev *dev, uint64_t features)
  * looks like that only at the beginning of a lap, where the position is the same.
  */
 static bool
-is_fresh(const struct vfn_dev *dev, const struct vfn_ring *ring)
+is_fresh(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring)
 {
 	const struct vring_packed_desc *desc =
 		vfn_memory_at(dev, ring->desc, ring->size * sizeof(*desc));
@@ -185,22 +185,22 @@ is_fresh(const struct vfn_dev *dev, const struct vfn_ring *ring)
  * once began; DPDK's virtio-user says the same and sets a new ring up in the same place.
  */
 void
-vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 {
-	struct vfn_queue_info info;
-	const struct vfn_ring *saved = &info.ring;
+	struct vfn_vpci_queue info;
+	const struct vfn_vpci_ring *saved = &info.ring;
 	bool same, moved, packed;
 	uint64_t features;
 
 	if (!dev->restored[queue])
 		return;
 	dev->restored[queue] = false;
-	vfn_pci_queue_info(dev, queue, &info);
+	vfn_vpci_queue_info(&dev->pci, queue, &info);
 	packed = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
 		(features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	same = saved->desc == ring->desc && saved->driver == ring->driver &&
 		saved->device == ring->device && saved->size == ring->size &&
-		saved->log == ring->log;
+		saved->dirty == ring->dirty;
 	moved = saved->avail != ring->avail || saved->used != ring->used;
 	if (same && moved && !packed) {
 		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored state says 0x%x", queue,
@@ -341,7 +341,7 @@ restore(struct vfn_dev *dev, struct vfn_kept *kept)
 
 	if (dev->state != VFN_IDLE)
 		return -EBUSY;
-	ret = vfn_pci_state_set(dev, kept->data, kept->len, true);
+	ret = vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
 	if (ret < 0)
 		return ret;
 	kept_free(&dev->pending);

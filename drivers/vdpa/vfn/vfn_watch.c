@@ -251,7 +251,7 @@ before(int vid, void *msg)
 
 	if (dev == NULL)
 		return result;
-	guest = vfn_conf_guest(dev, vid);
+	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL) {
 		result = guest_before(dev, guest, msg);
 		/* librte_vhost reads rings while it maps them. */
@@ -271,7 +271,7 @@ after(int vid, void *msg)
 	vfn_guard(NULL);
 	if (dev == NULL)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
-	guest = vfn_conf_guest(dev, vid);
+	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL)
 		guest_after(guest, msg);
 	vfn_dev_release(dev);
