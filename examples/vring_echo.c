@@ -44,7 +44,7 @@ device(struct vringh *vr, struct vringh_batch *batch)
 	batch->nb_chains = batch->nb_segs = 0;
 	n = vringh_fetch(vr, batch, BURST);
 	if (n < 0) { /* nothing was fetched, and nothing is until the next vringh_init() */
-		printf("broken: %s\n", vringh_strerror(-n));
+		printf("broken: %s\n", vringh_strerror(n));
 		return -1;
 	}
 	for (i = 0; i < n; i++) {
@@ -105,12 +105,12 @@ main(void)
 	struct vring_avail *avail = (struct vring_avail *)(ring_memory + DRIVER_AREA);
 	struct vring_used *used = (struct vring_used *)(ring_memory + DEVICE_AREA);
 	struct vringh *vr = aligned_alloc(_Alignof(struct vringh), sizeof(*vr));
-	enum vringh_error error;
+	int error;
 
 	if (vr == NULL)
 		return 1;
 	error = vringh_init(vr, &config);
-	if (error != VRINGH_OK) {
+	if (error < 0) {
 		printf("refused: %s\n", vringh_strerror(error));
 		return 1;
 	}

@@ -75,7 +75,7 @@ enum work {
  */
 struct bench_device {
 	struct vringh_config cfg;
-	const struct vringh_log *log; /**< NULL: no dirty log. */
+	const struct vringh_dirty_log *dirty; /**< NULL: no dirty log. */
 	struct vringh_batch batch;
 	uint8_t *scratch; /**< BENCH_PULL bytes per chain of a burst; or what is pushed. */
 	uint32_t burst;
@@ -92,7 +92,7 @@ struct bench_variant {
 	const char *name;
 	const char *flags; /**< How it is compiled beside the flags of all. */
 	/** Take up an empty ring; VRINGH_OK or why not. */
-	enum vringh_error (*open)(struct bench_device *dev);
+	int (*open)(struct bench_device *dev);
 	/** Fetch and complete so many chains; clock ticks. */
 	uint64_t (*lap)(struct bench_device *dev, uint32_t nb_chains);
 	/** Write the last burst to dev->batch where it is not there already. May be NULL. */

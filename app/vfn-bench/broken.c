@@ -68,10 +68,10 @@ breaks(const char *what)
 WRAP_BOTH()
 WRAP_BOTH(inline_)
 
-int __real_inline_vringh_set_log(struct vringh *vr, const struct vringh_log *log);
-int __wrap_inline_vringh_set_log(struct vringh *vr, const struct vringh_log *log);
+int __real_inline_vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log);
+int __wrap_inline_vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log);
 int
-__wrap_inline_vringh_set_log(struct vringh *vr, const struct vringh_log *log)
+__wrap_inline_vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log)
 {
-	return breaks("log") ? 0 : __real_inline_vringh_set_log(vr, log);
+	return breaks("log") ? 0 : __real_inline_vringh_set_dirty_log(vr, log);
 }

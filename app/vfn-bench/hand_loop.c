@@ -23,7 +23,7 @@ area(const struct vringh_region *r, uint64_t iova)
 	return r->host + (iova - r->iova);
 }
 
-static enum vringh_error
+static int
 device_open(struct bench_device *dev)
 {
 	const struct vringh_region *r = dev->cfg.mem->table;

@@ -10,14 +10,12 @@
 #include "bench.h"
 #include "clock.h"
 
-static enum vringh_error
+static int
 device_open(struct bench_device *dev)
 {
-	enum vringh_error error = vringh_init(&dev->vr, &dev->cfg);
+	int error = vringh_init(&dev->vr, &dev->cfg);
 
-	if (error == VRINGH_OK && dev->log != NULL && vringh_set_log(&dev->vr, dev->log) != 0)
-		error = VRINGH_E_AREA;
-	return error;
+	return error == 0 ? vringh_set_dirty_log(&dev->vr, dev->dirty) : error;
 }
 
 static inline __attribute__((always_inline)) uint64_t

@@ -122,13 +122,13 @@ queue_open(struct queue *q, enum format format, enum vringh_mem_kind memory,
 	dev->batch.seg = zalloc(dev->batch.max_segs * sizeof(*dev->batch.seg));
 	dev->scratch = zalloc(shape->write ? shape->len : burst * BENCH_PULL);
 	q->id = zalloc(size * sizeof(*q->id));
-	q->log.desc = RING_AT;
-	q->log.device = device_at;
-	q->log.len = ALIGN_UP(end, PAGE * 64) / PAGE / 8;
-	q->log.bitmap = zalloc(q->log.len);
+	q->dirty.desc = RING_AT;
+	q->dirty.device = device_at;
+	q->dirty.len = ALIGN_UP(end, PAGE * 64) / PAGE / 8;
+	q->dirty.bitmap = zalloc(q->dirty.len);
 	bufs = mock_mem_at(&q->mock_mem, bufs_at, (uint64_t)size * stride);
 	if (dev->batch.chain == NULL || dev->batch.seg == NULL || dev->scratch == NULL ||
-		q->id == NULL || q->log.bitmap == NULL || bufs == NULL)
+		q->id == NULL || q->dirty.bitmap == NULL || bufs == NULL)
 		return fail(q, "no memory for a burst of chains", burst);
 	for (i = 0; i < (uint64_t)size * stride; i++)
 		bufs[i] = mock_random(&seed);
@@ -142,24 +142,24 @@ queue_close(struct queue *q)
 	free(q->dev.batch.seg);
 	free(q->dev.scratch);
 	free(q->id);
-	free(q->log.bitmap);
+	free(q->dirty.bitmap);
 	mock_free(&q->drv);
 	mock_mem_free(&q->mock_mem);
 }
 
 bool
-queue_give(struct queue *q, const struct bench_variant *variant, bool each, bool log)
+queue_give(struct queue *q, const struct bench_variant *variant, bool each, bool dirty)
 {
 	uint16_t at = mock_used_position(&q->drv, 0);
-	enum vringh_error error;
+	int error;
 
-	memset(q->log.bitmap, 0, q->log.len);
+	memset(q->dirty.bitmap, 0, q->dirty.len);
 	q->dev.each = each;
-	q->dev.log = log ? &q->log : NULL;
+	q->dev.dirty = dirty ? &q->dirty : NULL;
 	q->dev.cfg.state = (struct vringh_state){.avail = at, .used = at};
 	error = variant->open(&q->dev);
-	if (error != VRINGH_OK)
-		return fail(q, vringh_strerror(error), error);
+	if (error < 0)
+		return fail(q, vringh_strerror(error), -error);
 	return true;
 }
 
@@ -224,7 +224,7 @@ check_last_burst(struct queue *q)
 	if (q->dev.missing != 0) {
 		snprintf(q->fault, sizeof(q->fault), "device: %u of %u chains were not fetched: %s",
 			q->dev.missing, q->nb_chains,
-			q->dev.answer < 0 ? vringh_strerror(-q->dev.answer) : "none is there");
+			q->dev.answer < 0 ? vringh_strerror(q->dev.answer) : "none is there");
 		return false;
 	}
 	if (n == 0 || n > q->nb_chains)
@@ -279,7 +279,7 @@ queue_lap(struct queue *q, const struct bench_variant *variant)
 }
 
 static void
-expect_logged(uint8_t *bitmap, uint64_t iova, uint64_t len)
+expect_dirty(uint8_t *bitmap, uint64_t iova, uint64_t len)
 {
 	uint64_t page;
 
@@ -288,24 +288,23 @@ expect_logged(uint8_t *bitmap, uint64_t iova, uint64_t len)
 }
 
 bool
-queue_check_log(struct queue *q)
+queue_check_dirty(struct queue *q)
 {
 	const struct vringh_config *cfg = &q->dev.cfg;
-	uint8_t *expected = zalloc(q->log.len);
+	uint8_t *expected = zalloc(q->dirty.len);
 	bool same;
 	uint32_t i;
 
 	if (expected == NULL)
-		return fail(q, "no memory for a bitmap of bytes", q->log.len);
+		return fail(q, "no memory for a bitmap of bytes", q->dirty.len);
 	for (i = 0; i < q->nb_chains; i++)
-		expect_logged(expected, mock_buf_addr(&q->drv, q->id[i], 0),
+		expect_dirty(expected, mock_buf_addr(&q->drv, q->id[i], 0),
 			q->shape.nb_bufs * q->shape.len);
 	if (cfg->packed)
-		expect_logged(expected, cfg->desc, cfg->size * sizeof(struct vring_packed_desc));
+		expect_dirty(expected, cfg->desc, cfg->size * sizeof(struct vring_packed_desc));
 	else
-		expect_logged(
-			expected, cfg->device, 4 + cfg->size * sizeof(struct vring_used_elem));
-	same = memcmp(expected, q->log.bitmap, q->log.len) == 0;
+		expect_dirty(expected, cfg->device, 4 + cfg->size * sizeof(struct vring_used_elem));
+	same = memcmp(expected, q->dirty.bitmap, q->dirty.len) == 0;
 	free(expected);
 	return same || fail(q, "device: wrong pages in the dirty log, laps from", q->token);
 }

@@ -26,7 +26,7 @@ struct queue {
 	struct mock_mem mock_mem;
 	struct mock_driver drv;
 	struct vringh_mem mem;
-	struct vringh_log log;
+	struct vringh_dirty_log dirty;
 	struct shape shape;
 	struct bench_device dev;
 	uint32_t nb_chains; /**< Of a lap: what a full ring takes. */
@@ -42,7 +42,7 @@ bool queue_open(struct queue *q, enum format format, enum vringh_mem_kind memory
 void queue_close(struct queue *q);
 
 /** Give the ring, empty at the moment, to a variant; logging starts with an empty log. */
-bool queue_give(struct queue *q, const struct bench_variant *variant, bool each, bool log);
+bool queue_give(struct queue *q, const struct bench_variant *variant, bool each, bool dirty);
 
 /**
  * One lap: the driver fills the ring, the device empties it. Everything that came back is
@@ -52,6 +52,6 @@ bool queue_give(struct queue *q, const struct bench_variant *variant, bool each,
 uint64_t queue_lap(struct queue *q, const struct bench_variant *variant);
 
 /** After laps with a dirty log: it says exactly what was written. */
-bool queue_check_log(struct queue *q);
+bool queue_check_dirty(struct queue *q);
 
 #endif /* BENCH_QUEUE_H */

@@ -168,8 +168,8 @@ device_run(struct test *t, struct vringh *vr)
 		batch.nb_chains = batch.nb_segs = 0;
 		n = vringh_fetch(vr, &batch, set->burst);
 		if (n < 0) {
-			snprintf(t->device_fault, sizeof(t->device_fault), "%s",
-				vringh_strerror(-n));
+			snprintf(
+				t->device_fault, sizeof(t->device_fault), "%s", vringh_strerror(n));
 			return;
 		}
 		if (n == 0) {
@@ -207,19 +207,19 @@ static void *
 device(void *arg)
 {
 	struct test *t = arg;
-	enum vringh_error error = VRINGH_E_STATE;
+	int error = -VRINGH_E_STATE;
 	struct vringh vr;
 	bool pinned = t->set->cpu[1] < 0 || pin(t->set->cpu[1]);
 
 	if (pinned)
 		error = vringh_init(&vr, &t->q->dev.cfg);
-	if (error != VRINGH_OK)
+	if (error < 0)
 		snprintf(t->device_fault, sizeof(t->device_fault), "%s",
 			pinned ? vringh_strerror(error) : "not on its CPU");
 	else
 		vringh_notify_disable(&vr);
 	pthread_barrier_wait(&t->start);
-	if (error == VRINGH_OK)
+	if (error == 0)
 		device_run(t, &vr);
 	if (t->device_fault[0] != '\0')
 		give_up(t);

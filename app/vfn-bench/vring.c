@@ -57,7 +57,7 @@ run_window(struct table *t, struct queue *q, const struct row *row, uint32_t win
 		laps[i] = (ticks - t->clock.empty) / t->clock.per_ns / q->nb_chains;
 	}
 	row->window[window] = median(laps, t->set.laps);
-	return !log || queue_check_log(q);
+	return !log || queue_check_dirty(q);
 }
 
 static bool

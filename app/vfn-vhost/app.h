@@ -54,7 +54,7 @@ bool devices_complete(void);
 void devices_warn(void);
 
 /** A socket of our own, or with --client one of a front-end's. */
-struct port_socket {
+struct socket_spec {
 	char path[PATH_MAX];
 	mode_t mode; /**< 0: as umask says */
 	uid_t uid;   /**< -1: ours, like gid */
@@ -65,22 +65,22 @@ struct port_socket {
  * The socket that a device is to be served on: socket=PATH of its arguments, or else the prefix
  * with the number that its name ends in. 1; 0 if there is none (prefix is NULL); -1: reported.
  */
-int device_socket(struct rte_device *dev, const char *prefix, struct port_socket *sock);
+int device_socket(struct rte_device *dev, const char *prefix, struct socket_spec *sock);
 
 /** Name of a vDPA device, as given to --vdev or found on its bus. */
 const char *vdpa_name(struct rte_vdpa_device *dev);
 
 /** Serve one device on one socket. 0, or -1 with the reason reported. */
-int port_create(const struct port_socket *sock, struct rte_vdpa_device *dev);
+int serve_device(const struct socket_spec *sock, struct rte_vdpa_device *dev);
 
 /**
  * Be ready to serve every device on the socket of device_socket(): front-ends may come there, and
- * wait for ports_open(). 0, or -1 with the reason reported.
+ * wait for serving_begin(). 0, or -1 with the reason reported.
  */
-int ports_create(const char *prefix);
+int serving_prepare(const char *prefix);
 
 /** Let front-ends in. 0, or -1 with the reason reported. */
-int ports_open(void);
+int serving_begin(void);
 
 /** Start the gate in front of librte_vhost (lib/gate). 0, or -1 with the reason reported. */
 int gate_start(void);
@@ -106,19 +106,19 @@ int gate_serve(
 void gate_shut(int handle);
 
 /** Disconnect every front-end and remove every socket. */
-void ports_destroy(void);
+void serving_end(void);
 
-/** The same, but ports_resume() serves the same devices again. -1 if one could not be. */
-void ports_suspend(void);
-int ports_resume(void);
+/** The same, but serving_resume() serves the same devices again. -1 if one could not be. */
+void serving_suspend(void);
+int serving_resume(void);
 
-unsigned int ports_count(void);
+unsigned int serving_count(void);
 
 /** Socket path of a device, NULL when none was created. */
-const char *port_path(const struct rte_vdpa_device *dev);
+const char *served_path(const struct rte_vdpa_device *dev);
 
 /** Rings of the connected front-end of a device, 0 when there is none. */
-uint16_t port_rings(const struct rte_vdpa_device *dev);
+uint16_t served_rings(const struct rte_vdpa_device *dev);
 
 /** Save the state of a device to a file. 0, or -1 with the reason reported. */
 int state_save(struct rte_vdpa_device *dev, const char *path);
@@ -196,7 +196,7 @@ struct listener {
  * @return
  *   0, or -1 with the reason reported.
  */
-int socket_listen(const struct port_socket *sock, struct listener *listener);
+int socket_listen(const struct socket_spec *sock, struct listener *listener);
 
 /** Remove the socket from its path, unless somebody else's is there by now. */
 void socket_remove(const char *path, const struct listener *listener);

@@ -126,7 +126,7 @@ cmd_list(void *parsed, struct cmdline *cl, void *data)
 			cmdline_printf(cl, "%-20s gives no answer\n", rte_dev_name(dev));
 			continue;
 		}
-		path = port_path(vdpa);
+		path = served_path(vdpa);
 		cmdline_printf(cl, "%-20s %6" PRIu32 " %#18" PRIx64 " %#18" PRIx64 "  %s\n",
 			rte_dev_name(dev), queues, features, protocol_features,
 			path != NULL ? path : "-");
@@ -139,13 +139,13 @@ cmd_create(void *parsed, struct cmdline *cl, void *data)
 	struct command *cmd = parsed;
 	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
 
-	struct port_socket sock = {.uid = -1, .gid = -1};
+	struct socket_spec sock = {.uid = -1, .gid = -1};
 
 	(void)data;
 	if (dev == NULL)
 		return;
 	snprintf(sock.path, sizeof(sock.path), "%s", cmd->path);
-	port_create(&sock, dev);
+	serve_device(&sock, dev);
 }
 
 static void
@@ -176,7 +176,7 @@ parse_queues(struct cmdline *cl, const struct command *cmd, struct rte_vdpa_devi
 
 	if (strcmp(cmd->queue, "all") == 0) {
 		*first = 0;
-		*end = port_rings(dev);
+		*end = served_rings(dev);
 		if (*end == 0)
 			cmdline_printf(cl, "No front-end is connected to %s: name a queue.\n",
 				cmd->device);

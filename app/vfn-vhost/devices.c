@@ -164,7 +164,7 @@ number_of(const char *name, const char **number)
 
 static int
 parse_socket(const char *name, const struct rte_kvargs *args, const char *prefix,
-	struct port_socket *sock)
+	struct socket_spec *sock)
 {
 	const char *path = rte_kvargs_get(args, "socket"), *number;
 	const char *mode = rte_kvargs_get(args, "socket-mode");
@@ -211,12 +211,12 @@ parse_socket(const char *name, const struct rte_kvargs *args, const char *prefix
 }
 
 int
-device_socket(struct rte_device *dev, const char *prefix, struct port_socket *sock)
+device_socket(struct rte_device *dev, const char *prefix, struct socket_spec *sock)
 {
 	struct rte_kvargs *args = arguments(dev);
 	int ret;
 
-	*sock = (struct port_socket){.uid = -1, .gid = -1};
+	*sock = (struct socket_spec){.uid = -1, .gid = -1};
 	ret = parse_socket(rte_dev_name(dev), args, prefix, sock);
 	rte_kvargs_free(args);
 	return ret;

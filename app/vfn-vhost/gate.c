@@ -19,7 +19,7 @@
 #include "app.h"
 #include "gate.h"
 
-#define PATIENCE_MS 500 /* for the library to close the connections of all ports */
+#define PATIENCE_MS 500 /* for the library to close the connections of all sockets */
 #define OWN_FDS	    256 /* of the process without front-ends, and some to spare */
 
 static struct gate *gate;
@@ -79,18 +79,18 @@ add_reasons(struct rte_tel_data *d, const struct gate_stats *s)
 	return rte_tel_data_add_dict_container(d, "reasons", reasons, 0);
 }
 
-/* A port's number; without one: 0. */
+/* A socket's number; without one: 0. */
 static int
 asked(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	struct gate_stats s;
 	char *end = NULL;
-	long port = params != NULL ? strtol(params, &end, 10) : 0;
+	long sock = params != NULL ? strtol(params, &end, 10) : 0;
 
 	(void)cmd;
 	if (end != NULL && (end == params || *end != '\0'))
 		return -EINVAL;
-	if (port < 0 || port > UINT16_MAX || gate_get_stats(gate, port, &s) != 0)
+	if (sock < 0 || sock > UINT16_MAX || gate_get_stats(gate, sock, &s) != 0)
 		return -ENOENT;
 	rte_tel_data_start_dict(d);
 	if (rte_tel_data_add_dict_u64(d, "connections", s.connections) != 0 ||
@@ -126,7 +126,7 @@ gate_start(void)
 		return -1;
 	}
 	rte_telemetry_register_cmd("/vfn_vhost/gate", asked,
-		"What the gate lets pass and refuses. Parameter: number of the port");
+		"What the gate lets pass and refuses. Parameter: number of the socket");
 	return 0;
 }
 
@@ -141,9 +141,9 @@ gate_stop(void)
 }
 
 void
-gate_private_path(char *path, size_t size, unsigned int port)
+gate_private_path(char *path, size_t size, unsigned int sock)
 {
-	int n = snprintf(path, size, "%s/%u", directory, port);
+	int n = snprintf(path, size, "%s/%u", directory, sock);
 
 	if (n < 0 || (size_t)n >= size)
 		report("%s is too long a path for private sockets", directory);
@@ -161,7 +161,7 @@ is_blk(const char *path)
 int
 gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *dev, int listen_fd)
 {
-	struct gate_port_conf conf = {.name = vdpa_name(dev),
+	struct gate_socket_conf conf = {.name = vdpa_name(dev),
 		.path = path,
 		.private_path = private_path,
 		.listen_fd = listen_fd};
@@ -181,7 +181,7 @@ gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *d
 	conf.rings = is_blk(private_path) ? queues : 2 * queues;
 	/* libblkio needs them; QEMU 7.2 loses dirty pages of net devices with several queues. */
 	conf.slots = is_blk(private_path);
-	ret = gate_add_port(gate, &conf);
+	ret = gate_add_socket(gate, &conf);
 	if (ret < 0) {
 		report("cannot serve %s: %s", path, strerror(-ret));
 		return -1;
@@ -201,6 +201,6 @@ gate_shut(int handle)
 	if (end == 0)
 		end = now + PATIENCE_MS;
 	left = end > now ? end - now : 0;
-	if (gate_remove_port(gate, handle, left) == -ETIMEDOUT)
-		report("librte_vhost is slow to let go of port %d", handle);
+	if (gate_remove_socket(gate, handle, left) == -ETIMEDOUT)
+		report("librte_vhost is slow to let go of socket %d", handle);
 }

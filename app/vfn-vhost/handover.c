@@ -18,7 +18,7 @@
  * old one renames it to .withdrawn, and serves again. Whoever is stopped in between finds out by
  * the same rename when it goes on.
  *
- * Telemetry's threads ask; the main thread does it, since ports are its own.
+ * Telemetry's threads ask; the main thread does it, since sockets are its own.
  */
 
 #include <dirent.h>
@@ -233,8 +233,8 @@ take_back(const char *why)
 	states_remove(offer.path);
 	meeting_end(&offer);
 	states_resume();
-	if (ports_resume() != 0)
-		report("not every port is served again");
+	if (serving_resume() != 0)
+		report("not every socket is served again");
 }
 
 /* NULL, or what went wrong. */
@@ -257,7 +257,7 @@ hand_over(const char *directory)
 		offer.fd = -1;
 		return "who asked has ended, nothing has changed";
 	}
-	ports_suspend();
+	serving_suspend();
 	states_remove(directory);
 	fd = states_save(directory) == 0 ? create(&offer, OFFER) : -1;
 	if (fd < 0) {

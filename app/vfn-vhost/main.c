@@ -267,10 +267,10 @@ serve(int sigfd)
 		if (fds[3].fd < 0)
 			return EXIT_RUNTIME;
 	}
-	if (ports_create(options.prefix) != 0 ||
-		(options.take_over != NULL && take_over_commit() != 0) || ports_open() != 0)
+	if (serving_prepare(options.prefix) != 0 ||
+		(options.take_over != NULL && take_over_commit() != 0) || serving_begin() != 0)
 		return EXIT_RUNTIME;
-	printf("vfn-vhost: ready, %u port(s)\n", ports_count());
+	printf("vfn-vhost: ready, %u socket(s)\n", serving_count());
 
 	if (options.interactive) {
 		if (cli_start() != 0)
@@ -344,7 +344,7 @@ main(int argc, char **argv)
 		code = serve(sigfd);
 	}
 	cli_stop();
-	ports_destroy();
+	serving_end();
 	gate_stop();
 	rte_eal_cleanup();
 	return code;

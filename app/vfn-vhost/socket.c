@@ -118,7 +118,7 @@ clear_path(const struct sockaddr_un *un)
 }
 
 static int
-give(const struct port_socket *sock, const char *path)
+give(const struct socket_spec *sock, const char *path)
 {
 	return sock->uid == (uid_t)-1 && sock->gid == (gid_t)-1 ?
 		0 :
@@ -128,7 +128,7 @@ give(const struct port_socket *sock, const char *path)
 /* Nobody it is not meant for gets in between. */
 static int
 bind_and_listen(
-	const struct port_socket *sock, const struct sockaddr_un *un, struct listener *listener)
+	const struct socket_spec *sock, const struct sockaddr_un *un, struct listener *listener)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), ret;
 	mode_t mask = umask(0);
@@ -155,7 +155,7 @@ bind_and_listen(
 }
 
 int
-socket_listen(const struct port_socket *sock, struct listener *listener)
+socket_listen(const struct socket_spec *sock, struct listener *listener)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int lock = socket_lock(sock->path), ret;

@@ -25,8 +25,8 @@ import pmd
 import prepare
 
 # the poller's functions that are called when there is something to do
-ENTRIES = {"loopback": "vfn_net_forward", "wire": "vfn_net_forward", "g2h": "vfn_sink_run",
-           "h2g": "vfn_gen_run"}
+ENTRIES = {"loopback": "net_forward", "wire": "net_forward", "g2h": "sink_run",
+           "h2g": "gen_run"}
 
 # first match: a pattern in "symbol file:function", and the stage
 STAGES = (

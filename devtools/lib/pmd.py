@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -97,30 +98,36 @@ class Process:
         except OSError as error:
             raise PmdError(f"cannot start {self.name}: {error}") from error
         self.pid = self.popen.pid
+        os.set_blocking(self.popen.stdout.fileno(), False)
         Process.started.append(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):
-        fd = self.popen.stdout.fileno()
-        while data := os.read(fd, 65536):
-            with self._grown:
+        poll = select.poll()
+        poll.register(self.popen.stdout.fileno(), select.POLLIN)
+        while not self._closed:
+            poll.poll()
+            self._take()
+
+    def _take(self):
+        """What is in the pipe: whoever asks for the log need not wait for the thread."""
+        with self._grown, contextlib.suppress(BlockingIOError):
+            while not self._closed:
+                data = os.read(self.popen.stdout.fileno(), 65536)
+                self._closed = not data
                 self._text += data.decode(errors="replace")
                 self._times.append((len(self._text), time.monotonic()))
                 self._grown.notify_all()
-        with self._grown:
-            self._closed = True
-            self._grown.notify_all()
 
     def log(self):
         """Everything the process has printed so far."""
-        with self._grown:
-            return self._text
+        self._take()
+        return self._text
 
     def mark(self):
         """The place in the log from which a later expect() should look."""
-        with self._grown:
-            return len(self._text)
+        return len(self.log())
 
     def alive(self):
         return self.popen.poll() is None
@@ -336,7 +343,7 @@ class Backend(Device):
             args.append("--client")
         self.process = PromptProcess("vdpa> ", program, eal, args, env=with_plugin(),
                                      wrapper=self._wrapper)
-        ready = self.process.expect(r"vfn-vhost: ready, \d+ port", timeout)
+        ready = self.process.expect(r"vfn-vhost: ready, \d+ socket", timeout)
         self.process.at_prompt(timeout, ready.end())
 
     def cmd(self, line, timeout=5):

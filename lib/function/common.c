@@ -106,8 +106,8 @@ queue_reset(struct vfn_queue *q)
 }
 
 /* A register's place and width as one number, so that a wrong width is an unknown register. */
-#define REG(offset, width)     ((uint64_t)(offset) << 4 | (width))
-#define FIELD(field)	       offsetof(struct vfn_common_cfg, field)
+#define REG(offset, width)	((uint64_t)(offset) << 4 | (width))
+#define FIELD(field)		offsetof(struct vfn_common_cfg, field)
 #define COMMON_REG(field, type) REG(FIELD(field), sizeof(type))
 
 /*

@@ -15,7 +15,7 @@ queue_log(struct vfn_queue *q)
 {
 	const struct vfn_queue_regs *r = vfn_queue_regs(q);
 	struct vfn_function *fn = q->fn;
-	struct vringh_log log = {
+	struct vringh_dirty_log dirty = {
 		.bitmap = vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len),
 		.len = fn->regs.dirty_len,
 		.desc = r->area[0],
@@ -24,12 +24,9 @@ queue_log(struct vfn_queue *q)
 
 	if (fn->params.faults & VFN_FAULT_NO_DIRTY)
 		return true;
-	if (vringh_set_log(&q->vr, &log) < 0)
-		return false;
-	/* No log reaches that far. */
 	if (fn->params.faults & VFN_FAULT_NO_USED_DIRTY)
-		q->vr.log.desc = q->vr.log.device = UINT64_C(1) << 63;
-	return true;
+		dirty.desc = dirty.device = VRINGH_DIRTY_NOWHERE;
+	return vringh_set_dirty_log(&q->vr, &dirty) == 0;
 }
 
 /* A queue that was just enabled; false if it can't be logged though it has to be. */
@@ -46,7 +43,9 @@ vfn_dirty_control(struct vfn_function *fn, bool on)
 
 	if (on == fn->regs.dirty_on)
 		return;
-	if (on && (fn->regs.dirty_len == 0 || vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len) == NULL)) {
+	if (on &&
+		(fn->regs.dirty_len == 0 ||
+			vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len) == NULL)) {
 		FN_LOG(ERR, fn, "dirty log refused: its memory is not mapped");
 		return;
 	}
@@ -64,7 +63,7 @@ vfn_dirty_control(struct vfn_function *fn, bool on)
 		}
 	}
 	for (i = 0; i < fn->nb_queues && !fn->regs.dirty_on; i++)
-		vringh_set_log(&fn->queue[i].vr, NULL);
+		vringh_set_dirty_log(&fn->queue[i].vr, NULL);
 	vfn_resume(fn);
 	if (on == fn->regs.dirty_on)
 		FN_LOG(DEBUG, fn, "dirty log %s", on ? "on" : "off");

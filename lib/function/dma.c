@@ -16,7 +16,7 @@
 
 /* Old regions that are not in the new table are nobody's concern any more. */
 static void
-dma_unwatch(struct vfn_function *fn, const struct vringh_mem *old, const struct vringh_mem *new)
+dma_unguard(struct vfn_function *fn, const struct vringh_mem *old, const struct vringh_mem *new)
 {
 	uint32_t i, j = 0;
 
@@ -25,7 +25,7 @@ dma_unwatch(struct vfn_function *fn, const struct vringh_mem *old, const struct 
 		while (j < new->nb_regions &&new->table[j].iova < old->table[i].iova)
 			j++;
 		if (j == new->nb_regions || new->table[j].iova != old->table[i].iova)
-			vfn_guard_unwatch(old->table[i].host, &fn->memory_lost);
+			vfn_guard_remove(old->table[i].host, &fn->memory_lost);
 	}
 }
 
@@ -39,7 +39,7 @@ dma_replace(
 
 	vfn_quiesce(fn);
 	*mem = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
-	dma_unwatch(fn, &old, mem);
+	dma_unguard(fn, &old, mem);
 	if (fn->dma.nb_regions == 0 && fn->own.nb_regions == 0)
 		fn->memory_lost = false;
 	for (i = 0; i < fn->nb_queues; i++) {
@@ -47,7 +47,7 @@ dma_replace(
 
 		if (vfn_queue_regs(q)->enabled)
 			vfn_inflight_unmapped(q);
-		if (vfn_queue_regs(q)->enabled && vringh_set_mem(&q->vr, NULL) != VRINGH_OK)
+		if (vfn_queue_regs(q)->enabled && vringh_set_mem(&q->vr, NULL) < 0)
 			vfn_queue_broken(q);
 	}
 	vfn_resume(fn);
@@ -92,7 +92,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
 			(map->writable ? VRINGH_PERM_WRITE : 0),
 	};
-	ret = vfn_guard_watch(map->host, map->len, &fn->memory_lost);
+	ret = vfn_guard_add(map->host, map->len, &fn->memory_lost);
 	if (ret < 0) {
 		free(table);
 		return ret;
@@ -156,8 +156,8 @@ vfn_dma_free(struct vfn_function *fn)
 {
 	const struct vringh_mem none = {0};
 
-	dma_unwatch(fn, &fn->dma, &none);
-	dma_unwatch(fn, &fn->own, &none);
+	dma_unguard(fn, &fn->dma, &none);
+	dma_unguard(fn, &fn->own, &none);
 	free(fn->dma.table);
 	free(fn->own.table);
 	fn->dma = fn->own = none;

@@ -57,8 +57,7 @@ vfn_doorbells_read(const struct vfn_function *fn, uint64_t offset, void *buf, si
 static void
 store(const struct vfn_function *fn, uint64_t offset, const void *buf, size_t len)
 {
-	if (fn->doorbells_fd >= 0 &&
-		pwrite(fn->doorbells_fd, buf, len, offset) != (ssize_t)len)
+	if (fn->doorbells_fd >= 0 && pwrite(fn->doorbells_fd, buf, len, offset) != (ssize_t)len)
 		FN_LOG(ERR, fn, "cannot write to its doorbells");
 }
 

@@ -229,8 +229,8 @@ free_function:
 }
 
 int
-vfn_function_open(const struct vfn_function_params *params, struct vfn_function **fn,
-	struct vfn_link **link)
+vfn_function_open(
+	const struct vfn_function_params *params, struct vfn_function **fn, struct vfn_link **link)
 {
 	int ret;
 

@@ -25,7 +25,6 @@
 
 #include <rte_log.h>
 #include <vringh.h>
-#include "tmp_getters.h"
 
 #include "class/class.h"
 #include "poller/work.h"
@@ -54,10 +53,10 @@ struct vfn_queue_regs {
 	bool moving;   /* was reset while suspended: until it is enabled, senders wait */
 	uint8_t error; /* enum vringh_error of the last enable */
 	uint64_t area[3];
-	uint64_t dirty;			/* what the dirty log calls the device area */
-	uint64_t inflight_addr;		/* of the in-flight region in VFN_DMA_OWN */
-	uint32_t inflight_len;		/* 0: none */
-	struct vringh_state position;	/* where to start, until enabled */
+	uint64_t dirty;		      /* what the dirty log calls the device area */
+	uint64_t inflight_addr;	      /* of the in-flight region in VFN_DMA_OWN */
+	uint32_t inflight_len;	      /* 0: none */
+	struct vringh_state position; /* where to start, until enabled */
 };
 
 /*
@@ -129,7 +128,7 @@ struct vfn_function {
 
 	struct vfn_regs regs;
 	struct vfn_pci pci;
-	uint8_t isr;	/* atomic: VFN_ISR_* */
+	uint8_t isr;	  /* atomic: VFN_ISR_* */
 	int doorbells_fd; /* memfd of BAR 2, -1: nobody asked for it since the last reset */
 	/* The window, and what became of the last command. */
 	uint8_t parts[VFN_PARTS_SIZE];

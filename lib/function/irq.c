@@ -38,8 +38,11 @@ blocked(struct vfn_function *fn, unsigned int vector)
 		__atomic_store_n(&fn->irqs_held, false, __ATOMIC_RELAXED);
 }
 
-/* Signal a vector's eventfd; false if it is not to be signalled any more. */
-static bool
+/*
+ * Signal a vector's eventfd; false if it is not to be signalled any more. Not in line: mostly
+ * nobody is called.
+ */
+static __attribute__((noinline)) bool
 signal_vector(struct vfn_function *fn, unsigned int vector, int fd)
 {
 	if (unlikely(__atomic_load_n(&fn->irq[vector].blocked, __ATOMIC_RELAXED)))
@@ -77,19 +80,21 @@ raise_irq(struct vfn_function *fn, unsigned int vector, uint8_t why)
 }
 
 /* Poller. */
+static __attribute__((noinline)) void
+call_slowly(struct vfn_queue *q)
+{
+	if (q->call_fd == VFN_CALL_SLOWLY && raise_irq(q->fn, q->call_vector, VFN_ISR_QUEUE))
+		q->stats[VFN_STAT_CALLS]++;
+}
+
 void
 vfn_queue_call(struct vfn_queue *q)
 {
-	bool called;
-
-	if (!vringh_need_notify(&q->vr) || q->call_fd == VFN_CALL_NOBODY)
+	if (!vringh_need_notify(&q->vr))
 		return;
-	if (unlikely(q->call_fd == VFN_CALL_SLOWLY)) {
-		called = raise_irq(q->fn, q->call_vector, VFN_ISR_QUEUE);
-		q->stats[VFN_STAT_CALLS] += called;
-		return;
-	}
-	if (likely(signal_vector(q->fn, q->call_vector, q->call_fd))) {
+	if (unlikely(q->call_fd < 0)) {
+		call_slowly(q);
+	} else if (likely(signal_vector(q->fn, q->call_vector, q->call_fd))) {
 		q->stats[VFN_STAT_CALLS]++;
 	} else {
 		q->stats[VFN_STAT_CALLS_BLOCKED]++;

@@ -68,9 +68,8 @@ put_queue(struct vfn_parts_writer *w, const struct vfn_queue *q)
 static void
 put_common(struct vfn_parts_writer *w, uint32_t offset, const void *value, uint32_t length)
 {
-	vfn_part_put(w,
-		(struct vfn_part){.type = VFN_PART_COMMON_CFG, .selector.offset = offset}, value,
-		length);
+	vfn_part_put(w, (struct vfn_part){.type = VFN_PART_COMMON_CFG, .selector.offset = offset},
+		value, length);
 }
 
 /* In the order of virtio 1.4 ("Device parts order"). 0, or -ENOSPC if the window is too small. */

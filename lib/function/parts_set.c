@@ -24,7 +24,7 @@ enum seen {
 struct setting {
 	struct vfn_function *fn;
 	struct vfn_regs *regs; /* what they are going to be */
-	bool check;		 /* the rings need not be mapped */
+	bool check;	       /* the rings need not be mapped */
 	unsigned int seen;
 	unsigned int seen_vq[VFN_MAX_QUEUES];
 };
@@ -67,7 +67,8 @@ set_features(struct setting *s, const struct vfn_part *part, const uint8_t *valu
 				features, s->fn->device_features);
 			return 0;
 		}
-		return REFUSE(s, ENOTSUP, "they are of a function that offers 0x%" PRIx64, features);
+		return REFUSE(
+			s, ENOTSUP, "they are of a function that offers 0x%" PRIx64, features);
 	}
 	if (features & ~s->fn->device_features)
 		return REFUSE(s, ENOTSUP, "features 0x%" PRIx64 " are not offered",
@@ -153,8 +154,8 @@ set_vq_position(struct setting *s, const struct vfn_part *part, const uint8_t *v
 		return wrong_length(s, part, sizeof(at));
 	/* Chains in between were fetched, and nobody knows which of them came back. */
 	if (at.reserved != 0 || at.avail != at.used)
-		return REFUSE(s, EINVAL, "queue %u: chains in flight at 0x%x 0x%x", index,
-			at.avail, at.used);
+		return REFUSE(s, EINVAL, "queue %u: chains in flight at 0x%x 0x%x", index, at.avail,
+			at.used);
 	q->position = (struct vringh_state){.avail = at.avail, .used = at.used};
 	q->dirty = at.dirty;
 	s->seen_vq[index] |= SEEN_VQ_POSITION;
@@ -272,7 +273,7 @@ check_queue(const struct setting *s, unsigned int index)
 {
 	const struct vfn_queue_regs *q = &s->regs->queue[index];
 	struct vringh_config cfg = vfn_queue_config(s->fn, s->regs, index);
-	enum vringh_error error = VRINGH_OK;
+	int error = 0;
 	struct vringh vr;
 
 	if (s->seen_vq[index] == SEEN_VQ_CFG && q->enabled)
@@ -285,10 +286,10 @@ check_queue(const struct setting *s, unsigned int index)
 		error = vringh_init(&vr, &cfg);
 	else if (q->size == 0 || q->size > VRINGH_MAX_SIZE ||
 		(!cfg.packed && (q->size & (q->size - 1)) != 0))
-		error = VRINGH_E_SIZE;
+		error = -VRINGH_E_SIZE;
 	else if (cfg.packed && (q->position.avail & 0x7fff) >= q->size)
-		error = VRINGH_E_STATE;
-	if (error == VRINGH_OK)
+		error = -VRINGH_E_STATE;
+	if (error == 0)
 		return 0;
 	return REFUSE(s, EINVAL, "queue %u: %s (size %u, position 0x%x)", index,
 		vringh_strerror(error), q->size, q->position.avail);
@@ -312,7 +313,8 @@ check_all(const struct setting *s)
 	return ret;
 }
 
-/* These become the registers of a function without DRIVER_OK: no queue is active before or after. */
+/* These become the registers of a function without DRIVER_OK: no queue is active before or after.
+ */
 static void
 commit(struct vfn_function *fn, const struct vfn_regs *regs)
 {

@@ -51,16 +51,15 @@ vfn_queue_active(const struct vfn_queue *q)
 		vringh_broken(&q->vr) == VRINGH_OK;
 }
 
-/* The ring's counters start anew with the ring, the queue's go on. */
+/* For a ring that is to be set up anew: its counters start anew then, the queue's go on. */
 static void
 queue_keep_errors(struct vfn_queue *q)
 {
 	int e;
 
-	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++) {
-		q->stats[VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] += q->vr.nb_errors[e];
-		q->vr.nb_errors[e] = 0;
-	}
+	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++)
+		q->stats[VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] +=
+			vringh_error_count(&q->vr, e);
 }
 
 /* The ring that registers describe. */
@@ -95,7 +94,7 @@ vfn_queue_enable(struct vfn_queue *q)
 	if (r->enabled)
 		return;
 	queue_keep_errors(q);
-	r->error = vringh_init(&q->vr, &cfg);
+	r->error = -vringh_init(&q->vr, &cfg);
 	if (r->error != VRINGH_OK) {
 		FN_LOG(ERR, fn,
 			"queue %u refused: %s (size %u, areas 0x%" PRIx64 " 0x%" PRIx64
@@ -241,9 +240,8 @@ vfn_queue_stat(const struct vfn_queue *q, unsigned int stat)
 	uint64_t v = __atomic_load_n(&q->stats[stat], __ATOMIC_RELAXED);
 
 	if (stat >= VFN_STAT_ERRORS_AVAIL_IDX && stat <= VFN_STAT_ERRORS_SEGS)
-		v += __atomic_load_n(
-			&q->vr.nb_errors[stat - VFN_STAT_ERRORS_AVAIL_IDX + VRINGH_E_AVAIL_IDX],
-			__ATOMIC_RELAXED);
+		v += vringh_error_count(
+			&q->vr, stat - VFN_STAT_ERRORS_AVAIL_IDX + VRINGH_E_AVAIL_IDX);
 	return v;
 }
 

@@ -223,7 +223,7 @@ sleep_until_needed(void)
 }
 
 static void *
-watch(void *arg)
+look_after(void *arg)
 {
 	const struct timespec nap = {.tv_nsec = VFN_SIGNAL_BOUND_MS * 1000000};
 	unsigned int quiet = 0;
@@ -256,7 +256,7 @@ start(void)
 	__atomic_store_n(&quit, false, __ATOMIC_RELAXED);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&watchdog, NULL, watch, NULL);
+	ret = pthread_create(&watchdog, NULL, look_after, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret == 0)
 		pthread_setname_np(watchdog, "vfn-watchdog");

@@ -14,7 +14,7 @@
 #include "function.h"
 
 /* A register's place and width as one number, so that a wrong width is an unknown register. */
-#define REG(offset, width)     ((uint64_t)(offset) << 4 | (width))
+#define REG(offset, width)	((uint64_t)(offset) << 4 | (width))
 #define VENDOR_REG(field, type) REG(offsetof(struct vfn_vendor_cfg, field), sizeof(type))
 
 /* Registers of the selected queue; what describes a ring is fixed once it is enabled. */

@@ -59,8 +59,8 @@ struct vfn_function_params {
  *   0; -EEXIST if the name is taken; -EBUSY if what it is to be wired to is taken; -ENOMEM; or
  *   the error of starting a poller.
  */
-int vfn_function_open(const struct vfn_function_params *params, struct vfn_function **fn,
-	struct vfn_link **link);
+int vfn_function_open(
+	const struct vfn_function_params *params, struct vfn_function **fn, struct vfn_link **link);
 
 /** Counters of a poller, all of one moment. */
 struct vfn_poller_stats {

@@ -19,7 +19,7 @@
 
 struct gate_call {
 	void (*run)(struct gate *gate, struct gate_call *call);
-	struct gate_port *port;
+	struct gate_socket *sock;
 	int number;
 	bool force;
 	int ret;
@@ -34,12 +34,12 @@ struct later {
 static __thread struct later *garbage;
 
 static unsigned int
-fds_of(const struct gate_port *port)
+fds_of(const struct gate_socket *sock)
 {
-	return GATE_FDS + GATE_FDS_PER_RING * port->offer.rings;
+	return GATE_FDS + GATE_FDS_PER_RING * sock->offer.rings;
 }
 
-/* Descriptors are shared out before they are scarce, so that no port can take another's. */
+/* Descriptors are shared out before they are scarce, so that no socket can take another's. */
 unsigned int
 gate_connections(const struct gate *gate)
 {
@@ -108,7 +108,7 @@ dispatch(struct gate *gate, struct gate_source *s)
 		eventfd_read(gate->wake.fd, &count);
 		break;
 	case GATE_SOURCE_LISTEN:
-		gate_port_event(s->owner);
+		gate_socket_event(s->owner);
 		break;
 	case GATE_SOURCE_LIB:
 		((struct gate_conn *)s->owner)->look = true;
@@ -128,18 +128,18 @@ free_removed(struct gate *gate)
 {
 	unsigned int i;
 
-	for (i = 0; i < gate->max_ports; i++) {
-		struct gate_port *port = gate->ports[i];
+	for (i = 0; i < gate->max_sockets; i++) {
+		struct gate_socket *sock = gate->sockets[i];
 
-		if (port == NULL || !port->removed || !LIST_EMPTY(&port->conns))
+		if (sock == NULL || !sock->removed || !LIST_EMPTY(&sock->conns))
 			continue;
 		pthread_mutex_lock(&gate->lock);
-		gate->ports[i] = NULL;
-		gate->nb_ports--;
-		gate->fds -= fds_of(port);
+		gate->sockets[i] = NULL;
+		gate->nb_sockets--;
+		gate->fds -= fds_of(sock);
 		pthread_cond_broadcast(&gate->done);
 		pthread_mutex_unlock(&gate->lock);
-		gate_port_free(port);
+		gate_socket_free(sock);
 	}
 }
 
@@ -184,9 +184,9 @@ expire(struct gate *gate)
 		return;
 	/* Whoever still waits for a time says so again. */
 	gate->deadline = GATE_NEVER_NS;
-	for (i = 0; i < gate->max_ports; i++)
-		if (gate->ports[i] != NULL)
-			gate_port_expire(gate->ports[i], gate->now);
+	for (i = 0; i < gate->max_sockets; i++)
+		if (gate->sockets[i] != NULL)
+			gate_socket_expire(gate->sockets[i], gate->now);
 }
 
 static void *
@@ -251,12 +251,12 @@ gate_open(const struct gate_conf *conf)
 	if (gate->conf.space_max == 0)
 		gate->conf.space_max = GATE_SPACE_MAX;
 	gate->deadline = GATE_NEVER_NS;
-	gate->ports = calloc(MAX_PORTS, sizeof(*gate->ports));
+	gate->sockets = calloc(MAX_PORTS, sizeof(*gate->sockets));
 	gate->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	gate->wake = (struct gate_source){
 		GATE_SOURCE_WAKE, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), 0, gate};
 	err = errno;
-	if (gate->ports == NULL || gate->epoll_fd < 0 || gate->wake.fd < 0 ||
+	if (gate->sockets == NULL || gate->epoll_fd < 0 || gate->wake.fd < 0 ||
 		gate_watch(gate, &gate->wake, EPOLLIN) != 0)
 		goto fail;
 	pthread_mutex_init(&gate->lock, NULL);
@@ -275,7 +275,7 @@ fail:
 		close(gate->wake.fd);
 	if (gate->epoll_fd >= 0)
 		close(gate->epoll_fd);
-	free(gate->ports);
+	free(gate->sockets);
 	free(gate);
 	errno = err;
 	return NULL;
@@ -284,14 +284,14 @@ fail:
 static void
 remove_all(struct gate *gate, struct gate_call *call)
 {
-	struct gate_port *port = gate->ports[call->number];
+	struct gate_socket *sock = gate->sockets[call->number];
 	struct gate_conn *c, *next;
 
-	if (port == NULL) /* it was slow, and is gone by now */
+	if (sock == NULL) /* it was slow, and is gone by now */
 		return;
-	port->removed = true;
-	gate_unwatch(gate, &port->listen);
-	for (c = LIST_FIRST(&port->conns); c != NULL; c = next) {
+	sock->removed = true;
+	gate_unwatch(gate, &sock->listen);
+	for (c = LIST_FIRST(&sock->conns); c != NULL; c = next) {
 		next = LIST_NEXT(c, next);
 		if (call->force)
 			gate_conn_free(c);
@@ -301,7 +301,7 @@ remove_all(struct gate *gate, struct gate_call *call)
 	gate_at(gate, gate->now); /* free_removed() has its turn */
 }
 
-/* Wait until a port is gone. False: it is still there. */
+/* Wait until a socket is gone. False: it is still there. */
 static bool
 wait_removed(struct gate *gate, int number, int ms)
 {
@@ -316,7 +316,7 @@ wait_removed(struct gate *gate, int number, int ms)
 		until.tv_nsec -= 1000000000;
 	}
 	pthread_mutex_lock(&gate->lock);
-	while (!(gone = gate->ports[number] == NULL))
+	while (!(gone = gate->sockets[number] == NULL))
 		if (pthread_cond_timedwait(&gate->done, &gate->lock, &until) != 0)
 			break;
 	pthread_mutex_unlock(&gate->lock);
@@ -324,24 +324,24 @@ wait_removed(struct gate *gate, int number, int ms)
 }
 
 static bool
-is_port(struct gate *gate, int number)
+is_socket(struct gate *gate, int number)
 {
 	bool there;
 
 	if (number < 0 || number >= MAX_PORTS)
 		return false;
 	pthread_mutex_lock(&gate->lock);
-	there = gate->ports[number] != NULL;
+	there = gate->sockets[number] != NULL;
 	pthread_mutex_unlock(&gate->lock);
 	return there;
 }
 
 int
-gate_remove_port(struct gate *gate, int number, int patience_ms)
+gate_remove_socket(struct gate *gate, int number, int patience_ms)
 {
 	struct gate_call call = {.run = remove_all, .number = number};
 
-	if (!is_port(gate, number))
+	if (!is_socket(gate, number))
 		return -ENOENT;
 	ask(gate, &call);
 	if (wait_removed(gate, number, patience_ms))
@@ -360,7 +360,7 @@ gate_close(struct gate *gate)
 	if (gate == NULL)
 		return;
 	for (i = 0; i < MAX_PORTS; i++)
-		gate_remove_port(gate, i, 0);
+		gate_remove_socket(gate, i, 0);
 	pthread_mutex_lock(&gate->lock);
 	gate->end = true;
 	pthread_mutex_unlock(&gate->lock);
@@ -370,7 +370,7 @@ gate_close(struct gate *gate)
 	close(gate->epoll_fd);
 	pthread_cond_destroy(&gate->done);
 	pthread_mutex_destroy(&gate->lock);
-	free(gate->ports);
+	free(gate->sockets);
 	free(gate);
 }
 
@@ -379,44 +379,44 @@ add_one(struct gate *gate, struct gate_call *call)
 {
 	unsigned int i;
 
-	for (i = 0; i < gate->max_ports && gate->ports[i] != NULL; i++)
+	for (i = 0; i < gate->max_sockets && gate->sockets[i] != NULL; i++)
 		;
 	if (i == MAX_PORTS) {
 		call->ret = -ENOSPC;
 		return;
 	}
-	if (gate_watch(gate, &call->port->listen, call->port->client ? 0 : EPOLLIN) != 0) {
+	if (gate_watch(gate, &call->sock->listen, call->sock->client ? 0 : EPOLLIN) != 0) {
 		call->ret = -errno;
 		return;
 	}
 	pthread_mutex_lock(&gate->lock);
-	gate->ports[i] = call->port;
-	if (i == gate->max_ports)
-		gate->max_ports++;
-	gate->nb_ports++;
-	gate->fds += fds_of(call->port);
+	gate->sockets[i] = call->sock;
+	if (i == gate->max_sockets)
+		gate->max_sockets++;
+	gate->nb_sockets++;
+	gate->fds += fds_of(call->sock);
 	pthread_mutex_unlock(&gate->lock);
 	call->ret = i;
-	gate_port_begin(call->port);
+	gate_socket_begin(call->sock);
 }
 
 int
-gate_add_port(struct gate *gate, const struct gate_port_conf *conf)
+gate_add_socket(struct gate *gate, const struct gate_socket_conf *conf)
 {
-	struct gate_port *port = calloc(1, sizeof(*port));
-	struct gate_call call = {.run = add_one, .port = port};
+	struct gate_socket *sock = calloc(1, sizeof(*sock));
+	struct gate_call call = {.run = add_one, .sock = sock};
 	int ret = -ENOMEM;
 
-	if (port == NULL)
+	if (sock == NULL)
 		return -ENOMEM;
-	port->gate = gate;
-	port->name = strdup(conf->name);
-	port->path = strdup(conf->path);
-	port->private_path = strdup(conf->private_path);
-	port->closer = gate_closer_new();
-	port->client = conf->listen_fd < 0;
-	port->listen = (struct gate_source){GATE_SOURCE_LISTEN, conf->listen_fd, 0, port};
-	port->offer = (struct gate_offer){
+	sock->gate = gate;
+	sock->name = strdup(conf->name);
+	sock->path = strdup(conf->path);
+	sock->private_path = strdup(conf->private_path);
+	sock->closer = gate_closer_new();
+	sock->client = conf->listen_fd < 0;
+	sock->listen = (struct gate_source){GATE_SOURCE_LISTEN, conf->listen_fd, 0, sock};
+	sock->offer = (struct gate_offer){
 		.features = conf->features,
 		.protocol_features = conf->protocol_features | UINT64_C(1) << GATE_PF_REPLY_ACK |
 			(uint64_t)conf->slots << GATE_PF_CONFIGURE_MEM_SLOTS,
@@ -425,33 +425,33 @@ gate_add_port(struct gate *gate, const struct gate_port_conf *conf)
 		.log_max = GATE_LOG_MAX,
 		.inflight_max = GATE_INFLIGHT_MAX,
 	};
-	LIST_INIT(&port->conns);
-	if (port->name != NULL && port->path != NULL && port->private_path != NULL &&
-		port->closer != NULL)
+	LIST_INIT(&sock->conns);
+	if (sock->name != NULL && sock->path != NULL && sock->private_path != NULL &&
+		sock->closer != NULL)
 		ret = ask(gate, &call);
 	if (ret >= 0)
 		return ret;
-	gate_closer_free(port->closer);
-	free(port->name);
-	free(port->path);
-	free(port->private_path);
-	free(port);
+	gate_closer_free(sock->closer);
+	free(sock->name);
+	free(sock->path);
+	free(sock->private_path);
+	free(sock);
 	return ret;
 }
 
 int
 gate_get_stats(struct gate *gate, int number, struct gate_stats *stats)
 {
-	struct gate_port *port;
+	struct gate_socket *sock;
 	int ret = -ENOENT;
 
 	if (number < 0 || number >= MAX_PORTS)
 		return -ENOENT;
 	pthread_mutex_lock(&gate->lock);
-	port = gate->ports[number];
-	if (port != NULL) {
-		*stats = port->stats;
-		stats->waiting = gate_closer_waiting(port->closer);
+	sock = gate->sockets[number];
+	if (sock != NULL) {
+		*stats = sock->stats;
+		stats->waiting = gate_closer_waiting(sock->closer);
 		ret = 0;
 	}
 	pthread_mutex_unlock(&gate->lock);

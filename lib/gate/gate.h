@@ -27,7 +27,7 @@ enum gate_log_level {
 struct gate_conf {
 	/** Say something, on the gate's thread: a line without its end. Never NULL. */
 	void (*log)(enum gate_log_level level, const char *line);
-	unsigned int connections; /**< of a port at a time; 0: GATE_CONNECTIONS */
+	unsigned int connections; /**< of a socket at a time; 0: GATE_CONNECTIONS */
 	unsigned int fds_max;	  /**< descriptors for all connections; 0: not counted */
 	uint64_t space_max;	  /**< address space for all tables, bytes; 0: GATE_SPACE_MAX */
 };
@@ -41,7 +41,7 @@ struct gate_conf {
 #define GATE_CONN_SPACE_MAX (UINT64_C(1) << 42) /**< of a connection */
 #define GATE_LOG_MAX	    (UINT64_C(1) << 28) /**< a dirty log: 8 TiB of guest memory */
 #define GATE_INFLIGHT_MAX   (UINT64_C(1) << 26)
-#define GATE_MSGS_PER_S	    10000 /**< of a port */
+#define GATE_MSGS_PER_S	    10000 /**< of a socket */
 #define GATE_MSGS_BURST	    4096
 #define GATE_HALF_MS	    1000 /**< from the first byte of a message to its last */
 #define GATE_UNREAD_MS	    1000 /**< until an answer is taken */
@@ -49,10 +49,10 @@ struct gate_conf {
 #define GATE_RETRY_MIN_MS   10	 /**< client mode */
 #define GATE_RETRY_MAX_MS   1000
 #define GATE_SILENT_MS	    3000 /**< client mode: a front-end that says nothing is told of */
-#define GATE_CLOSING_MAX    16	 /**< descriptors of a port that wait to be closed */
+#define GATE_CLOSING_MAX    16	 /**< descriptors of a socket that wait to be closed */
 
-/** One port: a socket that front-ends use, and the back-end behind it. */
-struct gate_port_conf {
+/** One socket: a socket that front-ends use, and the back-end behind it. */
+struct gate_socket_conf {
 	const char *name;	  /**< in log lines */
 	const char *path;	  /**< of the public socket */
 	const char *private_path; /**< where the back-end listens */
@@ -66,7 +66,7 @@ struct gate_port_conf {
 
 #define GATE_MAX_REASONS 96
 
-/** Counters of a port since it was added. */
+/** Counters of a socket since it was added. */
 struct gate_stats {
 	uint32_t connections; /**< now */
 	uint32_t waiting;     /**< descriptors that wait to be closed */
@@ -84,30 +84,30 @@ struct gate_stats {
 	} reasons[GATE_MAX_REASONS];
 };
 
-/** Start a gate without ports. NULL with errno. */
+/** Start a gate without sockets. NULL with errno. */
 struct gate *gate_open(const struct gate_conf *conf);
 
-/** Remove every port and end the thread. NULL is allowed. */
+/** Remove every socket and end the thread. NULL is allowed. */
 void gate_close(struct gate *gate);
 
 /**
- * Serve a port. The strings are copied.
+ * Serve a socket. The strings are copied.
  *
  * @return
  *   its number, to be used for the other calls, or -errno; then listen_fd is still the caller's.
  */
-int gate_add_port(struct gate *gate, const struct gate_port_conf *conf);
+int gate_add_socket(struct gate *gate, const struct gate_socket_conf *conf);
 
 /**
- * Hang up on the front-ends of a port, close its listening socket, and wait until the back-end has
- * closed its connections, for `patience_ms` at most.
+ * Hang up on the front-ends of a socket, close its listening socket, and wait until the back-end
+ * has closed its connections, for `patience_ms` at most.
  *
  * @return
- *   0; -ENOENT if there is no such port; -ETIMEDOUT if the back-end has not closed all.
+ *   0; -ENOENT if there is no such socket; -ETIMEDOUT if the back-end has not closed all.
  */
-int gate_remove_port(struct gate *gate, int port, int patience_ms);
+int gate_remove_socket(struct gate *gate, int sock, int patience_ms);
 
-/** Counters of a port. 0 or -ENOENT. */
-int gate_get_stats(struct gate *gate, int port, struct gate_stats *stats);
+/** Counters of a socket. 0 or -ENOENT. */
+int gate_get_stats(struct gate *gate, int sock, struct gate_stats *stats);
 
 #endif /* GATE_H */

@@ -48,7 +48,7 @@ gate_reply(struct gate_conn *c, uint32_t request, const void *bytes, uint32_t si
 	memcpy(out->msg.payload.raw, bytes, size);
 	out->nb_fds = 0;
 	out->full = true;
-	out->deadline = gate_in_ms(c->port->gate, GATE_UNREAD_MS);
+	out->deadline = gate_in_ms(c->sock->gate, GATE_UNREAD_MS);
 }
 
 /* In its turn, or at once if nobody could tell the difference. */
@@ -82,7 +82,7 @@ says_no(const struct gate_pending *p, const struct gate_message *msg)
 static void
 refused_by_library(struct gate_conn *c, const struct gate_pending *p)
 {
-	gate_refused(c->port, p->request, -1, "the library refuses it");
+	gate_refused(c->sock, p->request, -1, "the library refuses it");
 	switch (p->request) {
 	case GATE_GET_CONFIG:
 	case GATE_SET_CONFIG:
@@ -132,7 +132,7 @@ take_answer(struct gate_conn *c)
 		if (p->request == GATE_GET_INFLIGHT_FD && !no && out->msg.size > p->size)
 			out->msg.size = p->size;
 	}
-	gate_in_close_fds(in, c->port->closer);
+	gate_in_close_fds(in, c->sock->closer);
 	gate_in_reset(in);
 	pop(c);
 }
@@ -157,7 +157,7 @@ gate_answer(struct gate_conn *c)
 		return false;
 	/* An acknowledgement is read at once. */
 	io = gate_receive(c->lib.fd, &c->from_lib, c->nb_pending > 0 && !p->own ? ACK_SIZE : 0,
-		gate_check_answer, c->port->closer, &why);
+		gate_check_answer, c->sock->closer, &why);
 	if (io == GATE_IO_WAIT) {
 		c->look = false;
 		return false;

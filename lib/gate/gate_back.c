@@ -75,42 +75,42 @@ static bool
 take_question(struct gate_back *b)
 {
 	struct gate_in *in = &b->from_lib;
-	struct gate_port *port = b->conn->port;
+	struct gate_socket *sock = b->conn->sock;
 	struct gate_asked *a;
 	const char *why = NULL;
 	enum gate_io io;
 
 	if (b->to_lib.full || b->to_front.full || b->front.fd < 0)
 		return false;
-	io = gate_receive(b->lib.fd, in, 0, check_question, port->closer, &why);
+	io = gate_receive(b->lib.fd, in, 0, check_question, sock->closer, &why);
 	if (io == GATE_IO_WAIT)
 		return false;
 	if (io == GATE_IO_DONE)
 		why = gate_judge_back(&in->msg, in->nb_fds);
 	if (io != GATE_IO_DONE || why != NULL) {
-		gate_unwatch(port->gate, &b->lib);
+		gate_unwatch(sock->gate, &b->lib);
 		return false;
 	}
 	if ((in->msg.flags & GATE_NEED_REPLY) != 0) {
 		if (b->nb_asked == GATE_BACK_ASKED) {
 			/* So many were never answered: this one is not asked. */
 			tell_library(b, in->msg.request, 1);
-			gate_in_close_fds(in, port->closer);
+			gate_in_close_fds(in, sock->closer);
 			gate_in_reset(in);
 			return true;
 		}
 		a = &b->asked[(b->first + b->nb_asked++) % GATE_BACK_ASKED];
 		*a = (struct gate_asked){
-			in->msg.request, false, gate_in_ms(port->gate, GATE_BACK_MS)};
-		gate_at(port->gate, a->deadline);
+			in->msg.request, false, gate_in_ms(sock->gate, GATE_BACK_MS)};
+		gate_at(sock->gate, a->deadline);
 	}
 	b->to_front.msg = in->msg;
 	b->to_front.nb_fds = in->nb_fds;
 	memcpy(b->to_front.fds, in->fds, in->nb_fds * sizeof(in->fds[0]));
 	b->to_front.own = (1u << in->nb_fds) - 1;
 	b->to_front.full = true;
-	b->to_front.deadline = gate_in_ms(port->gate, GATE_BACK_MS);
-	gate_at(port->gate, b->to_front.deadline);
+	b->to_front.deadline = gate_in_ms(sock->gate, GATE_BACK_MS);
+	gate_at(sock->gate, b->to_front.deadline);
 	in->nb_fds = 0;
 	gate_in_reset(in);
 	return true;
@@ -121,18 +121,18 @@ static bool
 take_answer(struct gate_back *b)
 {
 	struct gate_in *in = &b->from_front;
-	struct gate_port *port = b->conn->port;
+	struct gate_socket *sock = b->conn->sock;
 	const char *why;
 	enum gate_io io;
 
 	if (b->to_lib.full || b->front.fd < 0)
 		return false;
-	io = gate_receive(b->front.fd, in, 0, check_answer, port->closer, &why);
+	io = gate_receive(b->front.fd, in, 0, check_answer, sock->closer, &why);
 	if (io == GATE_IO_WAIT)
 		return false;
-	gate_in_close_fds(in, port->closer);
+	gate_in_close_fds(in, sock->closer);
 	if (io != GATE_IO_DONE || b->nb_asked == 0 || in->msg.request != oldest(b)->request) {
-		gate_unwatch(port->gate, &b->front);
+		gate_unwatch(sock->gate, &b->front);
 		gate_out_drop(&b->to_front);
 		return true;
 	}
@@ -147,7 +147,7 @@ take_answer(struct gate_back *b)
 void
 gate_back_event(struct gate_back *b)
 {
-	struct gate *gate = b->conn->port->gate;
+	struct gate *gate = b->conn->sock->gate;
 	struct gate_asked *a;
 	uint32_t front = 0, lib = 0;
 	bool more = true;
@@ -192,7 +192,7 @@ gate_back_event(struct gate_back *b)
 void
 gate_back_expire(struct gate_back *b, int64_t now)
 {
-	struct gate *gate = b->conn->port->gate;
+	struct gate *gate = b->conn->sock->gate;
 	struct gate_asked *a = waiting(b);
 
 	if (b->lib.fd < 0)
@@ -236,13 +236,13 @@ gate_back_open(struct gate_conn *conn, int front_fd, int *lib_fd)
 void
 gate_back_close(struct gate_back *b)
 {
-	struct gate_port *port = b->conn->port;
+	struct gate_socket *sock = b->conn->sock;
 
-	gate_in_close_fds(&b->from_front, port->closer);
-	gate_in_close_fds(&b->from_lib, port->closer);
+	gate_in_close_fds(&b->from_front, sock->closer);
+	gate_in_close_fds(&b->from_lib, sock->closer);
 	gate_out_drop(&b->to_front);
 	gate_out_drop(&b->to_lib);
-	gate_unwatch(port->gate, &b->front);
-	gate_unwatch(port->gate, &b->lib);
-	gate_free_later(port->gate, b);
+	gate_unwatch(sock->gate, &b->front);
+	gate_unwatch(sock->gate, &b->lib);
+	gate_free_later(sock->gate, b);
 }

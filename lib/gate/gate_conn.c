@@ -32,20 +32,20 @@ keeps_regions(const struct gate_conn *c)
 }
 
 static void
-takes_space(struct gate_port *port, uint64_t more)
+takes_space(struct gate_socket *sock, uint64_t more)
 {
-	port->space += more;
-	port->gate->space += more;
-	gate_stat(port, space, port->space);
+	sock->space += more;
+	sock->gate->space += more;
+	gate_stat(sock, space, sock->space);
 }
 
 void
 gate_conn_finish(struct gate_conn *c)
 {
 	if (!c->no_more)
-		c->port->drain_end = gate_in_ms(c->port->gate, DRAIN_MS);
+		c->sock->drain_end = gate_in_ms(c->sock->gate, DRAIN_MS);
 	c->no_more = true;
-	gate_in_close_fds(&c->from_front, c->port->closer);
+	gate_in_close_fds(&c->from_front, c->sock->closer);
 	gate_in_reset(&c->from_front);
 }
 
@@ -53,7 +53,7 @@ void
 gate_conn_library_left(struct gate_conn *c)
 {
 	if (!c->no_more)
-		gate_say(c->port, GATE_LOG_NOTICE, "the library hung up");
+		gate_say(c->sock, GATE_LOG_NOTICE, "the library hung up");
 	gate_conn_end(c);
 }
 
@@ -65,9 +65,9 @@ waits_for_device(const struct gate_conn *c)
 {
 	const struct gate_conn *o;
 
-	if (c->port->gate->now >= c->port->drain_end)
+	if (c->sock->gate->now >= c->sock->drain_end)
 		return false;
-	LIST_FOREACH(o, &c->port->conns, next)
+	LIST_FOREACH(o, &c->sock->conns, next)
 	if (o != c && o->lib.fd >= 0 && (o->draining || o->no_more))
 		return true;
 	return false;
@@ -82,11 +82,11 @@ reach_library(struct gate_conn *c)
 	if (c->lib.fd >= 0)
 		return true;
 	if (waits_for_device(c)) {
-		c->reconnect = c->port->drain_end;
-		gate_at(c->port->gate, c->reconnect);
+		c->reconnect = c->sock->drain_end;
+		gate_at(c->sock->gate, c->reconnect);
 		return false;
 	}
-	strncpy(un.sun_path, c->port->private_path, sizeof(un.sun_path) - 1);
+	strncpy(un.sun_path, c->sock->private_path, sizeof(un.sun_path) - 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0) {
 		c->lib.fd = fd;
@@ -94,8 +94,8 @@ reach_library(struct gate_conn *c)
 		return true;
 	}
 	/* No room in its queue, or no descriptors: both pass. */
-	c->reconnect = gate_in_ms(c->port->gate, RECONNECT_MS);
-	gate_at(c->port->gate, c->reconnect);
+	c->reconnect = gate_in_ms(c->sock->gate, RECONNECT_MS);
+	gate_at(c->sock->gate, c->reconnect);
 	if (fd >= 0)
 		close(fd);
 	return false;
@@ -112,7 +112,7 @@ close_kept(struct gate_conn *c, const int *fds, unsigned int n, const struct gat
 		for (k = 0; except != NULL && k < except->nb_regions; k++)
 			keep |= except->regions[k].file.fd == fds[i];
 		if (!keep)
-			gate_fd_close(c->port->closer,
+			gate_fd_close(c->sock->closer,
 				&(struct gate_fd){.kind = GATE_FD_MEMORY, .fd = fds[i]});
 	}
 }
@@ -181,7 +181,7 @@ static void
 judge(struct gate_conn *c)
 {
 	struct gate_in *in = &c->from_front;
-	struct gate_port *port = c->port;
+	struct gate_socket *sock = c->sock;
 	struct gate_fd facts[GATE_MAX_FDS];
 	int kept[GATE_MAX_REGIONS];
 	struct gate_judgement j;
@@ -190,15 +190,15 @@ judge(struct gate_conn *c)
 	unsigned int i;
 
 	if (in->surplus) {
-		gate_refused(port, in->msg.request, -1, "wrong number of descriptors");
+		gate_refused(sock, in->msg.request, -1, "wrong number of descriptors");
 		gate_conn_finish(c);
 		return;
 	}
 	for (i = 0; i < in->nb_fds; i++)
 		gate_fd_look(in->fds[i], &facts[i]);
-	port->offer.space_max = gate_port_space(port, space);
-	gate_judge(&port->offer, &c->state, &in->msg, facts, in->nb_fds, &j);
-	takes_space(port, c->state.space - space);
+	sock->offer.space_max = gate_socket_space(sock, space);
+	gate_judge(&sock->offer, &c->state, &in->msg, facts, in->nb_fds, &j);
+	takes_space(sock, c->state.space - space);
 	if (j.verdict == GATE_PASS && in->msg.request == GATE_SET_BACKEND_REQ_FD) {
 		j.reason = open_back(c, &j);
 		if (j.reason != NULL)
@@ -206,14 +206,14 @@ judge(struct gate_conn *c)
 	}
 	switch (j.verdict) {
 	case GATE_PASS:
-		gate_count(port, passed);
+		gate_count(sock, passed);
 		c->useful = true;
 		if (j.take_fds)
 			close_kept(c, kept, nb_kept, &c->state);
 		pass(c, &j);
 		break;
 	case GATE_ANSWER:
-		gate_count(port, answered);
+		gate_count(sock, answered);
 		c->useful = true;
 		if (j.answered)
 			gate_answer_local(
@@ -223,15 +223,15 @@ judge(struct gate_conn *c)
 				c, in->msg.request, &(uint64_t){0}, sizeof(uint64_t), j.certain);
 		break;
 	case GATE_REFUSE:
-		gate_refused(port, in->msg.request, j.ring, j.reason);
+		gate_refused(sock, in->msg.request, j.ring, j.reason);
 		gate_answer_local(c, in->msg.request, &(uint64_t){1}, sizeof(uint64_t), false);
 		break;
 	default:
-		gate_refused(port, in->msg.request, j.ring, j.reason);
+		gate_refused(sock, in->msg.request, j.ring, j.reason);
 		gate_conn_finish(c);
 		break;
 	}
-	gate_in_close_fds(in, port->closer);
+	gate_in_close_fds(in, sock->closer);
 	gate_in_reset(in);
 }
 
@@ -240,20 +240,20 @@ static bool
 take(struct gate_conn *c)
 {
 	struct gate_in *in = &c->from_front;
-	struct gate *gate = c->port->gate;
+	struct gate *gate = c->sock->gate;
 	const char *why;
 
 	if (c->no_more || c->paused != 0 || c->to_lib.full || c->nb_pending == GATE_WINDOW)
 		return false;
 	if (in->have == 0) {
-		c->paused = gate_port_may_send(c->port);
+		c->paused = gate_socket_may_send(c->sock);
 		if (c->paused != 0) {
 			gate_at(gate, c->paused);
-			gate_count(c->port, held_back);
+			gate_count(c->sock, held_back);
 			return false;
 		}
 	}
-	switch (gate_receive(c->front.fd, in, 0, gate_judge_header, c->port->closer, &why)) {
+	switch (gate_receive(c->front.fd, in, 0, gate_judge_header, c->sock->closer, &why)) {
 	case GATE_IO_WAIT:
 		if (in->have > 0 && in->deadline == 0) {
 			in->deadline = gate_in_ms(gate, GATE_HALF_MS);
@@ -261,12 +261,12 @@ take(struct gate_conn *c)
 		}
 		return false;
 	case GATE_IO_DONE:
-		gate_port_sent(c->port);
+		gate_socket_sent(c->sock);
 		judge(c);
 		return true;
 	case GATE_IO_NONSENSE:
-		gate_port_sent(c->port);
-		gate_refused(c->port, in->msg.request, -1, why);
+		gate_socket_sent(c->sock);
+		gate_refused(c->sock, in->msg.request, -1, why);
 		break;
 	case GATE_IO_END:
 		break;
@@ -284,7 +284,7 @@ flush(struct gate_conn *c)
 	/* Who does not listen any more may still have sent something, which is carried out. */
 	gate_send(c->front.fd, &c->to_front);
 	if (c->to_front.full)
-		gate_at(c->port->gate, c->to_front.deadline);
+		gate_at(c->sock->gate, c->to_front.deadline);
 	if (c->to_lib.full && reach_library(c) && gate_send(c->lib.fd, &c->to_lib) == GATE_IO_END) {
 		gate_conn_library_left(c);
 		return false;
@@ -311,13 +311,13 @@ drain(struct gate_conn *c)
 
 	do {
 		io = gate_receive(
-			c->lib.fd, &c->from_lib, 0, gate_check_answer, c->port->closer, &why);
-		gate_in_close_fds(&c->from_lib, c->port->closer);
+			c->lib.fd, &c->from_lib, 0, gate_check_answer, c->sock->closer, &why);
+		gate_in_close_fds(&c->from_lib, c->sock->closer);
 		if (io == GATE_IO_DONE)
 			gate_in_reset(&c->from_lib);
 	} while (io == GATE_IO_DONE);
 	if (io == GATE_IO_WAIT)
-		gate_watch(c->port->gate, &c->lib, EPOLLIN);
+		gate_watch(c->sock->gate, &c->lib, EPOLLIN);
 	else
 		gate_conn_free(c);
 }
@@ -329,7 +329,7 @@ drain(struct gate_conn *c)
 static bool
 may_collect_later(struct gate_conn *c)
 {
-	struct gate *gate = c->port->gate;
+	struct gate *gate = c->sock->gate;
 
 	if (c->nb_pending == 0 || c->nb_pending >= COLLECT_MAX || c->no_more || gate_is_owed(c)) {
 		c->collect = 0;
@@ -344,7 +344,7 @@ may_collect_later(struct gate_conn *c)
 static void
 watch(struct gate_conn *c)
 {
-	struct gate *gate = c->port->gate;
+	struct gate *gate = c->sock->gate;
 	uint32_t front = 0, lib = 0;
 	bool failed;
 
@@ -360,7 +360,7 @@ watch(struct gate_conn *c)
 	if (c->lib.fd >= 0)
 		failed |= gate_watch(gate, &c->lib, lib) != 0;
 	if (failed) {
-		gate_say(c->port, GATE_LOG_ERR, "a socket cannot be waited for");
+		gate_say(c->sock, GATE_LOG_ERR, "a socket cannot be waited for");
 		gate_conn_end(c);
 	}
 }
@@ -392,7 +392,7 @@ gate_conn_run(struct gate_conn *c)
 	} else {
 		c->again = more;
 		if (more)
-			gate_at(c->port->gate, c->port->gate->now);
+			gate_at(c->sock->gate, c->sock->gate->now);
 		watch(c);
 	}
 }
@@ -400,19 +400,19 @@ gate_conn_run(struct gate_conn *c)
 void
 gate_conn_expire(struct gate_conn *c, int64_t now)
 {
-	struct gate *gate = c->port->gate;
+	struct gate *gate = c->sock->gate;
 
 	if (c->draining)
 		return;
 	if (c->back != NULL)
 		gate_back_expire(c->back, now);
 	if (c->from_front.deadline != 0 && now >= c->from_front.deadline) {
-		gate_refused(c->port, c->from_front.msg.request, -1, "half a message");
+		gate_refused(c->sock, c->from_front.msg.request, -1, "half a message");
 		gate_conn_end(c);
 		return;
 	}
 	if (c->to_front.full && now >= c->to_front.deadline) {
-		gate_refused(c->port, c->to_front.msg.request, -1, "its answer is not read");
+		gate_refused(c->sock, c->to_front.msg.request, -1, "its answer is not read");
 		gate_conn_end(c);
 		return;
 	}
@@ -443,7 +443,7 @@ gate_conn_expire(struct gate_conn *c, int64_t now)
 }
 
 void
-gate_conn_open(struct gate_port *port, int fd)
+gate_conn_open(struct gate_socket *sock, int fd)
 {
 	struct gate_conn *c = calloc(1, sizeof(*c));
 
@@ -451,12 +451,12 @@ gate_conn_open(struct gate_port *port, int fd)
 		close(fd);
 		return;
 	}
-	c->port = port;
+	c->sock = sock;
 	c->front = (struct gate_source){GATE_SOURCE_FRONT, fd, 0, c};
 	c->lib = (struct gate_source){GATE_SOURCE_LIB, -1, 0, c};
-	LIST_INSERT_HEAD(&port->conns, c, next);
-	port->gate->nb_conns++;
-	gate_stat(port, connections, ++port->nb_front);
+	LIST_INSERT_HEAD(&sock->conns, c, next);
+	sock->gate->nb_conns++;
+	gate_stat(sock, connections, ++sock->nb_front);
 	gate_conn_run(c);
 }
 
@@ -467,16 +467,16 @@ close_front(struct gate_conn *c)
 
 	if (c->front.fd < 0)
 		return;
-	gate_unwatch(c->port->gate, &c->front);
-	gate_in_close_fds(&c->from_front, c->port->closer);
+	gate_unwatch(c->sock->gate, &c->front);
+	gate_in_close_fds(&c->from_front, c->sock->closer);
 	gate_out_drop(&c->to_front);
 	gate_out_drop(&c->to_lib);
 	if (c->back != NULL)
 		gate_back_close(c->back);
 	c->back = NULL;
 	close_kept(c, kept, kept_fds(&c->state, kept), NULL);
-	gate_stat(c->port, connections, --c->port->nb_front);
-	gate_port_lost(c->port, c->useful);
+	gate_stat(c->sock, connections, --c->sock->nb_front);
+	gate_socket_lost(c->sock, c->useful);
 }
 
 void
@@ -492,27 +492,27 @@ gate_conn_end(struct gate_conn *c)
 	/* What was sent is read there first, as it was without a gate. */
 	shutdown(c->lib.fd, SHUT_WR);
 	c->draining = true;
-	c->port->nb_drain++;
-	c->port->drain_end = gate_in_ms(c->port->gate, DRAIN_MS);
-	if (gate_watch(c->port->gate, &c->lib, EPOLLIN) != 0)
+	c->sock->nb_drain++;
+	c->sock->drain_end = gate_in_ms(c->sock->gate, DRAIN_MS);
+	if (gate_watch(c->sock->gate, &c->lib, EPOLLIN) != 0)
 		gate_conn_free(c);
 }
 
 void
 gate_conn_free(struct gate_conn *c)
 {
-	struct gate_port *port = c->port;
+	struct gate_socket *sock = c->sock;
 
 	close_front(c);
 	if (c->lib.fd >= 0)
-		gate_unwatch(port->gate, &c->lib);
-	gate_in_close_fds(&c->from_lib, port->closer);
+		gate_unwatch(sock->gate, &c->lib);
+	gate_in_close_fds(&c->from_lib, sock->closer);
 	if (c->draining)
-		port->nb_drain--;
-	takes_space(port, -c->state.space);
+		sock->nb_drain--;
+	takes_space(sock, -c->state.space);
 	c->dead = true; /* for whoever still holds it in this round */
 	LIST_REMOVE(c, next);
-	port->gate->nb_conns--;
-	gate_free_later(port->gate, c);
-	gate_port_freed(port);
+	sock->gate->nb_conns--;
+	gate_free_later(sock->gate, c);
+	gate_socket_freed(sock);
 }

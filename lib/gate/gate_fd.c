@@ -135,7 +135,7 @@ struct closing {
 	int fd;
 };
 
-/* A thread per port: a sender who holds his own up holds up no one else's. */
+/* A thread per socket: a sender who holds his own up holds up no one else's. */
 struct gate_closer {
 	pthread_mutex_t lock;
 	struct closing *first, **last;

@@ -12,7 +12,7 @@
 /** What a descriptor is. Never waits for anybody. */
 void gate_fd_look(int fd, struct gate_fd *out);
 
-/** Closes the descriptors of one port, on a thread that is there while there are any. */
+/** Closes the descriptors of one socket, on a thread that is there while there are any. */
 struct gate_closer;
 
 /** NULL: no memory. */

@@ -72,7 +72,7 @@ struct gate_fd {
 	uint64_t block; /**< what the length of a mapping is rounded up to */
 };
 
-/** What a port offers, and how much of it; constant while connections are there. */
+/** What a socket offers, and how much of it; constant while connections are there. */
 struct gate_offer {
 	uint64_t features;
 	uint64_t protocol_features;

@@ -130,7 +130,7 @@ struct gate_pending {
 
 struct gate_conn {
 	LIST_ENTRY(gate_conn) next;
-	struct gate_port *port;
+	struct gate_socket *sock;
 	struct gate_source front, lib;
 	struct gate_in from_front, from_lib;
 	struct gate_out to_front, to_lib;
@@ -151,7 +151,7 @@ struct gate_conn {
 };
 
 /** A front-end has come. */
-void gate_conn_open(struct gate_port *port, int fd);
+void gate_conn_open(struct gate_socket *sock, int fd);
 /** Do whatever can be done now. The connection may be gone afterwards. */
 void gate_conn_run(struct gate_conn *conn);
 /** Hang up; the rest of it waits for the back-end. */
@@ -181,9 +181,9 @@ bool gate_answer(struct gate_conn *conn);
 /** A header of the back-end's. */
 const char *gate_check_answer(uint32_t request, uint32_t flags, uint32_t size);
 
-/* ---- one port: gate_port.c ---- */
+/* ---- one socket: gate_socket.c ---- */
 
-struct gate_port {
+struct gate_socket {
 	struct gate *gate;
 	char *name, *path, *private_path;
 	struct gate_source listen; /* fd -1: client */
@@ -211,26 +211,26 @@ struct gate_port {
 	struct gate_stats stats; /* under gate.lock */
 };
 
-void gate_port_begin(struct gate_port *port);
-void gate_port_event(struct gate_port *port);
-void gate_port_expire(struct gate_port *port, int64_t now);
+void gate_socket_begin(struct gate_socket *sock);
+void gate_socket_event(struct gate_socket *sock);
+void gate_socket_expire(struct gate_socket *sock, int64_t now);
 /** A front-end has gone. */
-void gate_port_lost(struct gate_port *port, bool useful);
+void gate_socket_lost(struct gate_socket *sock, bool useful);
 /** A connection is gone for good. */
-void gate_port_freed(struct gate_port *port);
-void gate_port_free(struct gate_port *port);
+void gate_socket_freed(struct gate_socket *sock);
+void gate_socket_free(struct gate_socket *sock);
 /** 0 if a front-end of it may send a message now, else when. */
-int64_t gate_port_may_send(const struct gate_port *port);
+int64_t gate_socket_may_send(const struct gate_socket *sock);
 /** One was sent. */
-void gate_port_sent(struct gate_port *port);
+void gate_socket_sent(struct gate_socket *sock);
 /** Address space that one connection may take, which has some already. */
-uint64_t gate_port_space(const struct gate_port *port, uint64_t has);
+uint64_t gate_socket_space(const struct gate_socket *sock, uint64_t has);
 
-/** A line about a port, rate-limited. */
-void gate_say(struct gate_port *port, enum gate_log_level level, const char *fmt, ...)
+/** A line about a socket, rate-limited. */
+void gate_say(struct gate_socket *sock, enum gate_log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /** Count and say what is refused. */
-void gate_refused(struct gate_port *port, uint32_t request, int ring, const char *reason);
+void gate_refused(struct gate_socket *sock, uint32_t request, int ring, const char *reason);
 
 /* ---- the gate: gate.c ---- */
 
@@ -242,10 +242,10 @@ struct gate {
 	int64_t now;	  /* ns, of this round */
 	int64_t deadline; /* the earliest of all */
 	uint64_t space;
-	uint64_t fds; /* that one connection of each port takes */
+	uint64_t fds; /* that one connection of each socket takes */
 	unsigned int nb_conns;
-	unsigned int nb_ports, max_ports;
-	struct gate_port **ports; /* NULL: free */
+	unsigned int nb_sockets, max_sockets;
+	struct gate_socket **sockets; /* NULL: free */
 
 	pthread_mutex_t lock; /* of what follows, and of statistics; no system call under it */
 	pthread_cond_t done;
@@ -267,10 +267,10 @@ gate_in_ms(const struct gate *gate, int64_t ms)
 	return gate->now + ms * 1000000;
 }
 
-/** Connections that a port may have at a time. */
+/** Connections that a socket may have at a time. */
 unsigned int gate_connections(const struct gate *gate);
 
-/** One of a port's statistics, which other threads read, gets a value. */
+/** One of a socket's statistics, which other threads read, gets a value. */
 #define gate_stat(port_, field, value) \
 	do { \
 		pthread_mutex_lock(&(port_)->gate->lock); \

@@ -192,7 +192,7 @@ range_free(void)
 }
 
 int
-vfn_guard_watch(const void *start, size_t len, bool *lost)
+vfn_guard_add(const void *start, size_t len, bool *lost)
 {
 	struct range *r;
 	int ret;
@@ -211,7 +211,7 @@ vfn_guard_watch(const void *start, size_t len, bool *lost)
 }
 
 void
-vfn_guard_unwatch(const void *start, const bool *lost)
+vfn_guard_remove(const void *start, const bool *lost)
 {
 	struct block *b;
 	unsigned int i;

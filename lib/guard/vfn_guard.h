@@ -8,7 +8,7 @@
  *
  * Memory of a guest is a file of its front-end's, which may be cut off after it was mapped, or
  * find no room when it is written: touching it is then a bus error (SIGBUS), by default the end of
- * the process. Memory that is watched, and whatever a thread touches while it is on guard, is
+ * the process. Memory that is guarded, and whatever a thread touches while it is on guard, is
  * replaced by zeroes instead, in place, and a flag tells. Other bus errors go to the handler that
  * was there before.
  *
@@ -22,7 +22,7 @@
 #include <stddef.h>
 
 /**
- * Watch memory until vfn_guard_unwatch().
+ * Guard memory until vfn_guard_remove().
  *
  * The calling thread no longer blocks SIGBUS: on a thread that does a bus error ends the process,
  * so others that touch the memory call vfn_guard_unblock().
@@ -36,20 +36,20 @@
  * @return
  *   0, or a negative errno.
  */
-int vfn_guard_watch(const void *start, size_t len, bool *lost);
+int vfn_guard_add(const void *start, size_t len, bool *lost);
 
 /**
- * No longer watch it; nothing touches it any more. What was replaced goes with the mapping.
+ * No longer guard it; nothing touches it any more. What was replaced goes with the mapping.
  *
  * @param start
- *   As given to vfn_guard_watch().
+ *   As given to vfn_guard_add().
  * @param lost
- *   As given to vfn_guard_watch().
+ *   As given to vfn_guard_add().
  */
-void vfn_guard_unwatch(const void *start, const bool *lost);
+void vfn_guard_remove(const void *start, const bool *lost);
 
 /**
- * Put the calling thread on guard, and no other: also a page that nobody watches is replaced when
+ * Put the calling thread on guard, and no other: also a page that nobody guards is replaced when
  * this thread finds it gone. For code that is not ours and touches memory which it has mapped.
  *
  * @param lost
@@ -61,7 +61,7 @@ void vfn_guard(bool *lost);
 void vfn_guard_unblock(void);
 
 /**
- * Some memory that is watched was replaced. Whoever looks which one clears it first, atomically.
+ * Some memory that is guarded was replaced. Whoever looks which one clears it first, atomically.
  */
 extern bool vfn_guard_hit;
 

@@ -70,9 +70,9 @@ struct vfn_link_ops {
 	int (*dma_unmap)(
 		struct vfn_link *link, enum vfn_dma_space space, uint64_t iova, uint64_t len);
 	/**
-	 * Eventfd that an MSI-X vector (of a queue's interrupts, or the configuration's) signals, or
-	 * VFN_VECTOR_INTX the interrupt pin; -1 for none. The link keeps a duplicate. Which of them
-	 * are signalled is up to the MSI-X capability and table, and to the command register.
+	 * Eventfd that an MSI-X vector (of a queue's interrupts, or the configuration's) signals,
+	 * or VFN_VECTOR_INTX the interrupt pin; -1 for none. The link keeps a duplicate. Which of
+	 * them are signalled is up to the MSI-X capability and table, and to the command register.
 	 */
 	int (*set_irq)(struct vfn_link *link, unsigned int vector, int fd);
 	/** Eventfd that stands for a queue's doorbell, -1 for none. Duplicated too. */

@@ -5,8 +5,8 @@
 /**
  * @file
  * The net class (virtio 1.3, 5.1), as both sides of every link see it. Its device configuration
- * is struct virtio_net_config. While no control queue is enabled, as behind a front-end that keeps it
- * to itself, every receive queue that is enabled is used.
+ * is struct virtio_net_config. While no control queue is enabled, as behind a front-end that keeps
+ * it to itself, every receive queue that is enabled is used.
  */
 
 #ifndef VFN_NET_H

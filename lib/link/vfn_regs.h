@@ -7,9 +7,9 @@
  * Registers of the virtio function, as both sides of every link see them.
  *
  * The function is a virtio-pci device (virtio 1.3, 4.1) with its structures in BARs that are
- * found through the capabilities in configuration space. What virtio has no register for (positions,
- * suspending a queue, the dirty log, counters) is behind one vendor capability. All registers are
- * little-endian and accessed with their natural width.
+ * found through the capabilities in configuration space. What virtio has no register for
+ * (positions, suspending a queue, the dirty log, counters) is behind one vendor capability. All
+ * registers are little-endian and accessed with their natural width.
  */
 
 #ifndef VFN_REGS_H
@@ -104,8 +104,8 @@ struct vfn_vendor_cfg {
 	 */
 	uint16_t queue_avail;
 	uint16_t queue_used;
-	uint16_t suspend;	/**< RW: write 1 to suspend every queue; reads 1 once they are. */
-	uint16_t reserved;	/**< RO: 0. */
+	uint16_t suspend;      /**< RW: write 1 to suspend every queue; reads 1 once they are. */
+	uint16_t reserved;     /**< RO: 0. */
 	uint32_t capabilities; /**< RO: VFN_CAP_*. */
 	/**
 	 * RW: dirty log, a bit per page of 4 KiB by bus address (vhost-user, "Migration"): where it
@@ -158,7 +158,8 @@ enum vfn_parts_command {
 	 * queue that is enabled in them is enabled, and suspended; DRIVER_OK is left to the driver.
 	 */
 	VFN_PARTS_SET = 2,
-	/** Would VFN_PARTS_SET take them, once the rings are mapped? Changes nothing. At any time. */
+	/** Would VFN_PARTS_SET take them, once the rings are mapped? Changes nothing. At any time.
+	 */
 	VFN_PARTS_CHECK = 3,
 };
 

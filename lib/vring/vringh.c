@@ -12,7 +12,7 @@
 #include "vringh_core.h"
 
 const char *
-vringh_strerror(enum vringh_error error)
+vringh_strerror(int error)
 {
 	static const char *const text[VRINGH_E_MAX] = {
 		[VRINGH_OK] = "no error",
@@ -31,21 +31,26 @@ vringh_strerror(enum vringh_error error)
 		[VRINGH_E_SIZE] = "queue size is 0, above 32768 or (split) not a power of two",
 		[VRINGH_E_ALIGN] = "ring area is not aligned",
 		[VRINGH_E_AREA] = "ring area is not mapped, or not in one piece",
-		[VRINGH_E_OVERLAP] = "ring areas overlap",
+		[VRINGH_E_OVERLAP] = "ring areas, or ranges, overlap",
 		[VRINGH_E_STATE] = "ring state is impossible for this queue size",
 		[VRINGH_E_MISS] = "address is not in the translation table",
+		[VRINGH_E_RANGE] = "range is empty or wraps",
+		[VRINGH_E_FULL] = "translation table is full",
+		[VRINGH_E_DIRTY] = "dirty log is too short",
+		[VRINGH_E_INFLIGHT] = "in-flight region does not fit the ring",
 	};
+	unsigned int reason = error < 0 ? -(unsigned int)error : (unsigned int)error;
 
-	return error < VRINGH_E_MAX ? text[error] : "unknown error";
+	return reason < VRINGH_E_MAX ? text[reason] : "unknown error";
 }
 
-static const uint32_t area_align[2][AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
+static const uint32_t area_align[2][VRINGH_AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
 
 /* An area has to be in one piece, though its piece may be mapped in several. */
 static enum vringh_error
 area_find(struct vringh *vr, unsigned int area)
 {
-	static const uint32_t perm[2][AREA_MAX] = {
+	static const uint32_t perm[2][VRINGH_AREA_MAX] = {
 		{VRINGH_PERM_READ, VRINGH_PERM_READ, VRINGH_PERM_WRITE},
 		{VRINGH_PERM_RW, VRINGH_PERM_READ, VRINGH_PERM_WRITE},
 	};
@@ -73,16 +78,16 @@ area_find(struct vringh *vr, unsigned int area)
 	return (uintptr_t)start % area_align[vr->packed][area] != 0 ? VRINGH_E_ALIGN : VRINGH_OK;
 }
 
-enum vringh_error
+int
 vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 {
 	bool io = false;
 	int i;
 
 	if (vr->broken != VRINGH_OK && vr->broken != VRINGH_E_MISS)
-		return vr->broken;
+		return -(int)vr->broken;
 	vr->broken = VRINGH_OK;
-	for (i = 0; i < AREA_MAX; i++) {
+	for (i = 0; i < VRINGH_AREA_MAX; i++) {
 		if (mem != NULL && vr->area_mem[i] == vr->mem)
 			vr->area_mem[i] = mem;
 		io |= vr->area_mem[i]->kind == VRINGH_MEM_IOMEM;
@@ -94,20 +99,20 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 	vr->hit[0].len = vr->hit[1].len = vr->table.len = 0;
 	vr->ops = vr->packed ? &vringh_packed_ops[vr->in_order][vr->mem->kind][io] :
 			       &vringh_split_ops[vr->in_order][vr->mem->kind][io];
-	for (i = 0; i < AREA_MAX && vr->broken == VRINGH_OK; i++)
+	for (i = 0; i < VRINGH_AREA_MAX && vr->broken == VRINGH_OK; i++)
 		vr->broken = area_find(vr, i);
-	return vr->broken;
+	return -(int)vr->broken;
 }
 
 static enum vringh_error
 areas_check(const struct vringh *vr)
 {
-	uint32_t size[AREA_MAX];
+	uint32_t size[VRINGH_AREA_MAX];
 	int i, j;
 
-	for (i = 0; i < AREA_MAX; i++)
+	for (i = 0; i < VRINGH_AREA_MAX; i++)
 		size[i] = area_size(vr, i);
-	for (i = 0; i < AREA_MAX; i++) {
+	for (i = 0; i < VRINGH_AREA_MAX; i++) {
 		if (vr->area[i] % area_align[vr->packed][i] != 0)
 			return VRINGH_E_ALIGN;
 		for (j = 0; j < i; j++)
@@ -148,7 +153,7 @@ set_state(struct vringh *vr, struct vringh_state state)
 	return VRINGH_OK;
 }
 
-enum vringh_error
+int
 vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 {
 	enum vringh_error error;
@@ -162,22 +167,22 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 	vr->reads_only = cfg->reads_only;
 	vr->vector = !cfg->scalar && vringh_avx2_present();
 	vr->mem = cfg->mem;
-	vr->area_mem[AREA_DESC] = cfg->desc_mem != NULL ? cfg->desc_mem : cfg->mem;
-	vr->area_mem[AREA_DRIVER] = cfg->driver_mem != NULL ? cfg->driver_mem : cfg->mem;
-	vr->area_mem[AREA_DEVICE] = cfg->device_mem != NULL ? cfg->device_mem : cfg->mem;
-	vr->area[AREA_DESC] = cfg->desc;
-	vr->area[AREA_DRIVER] = cfg->driver;
-	vr->area[AREA_DEVICE] = cfg->device;
+	vr->area_mem[VRINGH_AREA_DESC] = cfg->desc_mem != NULL ? cfg->desc_mem : cfg->mem;
+	vr->area_mem[VRINGH_AREA_DRIVER] = cfg->driver_mem != NULL ? cfg->driver_mem : cfg->mem;
+	vr->area_mem[VRINGH_AREA_DEVICE] = cfg->device_mem != NULL ? cfg->device_mem : cfg->mem;
+	vr->area[VRINGH_AREA_DESC] = cfg->desc;
+	vr->area[VRINGH_AREA_DRIVER] = cfg->driver;
+	vr->area[VRINGH_AREA_DEVICE] = cfg->device;
 
 	if (cfg->size == 0 || cfg->size > VRINGH_MAX_SIZE ||
 		(!cfg->packed && (cfg->size & (cfg->size - 1)) != 0))
-		return vr->broken = VRINGH_E_SIZE;
-	error = areas_check(vr);
+		error = VRINGH_E_SIZE;
+	else
+		error = areas_check(vr);
 	if (error == VRINGH_OK)
 		error = set_state(vr, cfg->state);
-	if (error != VRINGH_OK)
-		return vr->broken = error;
-	return vringh_set_mem(vr, NULL);
+	vr->broken = error;
+	return error != VRINGH_OK ? -(int)error : vringh_set_mem(vr, NULL);
 }
 
 struct vringh_state
@@ -270,15 +275,15 @@ complete_special(struct vringh *vr, const struct vringh_chain *chain, unsigned i
 
 	if (vr->broken != VRINGH_OK)
 		return;
-	if (vr->logs)
-		vringh_log_chains(vr, chain, n);
+	if (vr->dirty)
+		vringh_dirty_chains(vr, chain, n);
 	if (vr->tracked)
 		vringh_inflight_before(vr, chain, n);
 	vr->ops->complete(vr, chain, n);
 	if (vr->tracked)
 		vringh_inflight_after(vr, chain, n);
-	if (vr->logs)
-		vringh_log_used(vr, from, chain, n);
+	if (vr->dirty)
+		vringh_dirty_used(vr, from, chain, n);
 }
 
 void

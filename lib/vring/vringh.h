@@ -8,15 +8,20 @@
  *
  * A struct vringh walks one virtqueue: it fetches available chains in batches into a form that
  * does not depend on the ring's format, takes them back completed in batches, decides about
- * notifications, logs what it has written, tracks what is in flight, and tells and takes the
- * ring's state. It allocates nothing, starts nothing and needs neither EAL nor hugepages.
+ * notifications, marks what it has written in a dirty log, tracks what is in flight, and tells and
+ * takes the ring's state. It allocates nothing, starts nothing and needs neither EAL nor hugepages.
  *
  * Threads: a vringh, and the struct vringh_mem that it uses, have one owner at a time; no
  * function may run concurrently with another on the same ones. Only vringh_pending() may be
  * called by a thread that merely waits. The driver on the other side runs concurrently, and
  * none of what it writes is trusted.
  *
- * Errors: three answers to bad input (enum vringh_error says which reason leads to which).
+ * Errors: a function that can refuse returns an int, 0 or what it says on success, or a negative
+ * reason: -VRINGH_E_..., which vringh_strerror() takes as it is. Nothing sets or returns errno. The
+ * reason itself, positive, is what vringh_broken() and vringh_chain.error tell. A bool or a number
+ * of bytes is an answer, never an error.
+ *
+ * There are three answers to bad input (enum vringh_error says which reason leads to which).
  * A queue that can no longer be trusted is *broken*: every later call leaves its memory alone
  * until vringh_init(). A chain that is bad, but whose identity is known, is returned like any
  * other with vringh_chain.error set and no segments, and has to be completed like any other.
@@ -56,11 +61,11 @@ enum vringh_perm {
 
 /** A range of bus addresses and the memory behind it. */
 struct vringh_region {
-	uint64_t iova; /**< First bus address. */
-	uint64_t len;  /**< Bytes; the last one is at most at 2^64 - 1. */
-	uint8_t *host; /**< Where the range is mapped in this process. */
-	uint64_t log;  /**< What the dirty log calls the first byte; VRINGH_MEM_IOTLB only. */
-	uint32_t perm; /**< enum vringh_perm. */
+	uint64_t iova;	/**< First bus address. */
+	uint64_t len;	/**< Bytes; the last one is at most at 2^64 - 1. */
+	uint8_t *host;	/**< Where the range is mapped in this process. */
+	uint64_t dirty; /**< What the dirty log calls the first byte; VRINGH_MEM_IOTLB only. */
+	uint32_t perm;	/**< enum vringh_perm. */
 };
 
 /** How memory is reached. */
@@ -116,8 +121,8 @@ struct vringh_mem {
  * Add a range to a translation table.
  *
  * @return
- *   0; -EINVAL if it is empty or wraps; -EEXIST if it overlaps another; -ENOSPC if the table
- *   is full.
+ *   0; -VRINGH_E_RANGE if it is empty or wraps; -VRINGH_E_OVERLAP if it overlaps another;
+ *   -VRINGH_E_FULL if the table is full.
  */
 int vringh_iotlb_map(struct vringh_mem *mem, const struct vringh_region *region);
 
@@ -154,10 +159,15 @@ enum vringh_error {
 	VRINGH_E_SIZE,	  /**< Size 0, above 32768, or (split) not a power of two. */
 	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8), on the bus or in this process. */
 	VRINGH_E_AREA,	  /**< An area is not in one piece with the rights it needs. */
-	VRINGH_E_OVERLAP, /**< Areas overlap. */
+	VRINGH_E_OVERLAP, /**< Areas overlap, or ranges of a translation table. */
 	VRINGH_E_STATE,	  /**< Indices that cannot occur on a ring of this size. */
 	/* Can be mended by a map: nothing was consumed. */
 	VRINGH_E_MISS, /**< An address that the translation table does not know. */
+	/* A call was refused: nothing has changed. */
+	VRINGH_E_RANGE,	   /**< A range that is empty, or wraps. */
+	VRINGH_E_FULL,	   /**< No room in the translation table. */
+	VRINGH_E_DIRTY,	   /**< The dirty log is too short. */
+	VRINGH_E_INFLIGHT, /**< In-flight region too small, or contradicting the ring or itself. */
 	VRINGH_E_MAX,
 };
 
@@ -179,6 +189,14 @@ struct vringh_state {
 #else
 #define VRINGH_PACKED_START ((struct vringh_state){.avail = 0x8000, .used = 0x8000})
 #endif
+
+/** The three areas of a virtqueue (2.6). */
+enum vringh_area {
+	VRINGH_AREA_DESC,
+	VRINGH_AREA_DRIVER,
+	VRINGH_AREA_DEVICE,
+	VRINGH_AREA_MAX,
+};
 
 /** What a virtqueue looks like. */
 struct vringh_config {
@@ -216,9 +234,9 @@ struct vringh_config {
 struct vringh_seg {
 	uint8_t *addr;
 	uint64_t iova;
-	uint64_t log; /* VRINGH_MEM_IOTLB: of the first byte */
-	uint32_t len; /**< Bytes, at least 1. */
-	uint32_t gen; /* VRINGH_MEM_IOTLB: that addr belongs to */
+	uint64_t dirty; /* VRINGH_MEM_IOTLB: what the dirty log calls the first byte */
+	uint32_t len;	/**< Bytes, at least 1. */
+	uint32_t gen;	/* VRINGH_MEM_IOTLB: that addr belongs to */
 };
 
 /** A chain of descriptors, independent of the ring's format. */
@@ -260,15 +278,18 @@ struct vringh_batch {
 /**
  * Where to log what the device writes: one bit per page of 4 KiB, as vhost-user has it.
  *
- * Buffers are logged at the addresses of their regions (vringh_region.iova, or .log behind an
+ * Buffers are logged at the addresses of their regions (vringh_region.iova, or .dirty behind an
  * IOTLB), the ring at those given here.
  */
-struct vringh_log {
+struct vringh_dirty_log {
 	uint8_t *bitmap;
 	uint64_t len;	 /**< Bytes of bitmap. What lies behind its end is not logged. */
-	uint64_t desc;	 /**< Of the descriptor area; packed only. */
-	uint64_t device; /**< Of the device area. */
+	uint64_t desc;	 /**< Of the descriptor area, or VRINGH_DIRTY_NOWHERE; packed only. */
+	uint64_t device; /**< Of the device area, or VRINGH_DIRTY_NOWHERE. */
 };
+
+/** As an area's address in the dirty log: what is written there is not logged. */
+#define VRINGH_DIRTY_NOWHERE (UINT64_C(1) << 63)
 
 /** An address that was not found, and what it was wanted for. */
 struct vringh_miss {
@@ -305,7 +326,7 @@ struct vringh {
 			const struct vring_packed_desc_event *driver;
 			struct vring_packed_desc_event *device;
 		} packed_ring;
-		void *area_host[3];
+		void *area_host[VRINGH_AREA_MAX];
 	};
 	const struct vringh_ops *ops;
 	uint32_t size;
@@ -325,7 +346,7 @@ struct vringh {
 		struct {
 			uint8_t broken;	  /* enum vringh_error, sticky */
 			bool refuse_miss; /* the next miss is an error */
-			bool logs;	  /* log is in use */
+			bool dirty;	  /* dirty_log is in use */
 			bool tracked;	  /* inflight is in use */
 		};
 		uint32_t special; /* any of these */
@@ -338,17 +359,17 @@ struct vringh {
 	struct vringh_region table;  /* of the last indirect table */
 	struct vringh_mem *mem;
 	const struct vringh_mem *seg_mem; /* what is needed to reach segments' bytes, or NULL */
-	struct vringh_mem *area_mem[3];
-	uint64_t area[3]; /* bus addresses: desc, driver, device */
+	struct vringh_mem *area_mem[VRINGH_AREA_MAX];
+	uint64_t area[VRINGH_AREA_MAX]; /* bus addresses */
 	struct vringh_miss miss;
 	uint32_t gen; /* VRINGH_MEM_IOTLB: of the translations in hit and table */
-	struct vringh_log log;
+	struct vringh_dirty_log dirty_log;
 	struct vringh_inflight *inflight;
 	uint64_t nb_errors[VRINGH_E_MAX];
 } __attribute__((aligned(64)));
 
-/** Text for an error, without a full stop. */
-const char *vringh_strerror(enum vringh_error error);
+/** Text for an error, without a full stop; of either sign. */
+const char *vringh_strerror(int error);
 
 /**
  * Prepare a virtqueue. Nothing is written to the ring.
@@ -358,10 +379,10 @@ const char *vringh_strerror(enum vringh_error error);
  * @param cfg
  *   Copied, but for the memories, which have to stay until they are replaced.
  * @return
- *   VRINGH_OK, or why the ring is refused (2.7 and 2.8 for sizes and alignment); then vr is
- *   broken and may still be passed to every function. VRINGH_E_MISS: see vringh_set_mem().
+ *   0, or why the ring is refused (2.7 and 2.8 for sizes and alignment); then vr is broken and may
+ *   still be passed to every function. -VRINGH_E_MISS: see vringh_set_mem().
  */
-enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg);
+int vringh_init(struct vringh *vr, const struct vringh_config *cfg);
 
 /**
  * Replace the memories, or look at the same ones anew after they changed.
@@ -369,13 +390,14 @@ enum vringh_error vringh_init(struct vringh *vr, const struct vringh_config *cfg
  * @param mem
  *   Of buffers and of those areas that had no memory of their own; NULL: it stays the same.
  * @return
- *   VRINGH_OK, or VRINGH_E_AREA or VRINGH_E_ALIGN and a broken queue when the ring is no longer
- *   mapped, or not where it can be used. VRINGH_E_MISS when a translation table does not know an
- *   area, see vringh_get_miss(): the queue is broken until a map is followed by another call.
+ *   0, or -VRINGH_E_AREA or -VRINGH_E_ALIGN and a broken queue when the ring is no longer mapped,
+ *   or not where it can be used. -VRINGH_E_MISS when a translation table does not know an area, see
+ *   vringh_get_miss(): the queue is broken until a map is followed by another call. What made it
+ *   broken before, if it was.
  *
  *   Segments that were fetched before are stale, but for those of VRINGH_MEM_IOTLB.
  */
-enum vringh_error vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
+int vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
 
 /**
  * Append available chains to a batch (2.7.13, 2.8.21).
@@ -387,13 +409,13 @@ enum vringh_error vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
  * @param max
  *   Most chains to fetch; never more than the room left in the batch.
  * @return
- *   Number of chains appended; 0 if there is nothing (or no room); or -enum vringh_error if
- *   the queue is broken, or -VRINGH_E_MISS if the next chain has an address that the translation
- *   table does not know: see vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
+ *   Number of chains appended; 0 if there is nothing (or no room); why the queue is broken; or
+ * -VRINGH_E_MISS if the next chain has an address that the translation table does not know: see
+ * vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
  */
 int vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
 
-/** What the last call that answered VRINGH_E_MISS looked for. */
+/** What the last call that answered -VRINGH_E_MISS looked for. */
 static inline struct vringh_miss
 vringh_get_miss(const struct vringh *vr)
 {
@@ -453,13 +475,13 @@ struct vringh_state vringh_get_state(const struct vringh *vr);
  * Log what the device writes from now on, also to chains that were fetched before (vhost-user,
  * "Migration"). Writes are visible before their bits; bits are set by atomic operations.
  *
- * @param log
+ * @param dirty
  *   Copied, but for the bitmap; NULL: no more logging.
  * @return
- *   0; -EINVAL if the bitmap does not reach to the end of the ring's areas or of a region that
- *   can be written.
+ *   0; -VRINGH_E_DIRTY, and no more logging, if the bitmap does not reach to the end of the ring's
+ *   areas or of a region that can be written.
  */
-int vringh_set_log(struct vringh *vr, const struct vringh_log *log);
+int vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log);
 
 /** Bytes of a virtqueue's in-flight region (vhost-user, "Inflight I/O tracking"). */
 size_t vringh_inflight_size(bool packed, uint32_t size);
@@ -492,8 +514,9 @@ size_t vringh_inflight_size(bool packed, uint32_t size);
  * @param resubmit
  *   Room for as many entries as the queue has; has to stay.
  * @return
- *   Number of chains to be fetched again; -EINVAL if the queue is broken, or if the region is
- *   too small or contradicts the ring or itself: then the queue is as it was, without tracking.
+ *   Number of chains to be fetched again; why the queue is broken; or -VRINGH_E_INFLIGHT if the
+ *   region is not aligned, too small, or contradicts the ring or itself: then the queue is as it
+ *   was, without tracking.
  */
 int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region,
 	size_t len, uint16_t *resubmit);
@@ -507,9 +530,9 @@ int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, voi
  * Call it between vringh_set_inflight() and the first fetch.
  *
  * @return
- *   0, and avail equals used; -EINVAL, and nothing has changed, if the driver does not offer these
- *   chains there: the region is that of another ring; or if the ring is a packed one in an IO
- * window.
+ *   0, and avail equals used; why the queue is broken; or -VRINGH_E_INFLIGHT, and nothing has
+ *   changed, if the driver does not offer these chains there: the region is that of another ring;
+ *   or if the ring is a packed one in an IO window.
  */
 int vringh_rewind(struct vringh *vr);
 
@@ -518,6 +541,44 @@ static inline enum vringh_error
 vringh_broken(const struct vringh *vr)
 {
 	return (enum vringh_error)vr->broken;
+}
+
+/**
+ * How many times a reason made the queue broken or a chain bad since vringh_init(). Any thread:
+ * it only grows until the next vringh_init().
+ */
+static inline uint64_t
+vringh_error_count(const struct vringh *vr, enum vringh_error error)
+{
+	return __atomic_load_n(&vr->nb_errors[error], __ATOMIC_RELAXED);
+}
+
+/** Entries of the queue. */
+static inline uint32_t
+vringh_size(const struct vringh *vr)
+{
+	return vr->size;
+}
+
+/** Is it a packed ring? Else it is a split one. */
+static inline bool
+vringh_is_packed(const struct vringh *vr)
+{
+	return vr->packed;
+}
+
+/** Descriptors for which the last fetch took the long way: what it cost beside its chains. */
+static inline uint32_t
+vringh_walked(const struct vringh *vr)
+{
+	return vr->walked;
+}
+
+/** Where an area is mapped in this process; NULL if it was not found. */
+static inline void *
+vringh_area(const struct vringh *vr, enum vringh_area area)
+{
+	return vr->area_host[area];
 }
 
 /** Descriptors of the ring that a chain takes until it is completed; 1 if they are in a table. */

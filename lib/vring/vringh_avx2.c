@@ -80,7 +80,7 @@ fill_four(struct run *run, const struct four *d, __m256i id, struct vringh_seg *
 	counts = _mm256_or_si256(id, run->counts);
 
 	_Static_assert(sizeof(*seg) == 32 && offsetof(struct vringh_seg, iova) == 8 &&
-			offsetof(struct vringh_seg, log) == 16 &&
+			offsetof(struct vringh_seg, dirty) == 16 &&
 			offsetof(struct vringh_seg, len) == 24 && sizeof(*chain) == 32 &&
 			offsetof(struct vringh_chain, read_len) == 8 &&
 			offsetof(struct vringh_chain, nb_read) == 16 &&

@@ -29,8 +29,6 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "virtio rings are litt
 /* Wrap counter in the high bit of a saved position (2.9). */
 #define PACKED_WRAP 0x8000
 
-enum { AREA_DESC, AREA_DRIVER, AREA_DEVICE, AREA_MAX };
-
 /*
  * One instance of the core, chosen once per burst.
  *
@@ -91,11 +89,11 @@ area_size(const struct vringh *vr, unsigned int area)
 {
 	uint32_t event = vr->event_idx ? sizeof(uint16_t) : 0;
 
-	if (area == AREA_DESC)
+	if (area == VRINGH_AREA_DESC)
 		return vr->size * sizeof(struct vring_desc);
 	if (vr->packed)
 		return sizeof(struct vring_packed_desc_event);
-	if (area == AREA_DRIVER)
+	if (area == VRINGH_AREA_DRIVER)
 		return sizeof(struct vring_avail) + vr->size * sizeof(uint16_t) + event;
 	return sizeof(struct vring_used) + vr->size * sizeof(struct vring_used_elem) + event;
 }
@@ -150,11 +148,11 @@ vringh_avx2_present(void)
 #define vringh_avx2_present() false
 #endif
 
-/* vringh_log.c: what complete() wrote, before and after the ring is updated. */
-void vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
-void vringh_log_used(
+/* vringh_dirty.c: what complete() wrote, before and after the ring is updated. */
+void vringh_dirty_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n);
+void vringh_dirty_used(
 	struct vringh *vr, uint16_t from, const struct vringh_chain *chain, unsigned int n);
-void vringh_log_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len);
+void vringh_dirty_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len);
 
 /* vringh_inflight.c: what the region has to know. */
 /* Packed: a descriptor that was kept; the next one's number, -1 behind the last. */

@@ -7,7 +7,6 @@
  * Runs on the thread that owns the memory.
  */
 
-#include <errno.h>
 #include <string.h>
 
 #include "vringh_core.h"
@@ -58,14 +57,14 @@ vringh_iotlb_map(struct vringh_mem *mem, const struct vringh_region *region)
 	uint32_t i;
 
 	if (region->len == 0 || region->iova + (region->len - 1) < region->iova)
-		return -EINVAL;
+		return -VRINGH_E_RANGE;
 	i = region_search(mem, region->iova);
 	if (i < mem->nb_regions &&
 		(mem->table[i].iova <= region->iova ||
 			mem->table[i].iova - region->iova < region->len))
-		return -EEXIST;
+		return -VRINGH_E_OVERLAP;
 	if (mem->nb_regions == mem->max_regions)
-		return -ENOSPC;
+		return -VRINGH_E_FULL;
 	memmove(&mem->table[i + 1], &mem->table[i], (mem->nb_regions - i) * sizeof(*mem->table));
 	mem->table[i] = *region;
 	mem->nb_regions++;

@@ -10,7 +10,7 @@
 
 /* A word of the driver area; on an IO window it may have to be fetched first. */
 #define driver_load(vr, width, p) \
-	(io_invalidate((vr)->area_mem[AREA_DRIVER], p, (width) / 8), mem_load##width(p))
+	(io_invalidate((vr)->area_mem[VRINGH_AREA_DRIVER], p, (width) / 8), mem_load##width(p))
 
 static bool
 need_notify_split(const struct vringh *vr, uint32_t count)
@@ -76,9 +76,9 @@ static void
 event_store(struct vringh *vr, uint16_t *p, uint16_t v)
 {
 	mem_store16_release(p, v);
-	io_flush(vr->area_mem[AREA_DEVICE], p, sizeof(*p));
-	if (vringh_unlikely(vr->logs))
-		vringh_log_area(vr, AREA_DEVICE, p, sizeof(*p));
+	io_flush(vr->area_mem[VRINGH_AREA_DEVICE], p, sizeof(*p));
+	if (vringh_unlikely(vr->dirty))
+		vringh_dirty_area(vr, VRINGH_AREA_DEVICE, p, sizeof(*p));
 }
 
 static void
@@ -101,11 +101,11 @@ pending(const struct vringh *vr)
 	if (vr->packed) {
 		const struct vring_packed_desc *p = &vr->packed_ring.desc[vr->avail];
 
-		io_invalidate(vr->area_mem[AREA_DESC], p, sizeof(*p));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
 	} else {
 		const struct vring_avail *avail = vr->split.avail;
 
-		io_invalidate(vr->area_mem[AREA_DRIVER], &avail->idx, sizeof(avail->idx));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DRIVER], &avail->idx, sizeof(avail->idx));
 	}
 	return vringh_pending(vr);
 }

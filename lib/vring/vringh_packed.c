@@ -16,7 +16,7 @@ ring_flags(const struct vringh *vr, uint32_t slot, bool io)
 	const struct vring_packed_desc *p = &vr->packed_ring.desc[slot];
 
 	if (io)
-		io_invalidate(vr->area_mem[AREA_DESC], p, sizeof(*p));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
 	return mem_load16_acquire(&p->flags);
 }
 
@@ -165,7 +165,7 @@ next_desc(const struct vringh *vr, struct cursor *c, const struct vring_packed_d
 	uint16_t flags;
 
 	if (io)
-		io_invalidate(vr->area_mem[AREA_DESC], p, sizeof(*p));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
 	/* Pairs with the driver's release of the head's flags (2.8.21). */
 	flags = mem_load16_acquire(&p->flags);
 	if ((flags & PACKED_BOTH) != want)
@@ -434,7 +434,7 @@ complete_chains(
 
 		mem_store64(p, v);
 		if (io)
-			io_flush(vr->area_mem[AREA_DESC], p, sizeof(v));
+			io_flush(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(v));
 	}
 	slots = u.slot - vr->used;
 	if ((u.flags >> 48) != vr->used_flags)
@@ -445,11 +445,11 @@ complete_chains(
 	vr->unnotified += slots;
 	/* Bytes of the buffers may be elsewhere, and the head all that is written to the window. */
 	if (io)
-		io_flush(vr->area_mem[AREA_DESC], &head->len, 0);
+		io_flush(vr->area_mem[VRINGH_AREA_DESC], &head->len, 0);
 	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
 	mem_store64_release(&head->len, first);
 	if (io)
-		io_flush(vr->area_mem[AREA_DESC], &head->len, sizeof(first));
+		io_flush(vr->area_mem[VRINGH_AREA_DESC], &head->len, sizeof(first));
 	if (vringh_unlikely(u.bad))
 		vringh_count_bad(vr, chain, n);
 }

@@ -7,7 +7,6 @@
  * the queue.
  */
 
-#include <errno.h>
 #include <string.h>
 
 #include "vringh_region.h"
@@ -87,7 +86,7 @@ resume_split(struct vringh *vr)
 	batch = vr->used - (uint16_t)(word >> 48);
 	for (i = 0, head = get(r->last_batch_head); i < batch && batch <= vr->size; i++) {
 		if (head >= vr->size)
-			return -EINVAL;
+			return -VRINGH_E_INFLIGHT;
 		put(r->desc[head].mark, 0);
 		head = get(r->desc[head].next);
 	}
@@ -96,7 +95,7 @@ resume_split(struct vringh *vr)
 			in->resubmit[in->nb_resubmit++] = head;
 	/* A region at rest may be behind by any number. */
 	if (batch > vr->size && in->nb_resubmit > 0)
-		return -EINVAL;
+		return -VRINGH_E_INFLIGHT;
 	put(r->word, region_word(vr, vr->used));
 	vr->avail = vr->avail_seen = vr->used + in->nb_resubmit;
 	return 0;
@@ -128,7 +127,7 @@ ring_is_clear(const struct vringh *vr)
 {
 	uint32_t i;
 
-	if (vr->area_mem[AREA_DESC]->kind == VRINGH_MEM_IOMEM)
+	if (vr->area_mem[VRINGH_AREA_DESC]->kind == VRINGH_MEM_IOMEM)
 		return false;
 	for (i = 0; i < vr->size; i++) {
 		const struct vring_packed_desc *d = &vr->packed_ring.desc[i];
@@ -153,7 +152,7 @@ slot_is_available(const struct vringh *vr, uint16_t at)
 {
 	const uint16_t *flags = &vr->packed_ring.desc[at & (PACKED_WRAP - 1)].flags;
 
-	io_invalidate(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
+	io_invalidate(vr->area_mem[VRINGH_AREA_DESC], flags, sizeof(*flags));
 	return (mem_load16_acquire(flags) & PACKED_BOTH) ==
 		(at & PACKED_WRAP ? PACKED_AVAIL : PACKED_USED);
 }
@@ -179,15 +178,15 @@ take_back(struct vringh *vr, uint16_t from, uint16_t end)
 			return;
 		flags = &vr->packed_ring.desc[slot].flags;
 		mem_store16(flags, wrap ? PACKED_AVAIL : PACKED_USED);
-		io_flush(vr->area_mem[AREA_DESC], flags, sizeof(*flags));
-		if (vr->logs)
-			vringh_log_area(vr, AREA_DESC, flags, sizeof(*flags));
+		io_flush(vr->area_mem[VRINGH_AREA_DESC], flags, sizeof(*flags));
+		if (vr->dirty)
+			vringh_dirty_area(vr, VRINGH_AREA_DESC, flags, sizeof(*flags));
 	}
 }
 
 /*
  * Every entry is either free or belongs to one chain in flight, which is in resubmit[] then.
- * Returns the number of those, or -EINVAL.
+ * Returns the number of those, or -VRINGH_E_INFLIGHT.
  */
 static int
 packed_partition(struct vringh *vr, struct region_packed *r)
@@ -199,7 +198,7 @@ packed_partition(struct vringh *vr, struct region_packed *r)
 	memset(seen, 0, vr->size * sizeof(*seen));
 	for (i = vr->inflight->free_head; i < vr->size; i = get(r->desc[i].next)) {
 		if (seen[i] != UNSEEN)
-			return -EINVAL;
+			return -VRINGH_E_INFLIGHT;
 		seen[i] = SEEN;
 		put(r->desc[i].mark, 0);
 		nb_free++;
@@ -209,7 +208,7 @@ packed_partition(struct vringh *vr, struct region_packed *r)
 			continue;
 		for (at = i;; at = next) {
 			if (at >= vr->size || seen[at] != UNSEEN)
-				return -EINVAL;
+				return -VRINGH_E_INFLIGHT;
 			seen[at] = at == i ? HEAD : SEEN;
 			in_flight++;
 			next = get(r->desc[at].next);
@@ -218,7 +217,7 @@ packed_partition(struct vringh *vr, struct region_packed *r)
 		}
 	}
 	if (nb_free + in_flight != vr->size)
-		return -EINVAL;
+		return -VRINGH_E_INFLIGHT;
 	for (i = 0; i < vr->size; i++)
 		if (seen[i] == HEAD)
 			vr->inflight->resubmit[vr->inflight->nb_resubmit++] = i;
@@ -259,7 +258,7 @@ resume_packed(struct vringh *vr)
 		return 0;
 	}
 	if ((used & (PACKED_WRAP - 1)) >= vr->size || (old & (PACKED_WRAP - 1)) >= vr->size)
-		return -EINVAL;
+		return -VRINGH_E_INFLIGHT;
 	seen = used == old || !slot_is_available(vr, old);
 	/* Cleared after the predecessor ended, it begins where its driver says. */
 	if ((seen ? used : old) != PACKED_WRAP && ring_is_clear(vr)) {
@@ -288,9 +287,11 @@ vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *r
 	vr->tracked = false;
 	if (inflight == NULL)
 		return 0;
-	if (vr->broken != VRINGH_OK || (uintptr_t)region % sizeof(uint64_t) != 0 ||
+	if (vr->broken != VRINGH_OK)
+		return -(int)vr->broken;
+	if ((uintptr_t)region % sizeof(uint64_t) != 0 ||
 		len < vringh_inflight_size(vr->packed, vr->size))
-		return -EINVAL;
+		return -VRINGH_E_INFLIGHT;
 	*inflight = (struct vringh_inflight){.region = region, .resubmit = resubmit};
 	vr->inflight = inflight;
 	ret = vr->packed ? resume_packed(vr) : resume_split(vr);
@@ -309,7 +310,7 @@ split_holds(struct vringh *vr)
 	const struct vring_avail *ring = vr->split.avail;
 	uint32_t i;
 
-	io_invalidate(vr->area_mem[AREA_DRIVER], ring, area_size(vr, AREA_DRIVER));
+	io_invalidate(vr->area_mem[VRINGH_AREA_DRIVER], ring, area_size(vr, VRINGH_AREA_DRIVER));
 	if ((uint16_t)(mem_load16_acquire(&ring->idx) - vr->used) < in->nb_resubmit)
 		return false;
 	for (i = 0; i < in->nb_resubmit; i++)
@@ -340,15 +341,16 @@ packed_holds(struct vringh *vr, bool restore)
 				return false;
 			at = vringh_inflight_desc(vr, at, &words);
 			if (!restore) {
-				io_invalidate(vr->area_mem[AREA_DESC], d, sizeof(*d));
+				io_invalidate(vr->area_mem[VRINGH_AREA_DESC], d, sizeof(*d));
 				if (mem_load64(&d->addr) != words.addr)
 					return false;
 			} else {
 				words.rest &= ~((uint64_t)PACKED_BOTH << 48);
 				mem_store64(&d->len, words.rest | (uint64_t)avail << 48);
-				io_flush(vr->area_mem[AREA_DESC], &d->len, sizeof(words.rest));
-				if (vr->logs)
-					vringh_log_area(vr, AREA_DESC, d, sizeof(*d));
+				io_flush(vr->area_mem[VRINGH_AREA_DESC], &d->len,
+					sizeof(words.rest));
+				if (vr->dirty)
+					vringh_dirty_area(vr, VRINGH_AREA_DESC, d, sizeof(*d));
 			}
 			if (++slot == vr->size) {
 				slot = 0;
@@ -364,13 +366,15 @@ vringh_rewind(struct vringh *vr)
 {
 	struct vringh_inflight *in = vr->inflight;
 
+	if (vr->broken != VRINGH_OK)
+		return -(int)vr->broken;
 	if (!vr->tracked || in->nb_resubmit == 0)
 		return 0;
 	/* What is restored would be read back. */
-	if (vr->packed && vr->area_mem[AREA_DESC]->kind == VRINGH_MEM_IOMEM)
-		return -EINVAL;
+	if (vr->packed && vr->area_mem[VRINGH_AREA_DESC]->kind == VRINGH_MEM_IOMEM)
+		return -VRINGH_E_INFLIGHT;
 	if (!(vr->packed ? packed_holds(vr, false) && packed_holds(vr, true) : split_holds(vr)))
-		return -EINVAL;
+		return -VRINGH_E_INFLIGHT;
 	/* As if they were handed back, the last one first. */
 	while (in->nb_resubmit > 0) {
 		struct vringh_chain chain = {.mark = in->resubmit[in->nb_resubmit - 1]};

@@ -15,7 +15,7 @@ ring_desc(const struct vringh *vr, uint32_t i, bool io)
 	const struct vring_desc *p = &vr->split.desc[i];
 
 	if (io)
-		io_invalidate(vr->area_mem[AREA_DESC], p, sizeof(*p));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
 	return split_desc(mem_load_words(p));
 }
 
@@ -110,12 +110,12 @@ next_head(const struct vringh *vr, struct cursor *c, const struct vring_desc *de
 	const uint16_t *entry = &ring[(avail + c->i) & mask];
 
 	if (io)
-		io_invalidate(vr->area_mem[AREA_DRIVER], entry, sizeof(*entry));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DRIVER], entry, sizeof(*entry));
 	c->head = mem_load16(entry);
 	if (vringh_unlikely(c->head > mask))
 		return false;
 	if (io)
-		io_invalidate(vr->area_mem[AREA_DESC], &desc[c->head], sizeof(*desc));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], &desc[c->head], sizeof(*desc));
 	c->d = mem_load_words(&desc[c->head]);
 	return true;
 }
@@ -226,7 +226,8 @@ fetch_split(struct vringh *vr, struct vringh_batch *batch, unsigned int max, boo
 		uint16_t idx;
 
 		if (io)
-			io_invalidate(vr->area_mem[AREA_DRIVER], &ring->idx, sizeof(ring->idx));
+			io_invalidate(
+				vr->area_mem[VRINGH_AREA_DRIVER], &ring->idx, sizeof(ring->idx));
 		/* Pairs with the driver's release of idx after the entries (2.7.13.3). */
 		idx = mem_load16_acquire(&ring->idx);
 		known = idx - vr->avail;
@@ -299,7 +300,7 @@ used_write(const struct vringh *vr, struct vring_used_elem *p, const struct vrin
 	if (io) {
 		mem_store32(&p->id, chain->id);
 		mem_store32(&p->len, chain->written);
-		io_flush(vr->area_mem[AREA_DEVICE], p, sizeof(*p));
+		io_flush(vr->area_mem[VRINGH_AREA_DEVICE], p, sizeof(*p));
 	} else {
 		mem_store64_unaligned(p, chain->id | (uint64_t)chain->written << 32);
 	}
@@ -329,7 +330,7 @@ complete_chains(
 	/* Pairs with the driver's acquire of idx: the entries and the buffers are written. */
 	mem_store16_release(&ring->idx, used);
 	if (io)
-		io_flush(vr->area_mem[AREA_DEVICE], &ring->idx, sizeof(ring->idx));
+		io_flush(vr->area_mem[VRINGH_AREA_DEVICE], &ring->idx, sizeof(ring->idx));
 	if (vringh_unlikely(bad))
 		vringh_count_bad(vr, chain, n);
 }

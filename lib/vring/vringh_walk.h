@@ -74,7 +74,7 @@ seg_fill(const struct vringh *vr, struct vringh_seg *seg, const struct vringh_re
 	seg->iova = iova;
 	seg->len = len;
 	if (kind == VRINGH_MEM_IOTLB) {
-		seg->log = iova - hit->iova + hit->log;
+		seg->dirty = iova - hit->iova + hit->dirty;
 		seg->gen = vr->gen;
 	}
 }

@@ -120,8 +120,7 @@ int fn_eal_init(const char *first, ...);
 /* ---- the function and its registers ---- */
 
 /* The function alone, without a driver. */
-int function_open(
-	const struct guest_conf *conf, struct vfn_function **fn, struct vfn_link **link);
+int function_open(const struct guest_conf *conf, struct vfn_function **fn, struct vfn_link **link);
 struct guest *guest_new(const struct guest_conf *conf);
 struct guest *guest_open(const struct guest_conf *conf); /* new, started and running */
 int guest_negotiate(struct guest *g, uint64_t features); /* 0, or -1: FEATURES_OK not taken */

@@ -453,8 +453,7 @@ value(struct rte_vdpa_device *dev, unsigned int queue, unsigned int stat)
 	struct rte_vdpa_stat stats[VFN_NET_STAT_MAX];
 	unsigned int i = 0;
 
-	assert_int_equal(
-		rte_vdpa_get_stats_names(dev, names, VFN_NET_STAT_MAX), VFN_NET_STAT_MAX);
+	assert_int_equal(rte_vdpa_get_stats_names(dev, names, VFN_NET_STAT_MAX), VFN_NET_STAT_MAX);
 	assert_int_equal(rte_vdpa_get_stats(dev, queue, stats, VFN_NET_STAT_MAX), VFN_NET_STAT_MAX);
 	while (strcmp(names[i].name, vfn_stat_names[stat]) != 0)
 		i++;

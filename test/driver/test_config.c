@@ -128,7 +128,8 @@ loop_is_cut_and_closed(void **state)
 static void
 unplugged_link_survives_a_reset_and_a_peer(void **state)
 {
-	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE}), *b;
+	struct guest *a = guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE}),
+		     *b;
 
 	(void)state;
 	vfn_manage_link(a->fn, false);

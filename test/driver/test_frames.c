@@ -226,8 +226,8 @@ writable_tail_of_a_transmit_chain_stays_untouched(const struct shape *shape)
 static void
 frames_without_a_receiver_are_counted_and_dropped(void **state)
 {
-	struct guest *a =
-		guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "b"});
+	struct guest *a = guest_open(
+		&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "b"});
 	struct guest *b;
 
 	(void)state;
@@ -275,7 +275,8 @@ one_end_of_a_wire_takes_one_peer(void **state)
 	frame_passes(a, 1, b, 0, &f);
 	guests_close(state);
 	guest_open(&(struct guest_conf){.name = "loop"});
-	a = guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "loop"});
+	a = guest_open(
+		&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "loop"});
 	tx_send(a, 1, &f);
 	tx_wait(a, 1, 1);
 	assert_int_equal(stat_of(a, 1, VFN_STAT_DROPPED_NO_PEER), 1);
@@ -346,8 +347,8 @@ hostile_transmit_queue_stops_alone(void **state)
 	const uint64_t mq = BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ);
 	struct guest *a = guest_open(&(struct guest_conf){
 		.name = "a", .pairs = 2, .wiring = VFN_WIRING_WIRE, .features = mq});
-	struct guest *b =
-		guest_open(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
+	struct guest *b = guest_open(
+		&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 	struct guest *c = guest_open(&(struct guest_conf){.name = "c"});
 	unsigned int round;
 

@@ -83,8 +83,8 @@ watched_memory_becomes_zeroes(void **state)
 	(void)state;
 	handler_back();
 	lost = lost_too = false;
-	assert_int_equal(vfn_guard_watch(s.map, SIZE, &lost), 0);
-	assert_int_equal(vfn_guard_watch(whole.map, SIZE, &lost_too), 0);
+	assert_int_equal(vfn_guard_add(s.map, SIZE, &lost), 0);
+	assert_int_equal(vfn_guard_add(whole.map, SIZE, &lost_too), 0);
 	shared_cut(&s);
 	assert_false(is(&lost));
 	s.map[SIZE / 2] = 1;
@@ -93,8 +93,8 @@ watched_memory_becomes_zeroes(void **state)
 	for (i = 0; i < SIZE; i++)
 		assert_int_equal(s.map[i], i == SIZE / 2);
 	assert_int_equal(whole.map[SIZE - 1], 0x5a);
-	vfn_guard_unwatch(s.map, &lost);
-	vfn_guard_unwatch(whole.map, &lost_too);
+	vfn_guard_remove(s.map, &lost);
+	vfn_guard_remove(whole.map, &lost_too);
 	shared_free(&s);
 	shared_free(&whole);
 }
@@ -107,13 +107,13 @@ everyone_who_watches_is_told(void **state)
 	(void)state;
 	handler_back();
 	lost = lost_too = false;
-	assert_int_equal(vfn_guard_watch(s.map, SIZE, &lost), 0);
-	assert_int_equal(vfn_guard_watch(s.map, SIZE, &lost_too), 0);
+	assert_int_equal(vfn_guard_add(s.map, SIZE, &lost), 0);
+	assert_int_equal(vfn_guard_add(s.map, SIZE, &lost_too), 0);
 	shared_cut(&s);
 	touch(s.map);
 	assert_true(is(&lost) && is(&lost_too));
-	vfn_guard_unwatch(s.map, &lost);
-	vfn_guard_unwatch(s.map, &lost_too);
+	vfn_guard_remove(s.map, &lost);
+	vfn_guard_remove(s.map, &lost_too);
 	shared_free(&s);
 }
 
@@ -132,18 +132,18 @@ any_number_can_be_watched(void **state)
 		memset(flag, 0, sizeof(flag));
 		for (i = 0; i < DIM(flag); i++)
 			assert_int_equal(
-				vfn_guard_watch(s[0].map + i % 64 * PAGE, PAGE, &flag[i]), 0);
+				vfn_guard_add(s[0].map + i % 64 * PAGE, PAGE, &flag[i]), 0);
 		for (i = 0; i < DIM(flag) - round; i++)
-			vfn_guard_unwatch(s[0].map + i % 64 * PAGE, &flag[i]);
-		assert_int_equal(vfn_guard_watch(s[round + 1].map, SIZE, &lost), 0);
+			vfn_guard_remove(s[0].map + i % 64 * PAGE, &flag[i]);
+		assert_int_equal(vfn_guard_add(s[round + 1].map, SIZE, &lost), 0);
 		lost = false;
 		shared_cut(&s[round + 1]);
 		touch(s[round + 1].map + SIZE - 1);
 		assert_true(is(&lost));
-		vfn_guard_unwatch(s[round + 1].map, &lost);
+		vfn_guard_remove(s[round + 1].map, &lost);
 		for (; i < DIM(flag); i++) {
 			assert_false(is(&flag[i]));
-			vfn_guard_unwatch(s[0].map + i % 64 * PAGE, &flag[i]);
+			vfn_guard_remove(s[0].map + i % 64 * PAGE, &flag[i]);
 		}
 	}
 	for (i = 0; i < DIM(s); i++)
@@ -235,7 +235,7 @@ watch_and_lose(void *arg)
 		for (i = 0; i < DIM(s); i++) {
 			s[i] = shared_new();
 			gone[i] = false;
-			if (vfn_guard_watch(s[i].map, SIZE, &gone[i]) < 0)
+			if (vfn_guard_add(s[i].map, SIZE, &gone[i]) < 0)
 				return w;
 		}
 		shared_cut(&s[round % DIM(s)]);
@@ -243,7 +243,7 @@ watch_and_lose(void *arg)
 			touch(s[i].map + SIZE - 1);
 			if (is(&gone[i]) != (i == round % DIM(s)))
 				return w;
-			vfn_guard_unwatch(s[i].map, &gone[i]);
+			vfn_guard_remove(s[i].map, &gone[i]);
 			shared_free(&s[i]);
 		}
 	}
@@ -290,8 +290,8 @@ child(void (*fn)(struct shared *s))
 static void
 touch_after_unwatch(struct shared *s)
 {
-	vfn_guard_watch(s->map, SIZE, &lost);
-	vfn_guard_unwatch(s->map, &lost);
+	vfn_guard_add(s->map, SIZE, &lost);
+	vfn_guard_remove(s->map, &lost);
 	shared_cut(s);
 	touch(s->map);
 }
@@ -326,7 +326,7 @@ touch_after_the_guard(struct shared *s)
 static void
 signalled(struct shared *s)
 {
-	vfn_guard_watch(s->map, SIZE, &lost);
+	vfn_guard_add(s->map, SIZE, &lost);
 	raise(SIGBUS);
 }
 
@@ -377,12 +377,12 @@ chained(const char *how)
 		action.sa_flags = SA_SIGINFO;
 	}
 	sigaction(SIGBUS, &action, NULL);
-	vfn_guard_watch(s.map, SIZE, &lost);
+	vfn_guard_add(s.map, SIZE, &lost);
 	if (how[0] == 'i') {
 		raise(SIGBUS);
 		return 44;
 	}
-	vfn_guard_unwatch(s.map, &lost);
+	vfn_guard_remove(s.map, &lost);
 	shared_cut(&s);
 	touch(s.map);
 	return 1;
@@ -495,9 +495,9 @@ main(int argc, char **argv)
 
 	if (argc > 1)
 		return chained(argv[1]);
-	if (fn_eal_init(NULL) < 0 || vfn_guard_watch(&f, 1, &lost) < 0)
+	if (fn_eal_init(NULL) < 0 || vfn_guard_add(&f, 1, &lost) < 0)
 		return 1;
-	vfn_guard_unwatch(&f, &lost);
+	vfn_guard_remove(&f, &lost);
 	sigaction(SIGBUS, NULL, &ours);
 	return run_list("guard", tests, DIM(tests), NULL, 0);
 }

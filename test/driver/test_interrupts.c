@@ -13,8 +13,8 @@
 #define MSIX_ON	    0x8000u
 #define MSIX_MASKED 0x4000u
 #define INTX_OFF    0x0400u
-#define PCI_COMMAND	    0x04
-#define PCI_STATUS	    0x06
+#define PCI_COMMAND 0x04
+#define PCI_STATUS  0x06
 #define ISR(g)	    reg_get(g, &(g)->isr, 0, 1)
 
 static struct frame f, got;
@@ -79,8 +79,8 @@ signals(int fd, bool wait)
 static struct guest *
 called_guest(uint64_t features)
 {
-	struct guest *g = guest_open(
-		&(struct guest_conf){.features = features | BIT(VIRTIO_NET_F_STATUS)});
+	struct guest *g =
+		guest_open(&(struct guest_conf){.features = features | BIT(VIRTIO_NET_F_STATUS)});
 
 	rx_post(g, 0, 64, 2048, 1);
 	mock_events_enable(&g->q[0].drv, 0);

@@ -52,8 +52,8 @@ frames_pass_between_old_and_new(const struct shape *shape)
 		.wiring = VFN_WIRING_WIRE,
 		.legacy = true,
 		.features = shape_features(shape)});
-	struct guest *b =
-		guest_open(&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
+	struct guest *b = guest_open(
+		&(struct guest_conf){.name = "b", .wiring = VFN_WIRING_WIRE, .peer = "a"});
 
 	rx_post(a, 0, 20, 2048, 1);
 	rx_post(b, 0, 20, 2048, 1);

@@ -212,8 +212,8 @@ memory_that_runs_out_is_an_error_and_comes_back(void **state)
 static void
 peer_may_come_and_go_under_traffic(void **state)
 {
-	struct guest *a =
-		guest_open(&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "b"});
+	struct guest *a = guest_open(
+		&(struct guest_conf){.name = "a", .wiring = VFN_WIRING_WIRE, .peer = "b"});
 	unsigned int i, n, sent = 0;
 
 	(void)state;

@@ -249,8 +249,8 @@ function_that_is_busy_keeps_nobody_waiting(void **state)
 	sem_init(&s.entered, 0, 0);
 	sem_init(&s.go, 0, 0);
 	/* on pollers of their own */
-	a = guest_open(&(struct guest_conf){
-		.name = "a", .sleep = true, .nb_cpus = 1, .cpu = {cpu}});
+	a = guest_open(
+		&(struct guest_conf){.name = "a", .sleep = true, .nb_cpus = 1, .cpu = {cpu}});
 	b = guest_open(&(struct guest_conf){.name = "b", .sleep = true});
 	assert_int_equal(a->link->ops->set_job(a->link, 0, &s.job), 0);
 	sem_wait(&s.entered);

@@ -328,8 +328,10 @@ segmentation_of_what_is_no_packet_is_dropped(void **state)
 	size_t i;
 
 	for (i = 0; i < DIM(t); i++) {
-		struct guest *a = guest_open(&(struct guest_conf){
-			.name = "a", .wiring = VFN_WIRING_WIRE, .features = SENDER, .buf_len = 4096});
+		struct guest *a = guest_open(&(struct guest_conf){.name = "a",
+			.wiring = VFN_WIRING_WIRE,
+			.features = SENDER,
+			.buf_len = 4096});
 		struct guest *b = guest_open(&(struct guest_conf){.name = "b",
 			.wiring = VFN_WIRING_WIRE,
 			.peer = "a",

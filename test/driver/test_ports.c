@@ -194,8 +194,9 @@ generator_fills_every_buffer_in_order(const struct shape *shape)
 	unsigned int s, round, pieces;
 
 	for (s = 0; s < DIM(sizes); s++) {
-		struct guest *g = guest_open(&(struct guest_conf){
-			.wiring = VFN_WIRING_GEN, .gen = sizes[s], .features = shape_features(shape)});
+		struct guest *g = guest_open(&(struct guest_conf){.wiring = VFN_WIRING_GEN,
+			.gen = sizes[s],
+			.features = shape_features(shape)});
 		uint64_t number = 0;
 		uint32_t len = sizes[s];
 
@@ -273,8 +274,10 @@ static void
 generator_hands_back_bad_buffers(const struct shape *shape)
 {
 	struct mock_buf read_only = {.len = 2048};
-	struct guest *g = guest_open(&(struct guest_conf){
-		.wiring = VFN_WIRING_GEN, .gen = 64, .sleep = true, .features = shape_features(shape)});
+	struct guest *g = guest_open(&(struct guest_conf){.wiring = VFN_WIRING_GEN,
+		.gen = 64,
+		.sleep = true,
+		.features = shape_features(shape)});
 	struct mock_used used;
 
 	rx_post(g, 0, 1, 2048, 1);
@@ -290,8 +293,10 @@ generator_hands_back_bad_buffers(const struct shape *shape)
 static void
 generator_stands_still_while_it_should(const struct shape *shape)
 {
-	struct guest *g = guest_open(&(struct guest_conf){
-		.wiring = VFN_WIRING_GEN, .gen = 64, .sleep = true, .features = shape_features(shape)});
+	struct guest *g = guest_open(&(struct guest_conf){.wiring = VFN_WIRING_GEN,
+		.gen = 64,
+		.sleep = true,
+		.features = shape_features(shape)});
 	struct vringh_state before;
 	unsigned int round, i;
 	uint64_t number = 0;
@@ -321,8 +326,10 @@ generator_stands_still_while_it_should(const struct shape *shape)
 static void
 generator_sleeps_while_there_are_no_buffers(const struct shape *shape)
 {
-	struct guest *g = guest_open(&(struct guest_conf){
-		.wiring = VFN_WIRING_GEN, .gen = 64, .sleep = true, .features = shape_features(shape)});
+	struct guest *g = guest_open(&(struct guest_conf){.wiring = VFN_WIRING_GEN,
+		.gen = 64,
+		.sleep = true,
+		.features = shape_features(shape)});
 	uint64_t number = 0, end = now_ms() + PATIENCE_MS, armed = 0;
 	unsigned int round;
 
@@ -395,14 +402,18 @@ generator_respects_address_filter_and_mtu(void **state)
 	assert_false(rx_try(g, 0, &got, 3));
 	guests_close(state);
 
-	g = guest_open(&(struct guest_conf){
-		.wiring = VFN_WIRING_GEN, .gen = 1019, .mtu = 1000, .features = BIT(VIRTIO_NET_F_MTU)});
+	g = guest_open(&(struct guest_conf){.wiring = VFN_WIRING_GEN,
+		.gen = 1019,
+		.mtu = 1000,
+		.features = BIT(VIRTIO_NET_F_MTU)});
 	rx_post(g, 0, 1, 2048, 1);
 	assert_false(rx_try(g, 0, &got, 3));
 	assert_true(stat_of(g, 0, VFN_STAT_DROPPED_SIZE) > 0);
 	guests_close(state);
-	g = guest_open(&(struct guest_conf){
-		.wiring = VFN_WIRING_GEN, .gen = 1018, .mtu = 1000, .features = BIT(VIRTIO_NET_F_MTU)});
+	g = guest_open(&(struct guest_conf){.wiring = VFN_WIRING_GEN,
+		.gen = 1018,
+		.mtu = 1000,
+		.features = BIT(VIRTIO_NET_F_MTU)});
 	rx_post(g, 0, 1, 2048, 1);
 	generated(g, 0, 0, 1018);
 }

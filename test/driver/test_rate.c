@@ -382,8 +382,8 @@ oversized_frame_does_not_block_its_queue(void **state)
 	unsigned int i;
 
 	for (i = 0; i < DIM(wirings); i++) {
-		struct guest *g = guest_open(
-			&(struct guest_conf){.wiring = wirings[i], .rate_mbps = 100, .buf_len = 70000});
+		struct guest *g = guest_open(&(struct guest_conf){
+			.wiring = wirings[i], .rate_mbps = 100, .buf_len = 70000});
 
 		rx_post(g, 0, 10, 2048, 1);
 		frame_make(&f, 1, 69000);

@@ -237,9 +237,9 @@ main(void)
 	snprintf(lcores, sizeof(lcores), "--lcores=0@%u,1@%u", first, last);
 	if (fn_eal_init(lcores, "-s", "0x2", NULL) < 0)
 		return 1;
-	if (vfn_guard_watch(&lost, sizeof(lost), &lost) < 0)
+	if (vfn_guard_add(&lost, sizeof(lost), &lost) < 0)
 		return 1;
-	vfn_guard_unwatch(&lost, &lost);
+	vfn_guard_remove(&lost, &lost);
 	sigaction(SIGBUS, NULL, &bus_error);
 	ret = run_list("service", tests, DIM(tests), shaped, DIM(shaped));
 	/* with a device that is still there: EAL ends its services before its devices */

@@ -37,7 +37,7 @@ check_segs(struct fuzz *f, const struct vringh_seg *seg, uint32_t nb, bool write
 		if (s->mem.kind == VRINGH_MEM_IOTLB) {
 			const struct vringh_region *r = &guest_find(s, seg->iova)->r;
 
-			CHECK(seg->log == r->log + (seg->iova - r->iova));
+			CHECK(seg->dirty == r->dirty + (seg->iova - r->iova));
 		}
 		sum += seg->len;
 		while (mc != NULL && left == 0) {
@@ -279,8 +279,8 @@ fuzz_area(struct fuzz *f, int area)
 	return (struct guest_range){
 		.host = guest_piece(guest_area(&f->g, area), f->g.area[area], &len, 0),
 		.len = len,
-		.log = area == AREA_DESC ? f->log.desc : f->log.device,
-		.logged = true,
+		.dirty = area == AREA_DESC ? f->dirty.desc : f->dirty.device,
+		.marked = true,
 	};
 }
 
@@ -334,7 +334,7 @@ check_used(struct fuzz *f, uint16_t used, const struct vringh_chain *list, uint3
 }
 
 static void
-check_logged(struct fuzz *f, const struct vringh_chain *chain)
+check_dirty(struct fuzz *f, const struct vringh_chain *chain)
 {
 	const struct vringh_seg *seg = chain->seg + chain->nb_read;
 	bool iotlb = f->g.space[0].mem.kind == VRINGH_MEM_IOTLB;
@@ -342,10 +342,10 @@ check_logged(struct fuzz *f, const struct vringh_chain *chain)
 
 	for (; left > 0; seg++) {
 		uint32_t len = left < seg->len ? left : seg->len;
-		uint64_t log = iotlb ? seg->log : seg->iova;
+		uint64_t dirty = iotlb ? seg->dirty : seg->iova;
 
-		for (at = 0; at < len; at += GUEST_PAGE - (log + at) % GUEST_PAGE)
-			CHECK(guest_logged(&f->log, log + at));
+		for (at = 0; at < len; at += GUEST_PAGE - (dirty + at) % GUEST_PAGE)
+			CHECK(guest_dirty(&f->dirty, dirty + at));
 		left -= len;
 	}
 }
@@ -375,16 +375,16 @@ fuzz_complete(struct fuzz *f, const struct fuzz_op *op)
 	}
 	guest_save(&f->g);
 	vringh_complete(&f->vr, list, n);
-	guest_check(&f->g, &range, broken == VRINGH_OK, f->logs ? &f->log : NULL);
+	guest_check(&f->g, &range, broken == VRINGH_OK, f->dirty_on ? &f->dirty : NULL);
 	CHECK(vringh_get_state(&f->vr).avail == before.avail);
 	if (broken != VRINGH_OK) {
 		CHECK(vringh_get_state(&f->vr).used == before.used);
 		return;
 	}
 	check_used(f, before.used, list, n);
-	for (i = 0; f->logs && i < n; i++)
+	for (i = 0; f->dirty_on && i < n; i++)
 		if (list[i].written > 0)
-			check_logged(f, &list[i]);
+			check_dirty(f, &list[i]);
 	held_remove(f, first, n);
 	f->nb_completed += n;
 }
@@ -423,7 +423,7 @@ cover(struct fuzz *f, const struct vringh_seg *seg, uint32_t nb, uint32_t perm, 
 				return done;
 			CHECK(*nb_ranges < MAX_RANGES);
 			ranges[(*nb_ranges)++] = (struct guest_range){
-				.host = host, .len = len, .log = seg->iova + at};
+				.host = host, .len = len, .dirty = seg->iova + at};
 			at += len;
 			done += len;
 		}
@@ -470,7 +470,7 @@ fuzz_push(struct fuzz *f, const struct fuzz_op *op)
 	guest_save(&f->g);
 	for (i = 0; i < nb; i++)
 		for (k = 0; k < ranges[i].len; k++)
-			guest_expect(&f->g.space[0], ranges[i].log + k, bytes[at++]);
+			guest_expect(&f->g.space[0], ranges[i].dirty + k, bytes[at++]);
 	f->g.huge_written = true;
 	got = vringh_push(&it, bytes, first);
 	CHECK(got <= first);

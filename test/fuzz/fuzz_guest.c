@@ -4,14 +4,13 @@
 
 /* Guest memory of the fuzzing targets. Runs on the target's thread. */
 
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "fuzz_guest.h"
 
-#define PIECE	       512     /* compared at once */
-#define IOTLB_LOG_AWAY 0x40000 /* behind an IOTLB the log has addresses of its own */
+#define PIECE		 512	 /* compared at once */
+#define IOTLB_DIRTY_AWAY 0x40000 /* behind an IOTLB the log has addresses of its own */
 
 static uint8_t *huge;
 
@@ -61,7 +60,7 @@ space_publish(struct guest_space *s)
 			const struct vringh_region *a = &s->mem.table[i], *b = &s->region[i].r;
 
 			CHECK(a->iova == b->iova && a->len == b->len && a->host == b->host);
-			CHECK(a->log == b->log && a->perm == b->perm);
+			CHECK(a->dirty == b->dirty && a->perm == b->perm);
 		}
 		return;
 	}
@@ -129,7 +128,7 @@ region_add(struct guest *g, struct guest_space *s, uint64_t iova, uint64_t len, 
 	*e = (struct guest_region){.r = {.iova = iova, .len = len, .perm = perm}};
 	s->nb++;
 	if (s->mem.kind == VRINGH_MEM_IOTLB)
-		e->r.log = iova + IOTLB_LOG_AWAY;
+		e->r.dirty = iova + IOTLB_DIRTY_AWAY;
 	if (iova == HUGE_AT && len == HUGE_LEN)
 		e->r.host = huge;
 	else
@@ -443,13 +442,13 @@ guest_map(struct guest *g, struct guest_space *s, uint64_t iova, uint64_t len, u
 	uint32_t i;
 
 	if (len == 0 || iova + (len - 1) < iova)
-		want = -EINVAL;
+		want = -VRINGH_E_RANGE;
 	for (i = 0; i < s->nb && want == 0; i++)
 		if (s->region[i].r.iova - iova < len ||
 			iova - s->region[i].r.iova < s->region[i].r.len)
-			want = -EEXIST;
+			want = -VRINGH_E_OVERLAP;
 	if (want == 0 && s->nb == s->mem.max_regions)
-		want = -ENOSPC;
+		want = -VRINGH_E_FULL;
 	if (want != 0)
 		CHECK(vringh_iotlb_map(&s->mem, &r) == want);
 	else
@@ -503,17 +502,17 @@ guest_expect(struct guest_space *s, uint64_t iova, uint8_t byte)
 }
 
 bool
-guest_logged(const struct vringh_log *log, uint64_t addr)
+guest_dirty(const struct vringh_dirty_log *dirty, uint64_t addr)
 {
 	uint64_t page = addr / GUEST_PAGE;
 
-	return page / 8 >= log->len || (log->bitmap[page / 8] >> page % 8 & 1);
+	return page / 8 >= dirty->len || (dirty->bitmap[page / 8] >> page % 8 & 1);
 }
 
 /* A byte has changed: it is in one of the ranges, and logged if it has to be. */
 static void
 check_byte(const uint8_t *p, const struct guest_range *range, uint32_t nb,
-	const struct vringh_log *log)
+	const struct vringh_dirty_log *dirty)
 {
 	uint64_t off = 0;
 	uint32_t n;
@@ -524,13 +523,13 @@ check_byte(const uint8_t *p, const struct guest_range *range, uint32_t nb,
 			break;
 	}
 	CHECK(n < nb && "only what a call may change has changed");
-	if (log != NULL && range[n].logged)
-		CHECK(guest_logged(log, range[n].log + off));
+	if (dirty != NULL && range[n].marked)
+		CHECK(guest_dirty(dirty, range[n].dirty + off));
 }
 
 void
-guest_check(
-	struct guest *g, const struct guest_range *range, uint32_t nb, const struct vringh_log *log)
+guest_check(struct guest *g, const struct guest_range *range, uint32_t nb,
+	const struct vringh_dirty_log *dirty)
 {
 	uint32_t k, i;
 	uint64_t at, to;
@@ -545,7 +544,7 @@ guest_check(
 					continue;
 				for (; at < to; at++)
 					if (e->copy[at] != e->r.host[at])
-						check_byte(&e->r.host[at], range, nb, log);
+						check_byte(&e->r.host[at], range, nb, dirty);
 			}
 		}
 }

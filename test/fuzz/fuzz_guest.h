@@ -55,8 +55,8 @@ struct guest {
 struct guest_range {
 	const uint8_t *host;
 	uint64_t len;
-	uint64_t log;
-	bool logged;
+	uint64_t dirty;
+	bool marked;
 };
 
 void guest_open(struct guest *g, const struct fuzz_head *head, bool packed);
@@ -95,9 +95,9 @@ void guest_save(struct guest *g);
 void guest_expect(struct guest_space *s, uint64_t iova, uint8_t byte);
 /* Nothing has changed outside of the ranges; what has in logged ones is in the log. */
 void guest_check(struct guest *g, const struct guest_range *range, uint32_t nb,
-	const struct vringh_log *log);
+	const struct vringh_dirty_log *dirty);
 
 /* What the log bitmap says of a page; true behind its end. */
-bool guest_logged(const struct vringh_log *log, uint64_t addr);
+bool guest_dirty(const struct vringh_dirty_log *dirty, uint64_t addr);
 
 #endif /* FUZZ_GUEST_H */

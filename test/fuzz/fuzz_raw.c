@@ -25,7 +25,7 @@ struct raw {
 	struct vringh_config cfg;
 	struct vringh vr;
 	struct vringh_batch batch;
-	struct vringh_log log;
+	struct vringh_dirty_log dirty;
 	const uint8_t *data; /* what the guest writes is taken from here, too */
 	size_t size;
 	uint64_t seed;
@@ -284,8 +284,8 @@ restart(struct raw *r)
 		r->cfg.state.used = vringh_get_state(&r->vr).used;
 	r->cfg.state.avail = r->cfg.state.used;
 	CHECK(vringh_init(&r->vr, &r->cfg) == VRINGH_OK);
-	if (r->log.bitmap != NULL)
-		CHECK(vringh_set_log(&r->vr, &r->log) == 0);
+	if (r->dirty.bitmap != NULL)
+		CHECK(vringh_set_dirty_log(&r->vr, &r->dirty) == 0);
 }
 
 static void
@@ -328,14 +328,14 @@ device_round(struct raw *r, uint64_t random)
 }
 
 static void
-log_on(struct raw *r)
+dirty_on(struct raw *r)
 {
-	r->log.len = (HUGE_AT + HUGE_LEN) / GUEST_PAGE / 8;
-	r->log.bitmap = calloc(1, r->log.len);
-	CHECK(r->log.bitmap != NULL);
-	if (vringh_set_log(&r->vr, &r->log) != 0) { /* at the top of the address space */
-		free(r->log.bitmap);
-		r->log.bitmap = NULL;
+	r->dirty.len = (HUGE_AT + HUGE_LEN) / GUEST_PAGE / 8;
+	r->dirty.bitmap = calloc(1, r->dirty.len);
+	CHECK(r->dirty.bitmap != NULL);
+	if (vringh_set_dirty_log(&r->vr, &r->dirty) != 0) { /* at the top of the address space */
+		free(r->dirty.bitmap);
+		r->dirty.bitmap = NULL;
 	}
 }
 
@@ -387,7 +387,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(r.batch.chain != NULL && r.batch.seg != NULL);
 	if (vringh_init(&r.vr, &r.cfg) == VRINGH_OK) {
 		if (seed % 4 == 0)
-			log_on(&r);
+			dirty_on(&r);
 		CHECK(pthread_create(&thread, NULL, guest_thread, &r) == 0);
 		while (!__atomic_load_n(&r.started, __ATOMIC_ACQUIRE))
 			sched_yield();
@@ -400,7 +400,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	free(r.batch.chain);
 	free(r.batch.seg);
-	free(r.log.bitmap);
+	free(r.dirty.bitmap);
 	guest_close(&r.g);
 	return 0;
 }

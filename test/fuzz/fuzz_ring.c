@@ -7,13 +7,12 @@
  * hold. Runs on the target's thread.
  */
 
-#include <errno.h>
 #include <string.h>
 
 #include "fuzz_ring.h"
 
-#define WRAP	    0x8000
-#define MAX_LOG_LEN (1 << 19) /* bytes of bitmap */
+#define WRAP	      0x8000
+#define MAX_DIRTY_LEN (1 << 19) /* bytes of bitmap */
 
 uint32_t
 fuzz_distance(const struct fuzz *f, struct vringh_state state)
@@ -81,11 +80,11 @@ layout_legal(struct fuzz *f)
 }
 
 static void
-log_off(struct fuzz *f)
+dirty_off(struct fuzz *f)
 {
-	free(f->log.bitmap);
-	f->log.bitmap = NULL;
-	f->logs = false;
+	free(f->dirty.bitmap);
+	f->dirty.bitmap = NULL;
+	f->dirty_on = false;
 }
 
 /* In-flight tracking is set up before the first fetch; everything in it comes again. */
@@ -102,7 +101,9 @@ track(struct fuzz *f)
 	guest_check(&f->g, &range, f->cfg.packed, NULL);
 	state = vringh_get_state(&f->vr);
 	if (n < 0) {
-		CHECK(n == -EINVAL);
+		enum vringh_error broken = vringh_broken(&f->vr);
+
+		CHECK(n == -(int)(broken != VRINGH_OK ? broken : VRINGH_E_INFLIGHT));
 		CHECK(state.avail == before.avail && state.used == before.used);
 		n = 0;
 	}
@@ -117,17 +118,17 @@ static void
 start(struct fuzz *f, struct vringh_state state)
 {
 	bool legal = layout_legal(f) && state_legal(f, state);
-	enum vringh_error error;
+	int error;
 
-	log_off(f);
+	dirty_off(f);
 	f->cfg.state = state;
 	memset(&f->vr, 0xa5, sizeof(f->vr));
 	guest_save(&f->g);
 	error = vringh_init(&f->vr, &f->cfg);
 	guest_check(&f->g, NULL, 0, NULL);
-	CHECK(vringh_broken(&f->vr) == error);
-	CHECK((error == VRINGH_OK) == (legal && areas_usable(f)));
-	f->ready = error == VRINGH_OK || error == VRINGH_E_MISS;
+	CHECK((int)vringh_broken(&f->vr) == -error);
+	CHECK((error == 0) == (legal && areas_usable(f)));
+	f->ready = error == 0 || error == -VRINGH_E_MISS;
 	CHECK(legal || !f->ready);
 	f->seen = state.avail;
 	f->refused = false;
@@ -182,7 +183,7 @@ fuzz_open(struct fuzz *f, const struct fuzz_head *head, bool packed)
 void
 fuzz_close(struct fuzz *f)
 {
-	log_off(f);
+	dirty_off(f);
 	guest_close(&f->g);
 	free(f->batch.chain);
 	free(f->batch.seg);
@@ -291,7 +292,7 @@ notification(struct fuzz *f, const struct fuzz_op *op)
 	else if (vringh_notify_enable(&f->vr))
 		yes = true;
 	guest_check(&f->g, &range, !broken && op->op % OP_MAX != OP_NEED_NOTIFY,
-		f->logs ? &f->log : NULL);
+		f->dirty_on ? &f->dirty : NULL);
 	CHECK(!yes || !broken);
 	if (op->op % OP_MAX == OP_ENABLE)
 		CHECK(yes == vringh_pending(&f->vr) && (yes || broken || f->again == 0));
@@ -301,19 +302,21 @@ notification(struct fuzz *f, const struct fuzz_op *op)
 static void
 look_anew(struct fuzz *f, struct vringh_mem *mem)
 {
-	enum vringh_error before = vringh_broken(&f->vr), error;
+	enum vringh_error before = vringh_broken(&f->vr);
+	int error;
 
 	guest_save(&f->g);
 	error = vringh_set_mem(&f->vr, mem);
 	guest_check(&f->g, NULL, 0, NULL);
-	CHECK(vringh_broken(&f->vr) == error);
+	CHECK((int)vringh_broken(&f->vr) == -error);
 	f->gen++;
 	if (before != VRINGH_OK && before != VRINGH_E_MISS)
-		CHECK(error == before);
+		CHECK(error == -(int)before);
 	else if (areas_usable(f))
-		CHECK(error == VRINGH_OK);
+		CHECK(error == 0);
 	else
-		CHECK(error == VRINGH_E_AREA || error == VRINGH_E_ALIGN || error == VRINGH_E_MISS);
+		CHECK(error == -VRINGH_E_AREA || error == -VRINGH_E_ALIGN ||
+			error == -VRINGH_E_MISS);
 }
 
 static void
@@ -360,58 +363,58 @@ translate(struct fuzz *f, const struct fuzz_op *op)
 }
 
 static bool
-log_reaches(uint64_t log_len, uint64_t addr, uint64_t len)
+dirty_reaches(uint64_t dirty_len, uint64_t addr, uint64_t len)
 {
-	return len == 0 || (addr + (len - 1)) / GUEST_PAGE / 8 < log_len;
+	return len == 0 || (addr + (len - 1)) / GUEST_PAGE / 8 < dirty_len;
 }
 
 static void
-set_log(struct fuzz *f, const struct fuzz_op *op)
+set_dirty(struct fuzz *f, const struct fuzz_op *op)
 {
 	const struct guest_space *s = &f->g.space[0];
-	struct vringh_log log = {.desc = op->c % (1 << 24), .device = op->d % (1 << 24)};
+	struct vringh_dirty_log dirty = {.desc = op->c % (1 << 24), .device = op->d % (1 << 24)};
 	bool reaches, iotlb = s->mem.kind == VRINGH_MEM_IOTLB;
 	uint64_t last;
 	uint32_t i;
 	int ret;
 
 	if (!(op->a & 1)) {
-		CHECK(vringh_set_log(&f->vr, NULL) == 0);
-		log_off(f);
+		CHECK(vringh_set_dirty_log(&f->vr, NULL) == 0);
+		dirty_off(f);
 		return;
 	}
 	/* The shortest bitmap that reaches everywhere, or a few bytes less. */
-	last = log.device + f->g.area_len[AREA_DEVICE];
-	if (f->cfg.packed && log.desc + f->g.area_len[AREA_DESC] > last)
-		last = log.desc + f->g.area_len[AREA_DESC];
+	last = dirty.device + f->g.area_len[AREA_DEVICE];
+	if (f->cfg.packed && dirty.desc + f->g.area_len[AREA_DESC] > last)
+		last = dirty.desc + f->g.area_len[AREA_DESC];
 	for (i = 0; i < s->nb; i++) {
 		const struct vringh_region *r = &s->region[i].r;
-		uint64_t end = (iotlb ? r->log : r->iova) + (r->len - 1);
+		uint64_t end = (iotlb ? r->dirty : r->iova) + (r->len - 1);
 
 		if (r->perm & VRINGH_PERM_WRITE && end + 1 > last)
 			last = end + 1;
 	}
-	log.len = (last - 1) / GUEST_PAGE / 8 + 1;
-	if (log.len > MAX_LOG_LEN)
-		log.len = MAX_LOG_LEN;
-	log.len = log.len > op->b % 8 ? log.len - op->b % 8 : 0;
-	reaches = log_reaches(log.len, log.device, f->g.area_len[AREA_DEVICE]) &&
-		(!f->cfg.packed || log_reaches(log.len, log.desc, f->g.area_len[AREA_DESC]));
+	dirty.len = (last - 1) / GUEST_PAGE / 8 + 1;
+	if (dirty.len > MAX_DIRTY_LEN)
+		dirty.len = MAX_DIRTY_LEN;
+	dirty.len = dirty.len > op->b % 8 ? dirty.len - op->b % 8 : 0;
+	reaches = dirty_reaches(dirty.len, dirty.device, f->g.area_len[AREA_DEVICE]) &&
+		(!f->cfg.packed || dirty_reaches(dirty.len, dirty.desc, f->g.area_len[AREA_DESC]));
 	for (i = 0; i < s->nb; i++)
 		if (s->region[i].r.perm & VRINGH_PERM_WRITE)
-			reaches &= log_reaches(log.len,
-				iotlb ? s->region[i].r.log : s->region[i].r.iova,
+			reaches &= dirty_reaches(dirty.len,
+				iotlb ? s->region[i].r.dirty : s->region[i].r.iova,
 				s->region[i].r.len);
-	log.bitmap = calloc(1, log.len + !log.len);
-	CHECK(log.bitmap != NULL);
-	ret = vringh_set_log(&f->vr, &log);
-	CHECK(!f->ready || ret == (reaches ? 0 : -EINVAL));
-	log_off(f);
+	dirty.bitmap = calloc(1, dirty.len + !dirty.len);
+	CHECK(dirty.bitmap != NULL);
+	ret = vringh_set_dirty_log(&f->vr, &dirty);
+	CHECK(!f->ready || ret == (reaches ? 0 : -VRINGH_E_DIRTY));
+	dirty_off(f);
 	if (ret == 0) {
-		f->log = log;
-		f->logs = true;
+		f->dirty = dirty;
+		f->dirty_on = true;
 	} else {
-		free(log.bitmap);
+		free(dirty.bitmap);
 	}
 }
 
@@ -492,7 +495,7 @@ fuzz_run(struct fuzz *f, const struct fuzz_op *op)
 		f->refused = true;
 		break;
 	case OP_LOG:
-		set_log(f, op);
+		set_dirty(f, op);
 		break;
 	case OP_RELOAD:
 		reload(f, op);

@@ -38,8 +38,8 @@ struct fuzz {
 	uint32_t again; /* chains to come from the in-flight region */
 	bool ready;	/* vringh_init() accepted the ring */
 	bool refused;	/* the next miss is an error */
-	bool logs;
-	struct vringh_log log;
+	bool dirty_on;
+	struct vringh_dirty_log dirty;
 	struct vringh_inflight inflight;
 	uint8_t *region;     /* in flight */
 	uint8_t *region_old; /* as it was before the last call on chains */

@@ -7,7 +7,7 @@ attacks_*.py.
 import dataclasses
 
 JUDGE, MEMORY, RINGS = "gate_judge.c", "gate_memory.c", "gate_rings.c"
-CONN, PORT = "gate_conn.c", "gate_port.c"
+CONN, SOCKET = "gate_conn.c", "gate_socket.c"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ MUTATIONS = (
     Mutation("answers that wait for room", CONN,
              "more |= c->to_front.full + c->to_lib.full < full;", "(void)full;", (),
              ("answers_not_read",)),
-    Mutation("any number of connections", PORT,
-             "return port->nb_front + port->nb_drain >= gate_connections(gate) ||", "return", (),
+    Mutation("any number of connections", SOCKET,
+             "return sock->nb_front + sock->nb_drain >= gate_connections(gate) ||", "return", (),
              ("many_connections",)),
 )

@@ -292,7 +292,7 @@ shown(const struct mock_mem *mem, uint32_t i)
 	struct vringh_region r = mem->region[i];
 
 	r.host = mem->device[i];
-	r.log = r.iova + mem->log_shift;
+	r.dirty = r.iova + mem->dirty_shift;
 	return r;
 }
 

@@ -24,7 +24,7 @@ struct mock_mem {
 	/** Sorted by iova; host is where the driver has it. */
 	struct vringh_region region[MOCK_MAX_REGIONS];
 	uint32_t nb_regions;
-	uint64_t log_shift; /**< What the device's dirty log adds to bus addresses; IOTLB only. */
+	uint64_t dirty_shift; /**< What the device's dirty log adds to bus addresses; IOTLB only. */
 
 	uint8_t *block[MOCK_MAX_REGIONS];  /* what to free; NULL in a window */
 	uint8_t *device[MOCK_MAX_REGIONS]; /* where the device has it */

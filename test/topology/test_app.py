@@ -66,7 +66,7 @@ class App:
         return self
 
     def ready(self, ports=1):
-        return self.wait_for(rf"^vfn-vhost: ready, {ports} port\(s\)$")
+        return self.wait_for(rf"^vfn-vhost: ready, {ports} socket\(s\)$")
 
     def wait(self, timeout=START):
         return self.process.wait(timeout)
@@ -358,7 +358,7 @@ def test_prompt_over_a_pipe(serve, directory):
     say("list")
     app.wait_for(r"^vdpa_vfn0 +\d+ +0x[0-9a-f]+ +0x[0-9a-f]+  -$")
     say(f"create {directory}/mine vdpa_vfn0")
-    app.wait_for(rf"^port 0: vdpa_vfn0 on {directory}/mine \(server\)$")
+    app.wait_for(rf"^socket 0: vdpa_vfn0 on {directory}/mine \(server\)$")
     assert listens(directory / "mine")
     say("list")
     app.wait_for(rf"^vdpa_vfn0 .*  {directory}/mine$")
@@ -375,7 +375,7 @@ def test_prompt_over_a_pipe(serve, directory):
     say(f"create {directory}/other vdpa_vfn0")  # refused: one function, one socket
     say("quit")
     assert app.wait() == 0
-    assert app.message == [f"vfn-vhost: port 0 already serves vdpa_vfn0 on {directory}/mine"]
+    assert app.message == [f"vfn-vhost: socket 0 already serves vdpa_vfn0 on {directory}/mine"]
     assert left(directory) == []
 
 
@@ -386,7 +386,7 @@ def test_failed_create_can_be_repeated(serve, directory):
                             b"create /proc/p vdpa_vfn0\n" +
                             f"create {directory}/q vdpa_vfn0\n".encode())
     app.process.stdin.flush()
-    app.wait_for("^port 0: vdpa_vfn0 on ")
+    app.wait_for("^socket 0: vdpa_vfn0 on ")
     assert len(app.message) == 2
     assert listens(directory / "q")
 
@@ -433,11 +433,11 @@ def test_front_end_comes_and_goes_and_is_cut_off(serve, start, directory):
             "--total-num-mbufs=4096", "--tx-first", stdin=subprocess.PIPE,
             argv0=("dpdk-testpmd",))
 
-    connected = r"port 0: vdpa_vfn0 connected, features 0x[1-9a-f][0-9a-f]*, \d+ rings$"
+    connected = r"socket 0: vdpa_vfn0 connected, features 0x[1-9a-f][0-9a-f]*, \d+ rings$"
     first = front_end()
     app.wait_for(connected)
     first.process.communicate(b"quit\n", timeout=START)
-    app.wait_for("^port 0: vdpa_vfn0 disconnected$")
+    app.wait_for("^socket 0: vdpa_vfn0 disconnected$")
     front_end()
     app.wait_for(connected, count=2)
     app.process.stdin.write(b"stats vdpa_vfn0 all\n")

@@ -170,7 +170,7 @@ class AsUser:
 
     def __enter__(self):
         try:
-            self.process.expect(r"^vfn-vhost: ready, 1 port", 15)
+            self.process.expect(r"^vfn-vhost: ready, 1 socket", 15)
         except BaseException:
             self.process.kill()
             raise
@@ -278,7 +278,7 @@ def test_user_with_hugepages(workdir, home):
         ["--iface", os.path.join(home, "sock"), "--user", USER],
         env=dict(os.environ, LD_LIBRARY_PATH=plugin_dir()))
     try:
-        process.expect(r"^vfn-vhost: ready, 1 port", 15)
+        process.expect(r"^vfn-vhost: ready, 1 socket", 15)
         assert_identity(process.pid, USER, grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name)
         with Echo(workdir, os.path.join(home, "sock0")) as pmd:
             pmd.rounds("huge", rounds=2)
@@ -296,8 +296,8 @@ def test_user_takes_over_from_user(home):
     with Backend("vdpa_vfn0", client=True, directory=home, args=args) as old:
         more = ["--take-over", old.process.prefix]
         with Backend("vdpa_vfn0", client=True, directory=home, args=[*args, *more]) as new:
-            assert "handed over" in old.log()
             assert old.process.wait() == 0
+            assert "handed over" in old.log()
             old.process = None
             assert_identity(new.pid, USER, grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name)
 

@@ -45,6 +45,11 @@ def threads(pid):
     return found
 
 
+def nobody_asks(server):
+    """Any more: a thread that was joined may be listed for a moment."""
+    assert wait_until(lambda: not threads(server.pid), timeout=0.5)
+
+
 def states(server, dev, queues):
     """What the device says of its doorbells."""
     return [server.telemetry(f"/vfn/queue,{server.names[dev]},{q}")["doorbell"]
@@ -129,7 +134,8 @@ def test_not_offered(server, dev):
         fe.check(frames("eventfds"))
         assert kicks(fe.tx().kick_fd) > 0
         assert states(server, dev, 2) == ["off"] * 2
-        assert not fe.channel.asked() and not threads(server.pid)
+        assert not fe.channel.asked()
+        nobody_asks(server)
 
 
 @pytest.mark.parametrize("lacking", [0, 5, 10, 11])
@@ -138,7 +144,8 @@ def test_frontend_without_a_part_of_it_is_not_asked(server, lacking):
     with DoorbellFrontEnd(server.sockets[ON]) as fe:
         fe.connect().negotiate(protocol=wanted).setup().start()
         fe.check(frames("lacking"))
-        assert not fe.channel.asked() and not threads(server.pid)
+        assert not fe.channel.asked()
+        nobody_asks(server)
 
 
 def test_sleeper_on_the_wire_keeps_awake_for_a_peer_that_rings_memory():
@@ -163,7 +170,7 @@ def test_sleeper_on_the_wire_keeps_awake_for_a_peer_that_rings_memory():
                     b.post()
                     assert wait_until(lambda: len(a.receive()) > 0)
                     time.sleep(0.05)
-                assert (armed() > before) == sleeps
+                assert wait_until(lambda: armed() > before) if sleeps else armed() == before
 
 
 # Front-ends that do not play along.
@@ -193,7 +200,7 @@ def test_no_answer(server, neighbour, packed):
         neighbour.check(frames("unanswered"))
         # a front-end that waits for its own answer cannot give one
         assert held_up(fe.stop) < STOP_SECONDS * SLOW
-        assert not threads(server.pid)
+        nobody_asks(server)
         fe.start()
         comes_to(server, ON, ["offered", "ready"])
         # of the old ones too, and then the new ones are heard
@@ -255,7 +262,7 @@ def test_front_end_that_never_answers_is_asked_no_more(server):
             fe.stop()
             fe.start()
         assert states(server, ON, 2) == ["off"] * 2
-        assert not threads(server.pid)
+        nobody_asks(server)
         fe.check(frames("no more"))
     with ready(server) as fe:      # that was one connection's
         fe.serve()
@@ -306,7 +313,7 @@ def test_back_channel_that_takes_nothing(server, neighbour, end):
         else:
             fe.disconnect()
         server.said("takes no messages")
-        assert not threads(server.pid)
+        nobody_asks(server)
         neighbour.check(frames("full"))
     works(server)
 

@@ -350,7 +350,7 @@ def test_successor_that_waits_is_told_to_end(workdir, answers, greeting):
 def test_successor_with_an_offer_serves(workdir):
     with played({"prepare": complete, "hand_over": offer}) as (prefix, predecessor):
         process = successor_process(workdir, prefix)
-        process.expect("ready, 1 port")
+        process.expect("ready, 1 socket")
         assert os.path.exists(os.path.join(predecessor.met, ".taken"))
         with open_frontend(os.path.join(workdir, "sock0")) as fe:
             fe.check(frames("taken over"))

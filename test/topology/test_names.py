@@ -30,7 +30,7 @@ class Server:
         self.process = EalProcess(VFN, eal, list(args), env=with_plugin(), wrapper=wrapper)
 
     def __enter__(self):
-        self.process.expect(r"vfn-vhost: ready, \d+ port")
+        self.process.expect(r"vfn-vhost: ready, \d+ socket")
         return self
 
     def __exit__(self, *_):
@@ -93,7 +93,7 @@ def test_names_without_a_number_need_a_socket(workdir):
 def test_two_functions_on_one_socket(workdir):
     path = os.path.join(workdir, "s0")
     log = Server(workdir, "vdpa_vfn0", f"vdpa_vfn1,socket={path}").refused(1)
-    assert f"port 0 already serves vdpa_vfn0 on {path}" in log
+    assert f"socket 0 already serves vdpa_vfn0 on {path}" in log
 
 
 def test_prompt_serves_what_has_a_socket_only(workdir):

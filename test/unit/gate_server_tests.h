@@ -236,9 +236,9 @@ now_ms(void)
 	} while (0)
 
 static int
-add_port(int listen_fd)
+add_socket(int listen_fd)
 {
-	const struct gate_port_conf conf = {.name = "port",
+	const struct gate_socket_conf conf = {.name = "socket",
 		.path = public_path,
 		.private_path = lib.path,
 		.listen_fd = listen_fd,
@@ -248,7 +248,7 @@ add_port(int listen_fd)
 		.rings = 4,
 		.queues = 2};
 
-	return gate_add_port(gate, &conf);
+	return gate_add_socket(gate, &conf);
 }
 
 static void
@@ -266,7 +266,7 @@ open_gate(bool client)
 	pthread_create(&lib.thread, NULL, lib_run, NULL);
 	gate = gate_open(&conf);
 	assert_non_null(gate);
-	assert_int_equal(add_port(client ? -1 : listen_at(public_path)), 0);
+	assert_int_equal(add_socket(client ? -1 : listen_at(public_path)), 0);
 }
 
 static void

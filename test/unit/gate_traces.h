@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * What stock front-ends say, as it was recorded between them and vfn-vhost: virtio-user of DPDK
- * 22.11 with a port that is stopped and started, QEMU 7.2 with an interface that goes down and up
+ * 22.11 with a socket that is stopped and started, QEMU 7.2 with an interface that goes down and up
  * and a driver that is unbound and bound again. Data only, on any thread.
  */
 

@@ -68,7 +68,7 @@ mem_open(struct queue *q, struct mock_mem *mem, enum vringh_mem_kind kind, uint6
 
 	assert_true(mock_mem_init(mem, kind, iova, end - iova, linked ? &q->link : NULL));
 	/* The log is in other terms than the bus where it may be. */
-	mem->log_shift = 0x10000000;
+	mem->dirty_shift = 0x10000000;
 }
 
 static void
@@ -234,7 +234,7 @@ queue_rewind(struct queue *q, struct vringh_state at)
 	queue_restart(q);
 }
 
-enum vringh_error
+int
 queue_remap(struct queue *q)
 {
 	int i;
@@ -244,7 +244,7 @@ queue_remap(struct queue *q)
 		if (q->area[i] != &q->mem)
 			mock_mem_view(q->area[i]);
 	if (!mock_remap(&q->drv) || !mock_remap(&q->next.drv))
-		return VRINGH_E_AREA;
+		return -VRINGH_E_AREA;
 	assert_int_equal(vringh_set_mem(&q->next.vr, NULL), VRINGH_OK);
 	return vringh_set_mem(&q->vr, NULL);
 }

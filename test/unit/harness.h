@@ -138,7 +138,7 @@ void queue_restart(struct queue *q);
 void queue_rewind(struct queue *q, struct vringh_state at);
 
 /* The memory changed: show it to both sides anew. */
-enum vringh_error queue_remap(struct queue *q);
+int queue_remap(struct queue *q);
 
 /* A region for the test, shown to the queue. */
 uint8_t *queue_map(struct queue *q, uint64_t iova, uint64_t len, uint32_t perm);

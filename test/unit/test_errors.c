@@ -24,7 +24,7 @@ static void
 bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags,
 	enum vringh_error error, void (*spoil)(struct queue *q, int id))
 {
-	uint64_t count = q->vr.nb_errors[error], all = errors_counted(q);
+	uint64_t count = vringh_error_count(&q->vr, error), all = errors_counted(q);
 	struct vringh_chain *chain = q->batch.chain;
 	uint32_t i;
 	int id[3];
@@ -52,7 +52,7 @@ bad(struct queue *q, const struct mock_buf *buf, unsigned int nb, uint32_t flags
 	assert_int_equal(fetch_refusing(q, 8), 3);
 	fill(q, &chain[2], 30, 0x33);
 	complete(q, 0, 3);
-	assert_int_equal(q->vr.nb_errors[error], count + 1);
+	assert_int_equal(vringh_error_count(&q->vr, error), count + 1);
 	assert_int_equal(errors_counted(q), all + 1);
 	expect_used(q, 1, 0);
 	expect_used_short(q, 2, 0);
@@ -381,7 +381,7 @@ all_bad(struct queue *q)
 		assert_int_equal(fetch_refusing(q, q->v.size), q->v.size);
 		assert_int_equal(q->batch.nb_segs, 0);
 		complete(q, 0, q->v.size);
-		assert_int_equal(q->vr.nb_errors[VRINGH_E_ADDR], (lap + 1) * q->v.size);
+		assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_ADDR), (lap + 1) * q->v.size);
 		for (i = 0; i < q->v.size; i++)
 			expect_used_short(q, i, 0);
 	}

@@ -378,7 +378,7 @@ library_that_refuses(void **state)
 }
 
 static void
-port_is_removed_whatever_the_library_does(void **state)
+socket_is_removed_whatever_the_library_does(void **state)
 {
 	int fd;
 
@@ -390,15 +390,15 @@ port_is_removed_whatever_the_library_does(void **state)
 	lib.hold = true;
 	send_message(fd, &(struct gate_message){.request = GATE_GET_STATUS, .flags = 1}, NULL, 0);
 	usleep(10000);
-	assert_int_equal(gate_remove_port(gate, 0, 50), -ETIMEDOUT);
-	assert_int_equal(gate_remove_port(gate, 0, 50), -ENOENT);
+	assert_int_equal(gate_remove_socket(gate, 0, 50), -ETIMEDOUT);
+	assert_int_equal(gate_remove_socket(gate, 0, 50), -ENOENT);
 	assert_true(hung_up(fd));
 	close(fd);
 	lib.hold = false;
 	wait_for(lib.nb_conns == 0);
-	assert_int_equal(add_port(listen_at(public_path)), 0);
+	assert_int_equal(add_socket(listen_at(public_path)), 0);
 	must_work();
-	assert_int_equal(gate_remove_port(gate, 0, PATIENCE_MS), 0);
+	assert_int_equal(gate_remove_socket(gate, 0, PATIENCE_MS), 0);
 	close_gate();
 }
 
@@ -539,7 +539,7 @@ main(void)
 		cmocka_unit_test(client_is_not_too_quick),
 		cmocka_unit_test(library_that_is_busy),
 		cmocka_unit_test(library_that_refuses),
-		cmocka_unit_test(port_is_removed_whatever_the_library_does),
+		cmocka_unit_test(socket_is_removed_whatever_the_library_does),
 		cmocka_unit_test(regions_one_by_one),
 		cmocka_unit_test(back_channel),
 		cmocka_unit_test(back_channel_that_is_full),

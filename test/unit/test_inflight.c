@@ -7,8 +7,6 @@
  * are in test_inflight_crash.c. Runs on the test's only thread.
  */
 
-#include <errno.h>
-
 #include "inflight.h"
 
 #define A_AT (FREE_AT)
@@ -229,20 +227,20 @@ other_region(struct queue *q)
 /* Beyond every address that the memories have in the log. */
 #define LOG_LEN ((WINDOW_END + 0x10000000) / 4096 / 8)
 
-static struct vringh_log
-log_new(void)
+static struct vringh_dirty_log
+dirty_new(void)
 {
-	struct vringh_log log = {
+	struct vringh_dirty_log dirty = {
 		.bitmap = calloc(1, LOG_LEN), .len = LOG_LEN, .desc = DESC_AT, .device = DEVICE_AT};
 
-	assert_non_null(log.bitmap);
-	return log;
+	assert_non_null(dirty.bitmap);
+	return dirty;
 }
 
 static bool
-logged(const struct vringh_log *log, uint64_t addr)
+marked(const struct vringh_dirty_log *dirty, uint64_t addr)
 {
-	return log->bitmap[addr / 4096 / 8] & 1 << addr / 4096 % 8;
+	return dirty->bitmap[addr / 4096 / 8] & 1 << addr / 4096 % 8;
 }
 
 /* What the driver offers is not what was in flight: nothing is put back, nothing is changed. */
@@ -267,16 +265,16 @@ not_in_ring(struct queue *q)
 		m = mock_get_slot(&q->drv, at);
 		m.addr ^= 1;
 		mock_set_slot(&q->drv, at, &m);
-		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_INFLIGHT);
 		m.addr ^= 1;
 		mock_set_slot(&q->drv, at, &m);
 	} else {
 		at = (uint16_t)(q->drv.used + 1) % q->v.size;
 		q->drv.avail_ring->ring[at] ^= 1;
-		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_INFLIGHT);
 		q->drv.avail_ring->ring[at] ^= 1;
 		q->drv.avail_ring->idx--;
-		assert_int_equal(vringh_rewind(&q->vr), -EINVAL);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_INFLIGHT);
 		q->drv.avail_ring->idx++;
 	}
 	assert_int_equal(fetch(q, 3), 2);
@@ -298,7 +296,7 @@ not_in_ring(struct queue *q)
 static void
 restored(struct queue *q)
 {
-	struct vringh_log log = log_new();
+	struct vringh_dirty_log dirty = dirty_new();
 	struct mock_desc before[3], first;
 	struct track *t = anew(q, 1);
 	uint8_t *region = malloc(t->len);
@@ -321,15 +319,15 @@ restored(struct queue *q)
 	poke(t, USED, 2, (slot + 3) % q->v.size);
 	restart(q);
 	assert_int_equal(set(q, t), 3);
-	assert_int_equal(vringh_set_log(&q->vr, &log), 0);
-	assert_int_equal(vringh_rewind(&q->vr), in_window(q) ? -EINVAL : 0);
-	assert_int_equal(logged(&log, DESC_AT), !in_window(q));
+	assert_int_equal(vringh_set_dirty_log(&q->vr, &dirty), 0);
+	assert_int_equal(vringh_rewind(&q->vr), in_window(q) ? -VRINGH_E_INFLIGHT : 0);
+	assert_int_equal(marked(&dirty, DESC_AT), !in_window(q));
 	for (i = 0; i < 3 && !in_window(q); i++) {
 		struct mock_desc m = mock_get_slot(&q->drv, (slot + i) % q->v.size);
 
 		assert_memory_equal(&m, &before[i], sizeof(m));
 	}
-	free(log.bitmap);
+	free(dirty.bitmap);
 	free(region);
 	untrack(t);
 }
@@ -417,28 +415,28 @@ missed(struct queue *q)
 
 /* What is written to a chain that comes again is logged as any other. */
 static void
-logged_again(struct queue *q)
+dirty_again(struct queue *q)
 {
 	static const struct mock_buf rw[] = {{.len = 8}, {.len = 8, .write = true}};
-	struct vringh_log log = log_new();
+	struct vringh_dirty_log dirty = dirty_new();
 	struct track *t = anew(q, 1);
 	int id = post(q, rw, 2, 0, 0);
 	uint64_t buf = mock_buf_addr(&q->drv, id, 8);
 
 	if (buffer_kind(q) == VRINGH_MEM_IOTLB)
-		buf += q->mem.log_shift;
+		buf += q->mem.dirty_shift;
 	assert_int_equal(fetch(q, 1), 1);
 	restart(q);
-	assert_int_equal(vringh_set_log(&q->vr, &log), 0);
+	assert_int_equal(vringh_set_dirty_log(&q->vr, &dirty), 0);
 	assert_int_equal(set(q, t), 1);
 	assert_int_equal(fetch(q, 1), 1);
 	fill(q, &q->batch.chain[0], 8, 0x3c);
-	assert_false(logged(&log, buf));
+	assert_false(marked(&dirty, buf));
 	complete(q, 0, 1);
-	assert_true(logged(&log, buf));
-	assert_true(logged(&log, q->v.packed ? DESC_AT : DEVICE_AT));
+	assert_true(marked(&dirty, buf));
+	assert_true(marked(&dirty, q->v.packed ? DESC_AT : DEVICE_AT));
 	expect_used(q, 0, 8);
-	free(log.bitmap);
+	free(dirty.bitmap);
 	untrack(t);
 }
 
@@ -449,7 +447,7 @@ logged_again(struct queue *q)
 static void
 taken_back(struct queue *q)
 {
-	struct vringh_log log = log_new();
+	struct vringh_dirty_log dirty = dirty_new();
 	struct track *t = anew(q, 1);
 	struct mock_desc first, m;
 	uint8_t *before = malloc(t->len);
@@ -467,9 +465,9 @@ taken_back(struct queue *q)
 	memcpy(t->region, before, t->len);
 	poke(t, USED, 2, (slot + 3) % q->v.size);
 	restart(q);
-	assert_int_equal(vringh_set_log(&q->vr, &log), 0);
+	assert_int_equal(vringh_set_dirty_log(&q->vr, &dirty), 0);
 	assert_int_equal(set(q, t), 3);
-	assert_true(logged(&log, DESC_AT));
+	assert_true(marked(&dirty, DESC_AT));
 	for (i = 1; i < 3; i++) {
 		m = mock_get_slot(&q->drv, (slot + i) % q->v.size);
 		assert_int_equal(m.flags & 0x8080, 0x8000); /* available in this lap: USED only */
@@ -481,7 +479,7 @@ taken_back(struct queue *q)
 	complete(q, 1, 2);
 	expect_used(q, 1, 0);
 	expect_used(q, 2, 0);
-	free(log.bitmap);
+	free(dirty.bitmap);
 	free(before);
 	untrack(t);
 }
@@ -501,7 +499,7 @@ main(void)
 		{"a larger or an unused region is refused", other_region, 0, 2, 256},
 		{"tracking goes on after it ended", no_more, 0, 0, 256},
 		{"what comes again is missed", missed, T_IOTLB, 8, 256},
-		{"what comes again is not logged", logged_again, T_ALL, 2, 8},
+		{"what comes again is not logged", dirty_again, T_ALL, 2, 8},
 		{"a batch is half in sight", taken_back, T_ALL | T_PACKED, 5, 8},
 	};
 	static const struct CMUnitTest plain[] = {cmocka_unit_test(sizes)};

@@ -9,7 +9,6 @@
  * only thread.
  */
 
-#include <errno.h>
 #include <stdio.h>
 
 #include "harness.h"
@@ -195,7 +194,7 @@ fetch_some(struct rig *r, uint32_t max)
 	n = vringh_fetch(&q->vr, &q->batch, max);
 	settle();
 	if (n < 0)
-		FAULT(r, "fetch: %s", vringh_strerror(-n));
+		FAULT(r, "fetch: %s", vringh_strerror(n));
 	for (i = 0; i < n && r->fault == NULL; i++) {
 		struct vringh_chain *chain = &q->batch.chain[q->batch.nb_chains - n + i];
 		struct vringh_iter from = vringh_iter_read(&q->vr, chain);
@@ -375,7 +374,7 @@ begin(struct rig *r)
 	if (n < 0 || !r->rewinds)
 		return;
 	if (q->v.packed && q->vr.area_mem[0]->kind == VRINGH_MEM_IOMEM) {
-		if (n > 0 && vringh_rewind(&q->vr) != -EINVAL)
+		if (n > 0 && vringh_rewind(&q->vr) != -VRINGH_E_INFLIGHT)
 			FAULT(r, "a ring in a window is restored");
 		return;
 	}

@@ -7,8 +7,6 @@
  * it uses them. Runs on the test's only thread.
  */
 
-#include <errno.h>
-
 #include "inflight.h"
 
 static const struct mock_buf r[] = {{.len = 8}};
@@ -42,6 +40,7 @@ refused(struct queue *q)
 		  {entry(q, 4) + FLAGS, 0, 0, 0},	  /* shorter */
 		  {entry(q, 1), 0x0100, 0, 0}};		  /* head in a chain */
 	unsigned int i, nb = q->v.packed ? DIM(packed) : DIM(split);
+	struct vringh_mem none = {.kind = VRINGH_MEM_REGION};
 	struct vringh_state at;
 	struct track *t = anew(q, 4);
 	uint8_t *good = malloc(t->len);
@@ -60,7 +59,7 @@ refused(struct queue *q)
 				q->v.packed ? packed[i].v2 : split[i].v2);
 		restart(q);
 		at = vringh_get_state(&q->vr);
-		if (set(q, t) != -EINVAL)
+		if (set(q, t) != -VRINGH_E_INFLIGHT)
 			fail_msg("case %u is not refused", i);
 		assert_int_equal(vringh_broken(&q->vr), VRINGH_OK);
 		assert_int_equal(vringh_get_state(&q->vr).avail, at.avail);
@@ -69,15 +68,23 @@ refused(struct queue *q)
 	memcpy(t->region, good, t->len);
 	restart(q);
 	t->len--;
-	assert_int_equal(set(q, t), -EINVAL);
+	assert_int_equal(set(q, t), -VRINGH_E_INFLIGHT);
 	t->len++;
-	assert_int_equal(
-		vringh_set_inflight(&q->vr, &t->in, t->region + 4, t->len, t->resubmit), -EINVAL);
+	assert_int_equal(vringh_set_inflight(&q->vr, &t->in, t->region + 4, t->len, t->resubmit),
+		-VRINGH_E_INFLIGHT);
 	assert_int_equal(set(q, t), 2);
 	q->cfg.size = 0;
-	assert_int_equal(vringh_init(&q->vr, &q->cfg), VRINGH_E_SIZE);
-	assert_int_equal(set(q, t), -EINVAL);
+	assert_int_equal(vringh_init(&q->vr, &q->cfg), -VRINGH_E_SIZE);
+	assert_int_equal(set(q, t), -VRINGH_E_SIZE);
 	q->cfg.size = q->v.size;
+	/* A ring that is not there any more is not looked at. */
+	restart(q);
+	assert_int_equal(set(q, t), 2);
+	if (vringh_set_mem(&q->vr, &none) < 0) {
+		checked_limit(0);
+		assert_int_equal(vringh_rewind(&q->vr), -VRINGH_E_AREA);
+		checked_limit(UINT64_MAX);
+	}
 	free(good);
 	untrack(t);
 }

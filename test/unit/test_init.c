@@ -4,6 +4,8 @@
 
 /* Which rings vringh_init() refuses, and that a refused queue is harmless. */
 
+#include <limits.h>
+
 #include "harness.h"
 
 static const struct variant kinds[] = {
@@ -18,7 +20,7 @@ refused(struct queue *q, const struct vringh_config *cfg, enum vringh_error erro
 	struct vringh_chain chain = {.slots = 1};
 	int ret = vringh_init(&q->vr, cfg);
 
-	if (ret != (int)error)
+	if (ret != -(int)error)
 		fail_msg("'%s' instead of '%s'", vringh_strerror(ret), vringh_strerror(error));
 	assert_int_equal(vringh_broken(&q->vr), error);
 	assert_int_equal(fetch(q, 1), -(int)error);
@@ -29,7 +31,7 @@ refused(struct queue *q, const struct vringh_config *cfg, enum vringh_error erro
 	vringh_notify_disable(&q->vr);
 	vringh_get_state(&q->vr);
 	vringh_discard(&q->vr, &chain, 0);
-	assert_int_equal(vringh_set_mem(&q->vr, cfg->mem), error);
+	assert_int_equal(vringh_set_mem(&q->vr, cfg->mem), -(int)error);
 }
 
 static void
@@ -252,7 +254,7 @@ split_state(void **state)
 		for (d = 0; d <= UINT16_MAX; d++) {
 			cfg.state.used = used[i];
 			cfg.state.avail = used[i] + d;
-			if (vringh_init(&q->vr, &cfg) != (d <= 8 ? VRINGH_OK : VRINGH_E_STATE))
+			if (vringh_init(&q->vr, &cfg) != (d <= 8 ? 0 : -VRINGH_E_STATE))
 				fail_msg("used %u, avail %u", used[i], cfg.state.avail);
 		}
 	cfg.state.avail = 100;
@@ -282,7 +284,7 @@ packed_state(void **state)
 
 				cfg.state.avail = sa | (a < 8 ? 0x8000 : 0);
 				cfg.state.used = su | (u < 8 ? 0x8000 : 0);
-				if (vringh_init(&q->vr, &cfg) != (ok ? VRINGH_OK : VRINGH_E_STATE))
+				if (vringh_init(&q->vr, &cfg) != (ok ? 0 : -VRINGH_E_STATE))
 					fail_msg("size %u, avail %#x, used %#x", n, cfg.state.avail,
 						cfg.state.used);
 				if (ok) {
@@ -309,11 +311,12 @@ strerror_text(void **state)
 	for (e = 0; e < VRINGH_E_MAX; e++) {
 		assert_non_null(vringh_strerror(e));
 		assert_true(strlen(vringh_strerror(e)) > 0);
+		assert_ptr_equal(vringh_strerror(-e), vringh_strerror(e));
 		for (f = 0; f < e; f++)
 			assert_string_not_equal(vringh_strerror(e), vringh_strerror(f));
 	}
 	assert_non_null(vringh_strerror(VRINGH_E_MAX));
-	assert_non_null(vringh_strerror(-1));
+	assert_non_null(vringh_strerror(INT_MIN));
 }
 
 /* An area may be made of several ranges, if they are one piece here. */
@@ -388,10 +391,10 @@ own_memory(void **state)
 			 */
 			assert_int_equal(vringh_set_mem(&q->vr, cfg.mem), VRINGH_OK);
 			assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_OK);
-			assert_int_equal(vringh_set_mem(&q->vr, &one), VRINGH_E_AREA);
+			assert_int_equal(vringh_set_mem(&q->vr, &one), -VRINGH_E_AREA);
 			accepted(q, &cfg);
 			area.len--;
-			assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_E_AREA);
+			assert_int_equal(vringh_set_mem(&q->vr, NULL), -VRINGH_E_AREA);
 		}
 		queue_close(q);
 	}

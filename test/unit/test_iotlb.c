@@ -57,7 +57,7 @@ expect_miss(struct queue *q, uint64_t iova, uint32_t perm)
 		assert_int_equal(vringh_get_state(&q->vr).used, before.used);
 	}
 	for (e = 0; e < VRINGH_E_MAX; e++)
-		assert_int_equal(q->vr.nb_errors[e], 0);
+		assert_int_equal(vringh_error_count(&q->vr, e), 0);
 }
 
 static void
@@ -211,8 +211,8 @@ refused(struct queue *q)
 		vringh_refuse_miss(&q->vr);
 		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 4), 1);
 		complete(q, 0, 2);
-		assert_int_equal(q->vr.nb_errors[VRINGH_E_ADDR], 2 * i);
-		assert_int_equal(q->vr.nb_errors[VRINGH_E_MISS], 0);
+		assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_ADDR), 2 * i);
+		assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_MISS), 0);
 		expect_used_short(q, 1, 0);
 		expect_used_short(q, 2, 0);
 	}
@@ -273,7 +273,7 @@ ring_missed_at_init(struct queue *q)
 				assert_int_equal(vringh_iotlb_map(&q->mem.view, &part), 0);
 			}
 			q->cfg.state.avail = q->cfg.state.used = mock_used_position(&q->drv, 0);
-			assert_int_equal(vringh_init(&q->vr, &q->cfg), VRINGH_E_MISS);
+			assert_int_equal(vringh_init(&q->vr, &q->cfg), -VRINGH_E_MISS);
 			assert_int_equal(vringh_broken(&q->vr), VRINGH_E_MISS);
 			assert_int_equal(vringh_get_miss(&q->vr).iova, at[i] + first);
 			assert_int_equal(vringh_get_miss(&q->vr).perm, perm[i]);
@@ -284,11 +284,11 @@ ring_missed_at_init(struct queue *q)
 			assert_false(vringh_notify_enable(&q->vr));
 			assert_false(vringh_need_notify(&q->vr));
 			vringh_notify_disable(&q->vr);
-			assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_E_MISS);
+			assert_int_equal(vringh_set_mem(&q->vr, NULL), -VRINGH_E_MISS);
 			part = r;
 			part.iova += first;
 			part.host += first;
-			part.log += first;
+			part.dirty += first;
 			part.len -= first;
 			assert_int_equal(vringh_iotlb_map(&q->mem.view, &part), 0);
 			assert_int_equal(vringh_broken(&q->vr), VRINGH_E_MISS);
@@ -316,7 +316,7 @@ ring_unmapped(struct queue *q)
 		assert_int_equal(fetch(q, 1), 1);
 		assert_int_equal(unmap(q, at[i], 1), 1);
 		mock_mem_move(&q->mem); /* the old memory is gone */
-		assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_E_MISS);
+		assert_int_equal(vringh_set_mem(&q->vr, NULL), -VRINGH_E_MISS);
 		assert_int_equal(vringh_get_miss(&q->vr).iova, at[i]);
 		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 1), -VRINGH_E_MISS);
 		/* Nothing of it is touched meanwhile. */
@@ -333,7 +333,7 @@ ring_unmapped(struct queue *q)
 		assert_int_equal(unmap(q, at[i], 1), 1);
 		r.perm = i == 2 ? VRINGH_PERM_READ : VRINGH_PERM_WRITE;
 		assert_int_equal(vringh_iotlb_map(&q->mem.view, &r), 0);
-		assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_E_AREA);
+		assert_int_equal(vringh_set_mem(&q->vr, NULL), -VRINGH_E_AREA);
 		mock_mem_view(&q->mem);
 		assert_int_equal(vringh_set_mem(&q->next.vr, NULL), VRINGH_OK);
 		expect_broken(q, VRINGH_E_AREA);

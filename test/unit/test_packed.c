@@ -102,7 +102,7 @@ runaway(struct queue *q)
 			}
 			mock_publish(&q->drv);
 			assert_int_equal(fetch_refusing(q, 1), -VRINGH_E_RUNAWAY);
-			assert_int_equal(q->vr.nb_errors[VRINGH_E_RUNAWAY], 1);
+			assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_RUNAWAY), 1);
 			/* What was gathered of it is not left in the batch. */
 			assert_int_equal(q->batch.nb_segs, 0);
 			expect_broken(q, VRINGH_E_RUNAWAY);

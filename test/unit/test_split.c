@@ -133,9 +133,9 @@ broken_counted_once(struct queue *q)
 {
 	mock_set_avail_idx(&q->drv, q->v.size + 1);
 	assert_int_equal(fetch(q, 1), -VRINGH_E_AVAIL_IDX);
-	assert_int_equal(q->vr.nb_errors[VRINGH_E_AVAIL_IDX], 1);
+	assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_AVAIL_IDX), 1);
 	assert_int_equal(fetch(q, 1), -VRINGH_E_AVAIL_IDX);
-	assert_int_equal(q->vr.nb_errors[VRINGH_E_AVAIL_IDX], 1);
+	assert_int_equal(vringh_error_count(&q->vr, VRINGH_E_AVAIL_IDX), 1);
 }
 
 static void

@@ -146,8 +146,8 @@ device(void *arg)
 		batch->nb_chains = batch->nb_segs = 0;
 		n = vringh_fetch(vr, batch, 1 + seen % 40);
 		if (n < 0) {
-			snprintf(p->device_fault, sizeof(p->device_fault), "%s",
-				vringh_strerror(-n));
+			snprintf(
+				p->device_fault, sizeof(p->device_fault), "%s", vringh_strerror(n));
 			break;
 		}
 		if (n == 0) {

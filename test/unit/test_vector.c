@@ -105,9 +105,9 @@ expect_same(const struct vringh_batch *a, const struct vringh_batch *b)
 static void
 complete_both(struct queue *q, struct vringh *scalar, struct vringh_batch *batch, unsigned int seed)
 {
-	int area = q->v.packed ? 0 : 2;
+	enum vringh_area area = q->v.packed ? VRINGH_AREA_DESC : VRINGH_AREA_DEVICE;
 	uint32_t len = mock_area_len(&q->drv.cfg, area), i;
-	uint8_t *ring = q->vr.area_host[area], *before = malloc(len), *after = malloc(len);
+	uint8_t *ring = vringh_area(&q->vr, area), *before = malloc(len), *after = malloc(len);
 
 	assert_true(before != NULL && after != NULL);
 	for (i = 0; i < q->batch.nb_chains; i++) {
@@ -123,7 +123,8 @@ complete_both(struct queue *q, struct vringh *scalar, struct vringh_batch *batch
 	vringh_complete(scalar, batch->chain, batch->nb_chains);
 	assert_memory_equal(ring, after, len);
 	assert_int_equal(vringh_get_state(&q->vr).used, vringh_get_state(scalar).used);
-	assert_memory_equal(q->vr.nb_errors, scalar->nb_errors, sizeof(scalar->nb_errors));
+	for (i = 0; i < VRINGH_E_MAX; i++)
+		assert_int_equal(vringh_error_count(&q->vr, i), vringh_error_count(scalar, i));
 	free(before);
 	free(after);
 }

@@ -93,7 +93,7 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 		.len = len,
 		.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
 		.offset = offset};
-	err = map->fd < 0 ? errno : -vfn_guard_watch(map->map, map->map_len, &map->lost);
+	err = map->fd < 0 ? errno : -vfn_guard_add(map->map, map->map_len, &map->lost);
 	if (err != 0) {
 		if (map->fd >= 0)
 			close(map->fd);
@@ -120,7 +120,7 @@ vfn_map_put(struct vfn_map *map)
 	if (map == NULL || --map->refs > 0)
 		return;
 	if (map->map != NULL) {
-		vfn_guard_unwatch(map->map, &map->lost);
+		vfn_guard_remove(map->map, &map->lost);
 		munmap(map->map, map->map_len);
 	}
 	if (map->fd >= 0)

@@ -136,7 +136,7 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 		.event_idx = s->event_idx,
 		.indirect = s->indirect,
 		.in_order = s->in_order,
-		.reads_only = s->queue % 2 == 1,
+		.reads_only = s->reads_only,
 		.size = ring->size,
 		.desc = ring->desc,
 		.driver = ring->driver,
@@ -144,15 +144,15 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 		.mem = &s->mem,
 		.state = {.avail = ring->avail, .used = ring->used},
 	};
-	struct vringh_log log = {
+	struct vringh_dirty_log dirty = {
 		.bitmap = dev->log.map->host,
 		.len = dev->log.map->len,
 		.desc = ring->desc,
 		.device = s->packed ? ring->device : ring->dirty,
 	};
-	enum vringh_error error = vringh_init(&s->guest, &cfg);
+	int error = vringh_init(&s->guest, &cfg);
 
-	if (error != VRINGH_OK) {
+	if (error < 0) {
 		DEV_LOG(ERR, dev, "queue %u refused: %s", s->queue, vringh_strerror(error));
 		return -EINVAL;
 	}
@@ -166,14 +166,13 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 	}
 	if (dev->faults & VFN_FAULT_NO_DIRTY)
 		return 0;
-	if (vringh_set_log(&s->guest, &log) < 0) {
+	if (dev->faults & VFN_FAULT_NO_USED_DIRTY)
+		dirty.desc = dirty.device = VRINGH_DIRTY_NOWHERE;
+	if (vringh_set_dirty_log(&s->guest, &dirty) < 0) {
 		DEV_LOG(ERR, dev, "queue %u refused: its rings are not within the dirty log",
 			s->queue);
 		return -EINVAL;
 	}
-	/* No log reaches that far. */
-	if (dev->faults & VFN_FAULT_NO_USED_DIRTY)
-		s->guest.log.desc = s->guest.log.device = UINT64_C(1) << 63;
 	return 0;
 }
 
@@ -376,6 +375,7 @@ vfn_shadow_start(
 	s->event_idx = features & UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;
 	s->indirect = features & UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC;
 	s->in_order = features & UINT64_C(1) << VIRTIO_F_IN_ORDER;
+	s->reads_only = queue % 2 == 1;
 	s->call_blocked = s->call_owed = false;
 	s->calls_held = &dev->shadow_calls_held;
 	s->guest_call = ring->callfd;
@@ -398,6 +398,15 @@ vfn_shadow_start(
 	DEV_LOG(DEBUG, dev, "queue %u: shadow ring at 0x%" PRIx64 ", %" PRIu64 " bytes", queue,
 		s->ring.desc, s->dma_len);
 	return 0;
+}
+
+/* What the guest's ring counts, and what only the relay refuses. Any thread. */
+static uint64_t
+error_count(const struct vfn_shadow *s, enum vringh_error error)
+{
+	uint64_t n = vringh_error_count(&s->guest, error);
+
+	return error == VRINGH_E_LOOP ? n + __atomic_load_n(&s->nb_too_long, __ATOMIC_RELAXED) : n;
 }
 
 /*
@@ -427,7 +436,7 @@ vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring
 	dev->stats_base[queue][VFN_STAT_CALLS_BLOCKED] -= s->call_blocked;
 	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++)
 		dev->stats_base[queue][VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] -=
-			s->guest.nb_errors[e];
+			error_count(s, e);
 	return true;
 }
 
@@ -442,8 +451,7 @@ vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_N
 		return;
 	value[VFN_STAT_CALLS_BLOCKED] += __atomic_load_n(&s->call_blocked, __ATOMIC_RELAXED);
 	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++)
-		value[VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] +=
-			__atomic_load_n(&s->guest.nb_errors[e], __ATOMIC_RELAXED);
+		value[VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] += error_count(s, e);
 }
 
 /* Is any relay at work? What is in flight has no exact position then. */

@@ -57,6 +57,7 @@ struct vfn_shadow {
 
 	/* The shadow ring, driver side. */
 	bool packed, event_idx, indirect, in_order;
+	bool reads_only; /* the guest's ring, see struct vringh_config */
 	uint32_t size;
 	uint32_t room; /* free entries */
 	union {
@@ -87,6 +88,7 @@ struct vfn_shadow {
 	bool live;    /* of the two rings the guest's is served */
 	bool has_job; /* the link has */
 	uint64_t nb_kicks;
+	uint64_t nb_too_long; /* chains that are in no table and no ring of this size */
 
 	/* What the function reaches. */
 	void *dma;

@@ -189,7 +189,7 @@ chain_put(struct vfn_shadow *s, uint32_t place, struct held *held)
 	struct vringh_chain *c = &s->chain[place];
 	uint32_t n = count_pieces(c), i = 0, k;
 	/* What a packed transmit queue has to write is not seen in a table, and was not in one. */
-	bool table = n > 1 && s->indirect && !(s->packed && s->guest.reads_only && c->nb_write > 0);
+	bool table = n > 1 && s->indirect && !(s->packed && s->reads_only && c->nb_write > 0);
 	uint32_t entries = table ? 1 : n;
 	uint16_t first = s->next_desc;
 	struct piece p;
@@ -197,7 +197,7 @@ chain_put(struct vfn_shadow *s, uint32_t place, struct held *held)
 	if (unlikely(c->error != VRINGH_OK || n == 0 || n > s->size)) {
 		/* In ring and table together it may be longer than a table can be (2.7.5.3.1). */
 		if (n > s->size)
-			s->guest.nb_errors[VRINGH_E_LOOP]++;
+			s->nb_too_long++;
 		c->written = 0;
 		s->slot[place] = (struct vfn_shadow_slot){.entries = 0, .done = true};
 		return true;

@@ -45,8 +45,7 @@ struct vfn_class {
 	/* Bits of which one is needed by those in features, or 0. */
 	uint64_t (*features_missing)(uint64_t features);
 	/* Bytes of the device configuration, within its size. Not quiet. */
-	void (*config_read)(
-		struct vfn_function *fn, uint32_t offset, void *buf, size_t len);
+	void (*config_read)(struct vfn_function *fn, uint32_t offset, void *buf, size_t len);
 	/* The largest size of a queue, and does the device only read what is in it? */
 	uint16_t (*queue_max)(const struct vfn_function *fn, unsigned int index);
 	bool (*queue_reads_only)(const struct vfn_function *fn, unsigned int index);

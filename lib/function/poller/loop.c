@@ -123,11 +123,11 @@ arm(struct vfn_work *w)
 /* ---- fairness ---- */
 
 /*
- * Turns take a bounded time each (the class sees to that, and vringh_batch.max_descs), but one chain
- * costs more than another, and a single chain may have as many descriptors as the ring. So queues that
- * share a poller take turns by time: each has an account of what it was served, and who is ahead
- * of the last one that wants service waits. Who wants nothing saves up nothing, and who has
- * something that can't be moved now makes only others of his kind wait.
+ * Turns take a bounded time each (the class sees to that, and vringh_batch.max_descs), but one
+ * chain costs more than another, and a single chain may have as many descriptors as the ring. So
+ * queues that share a poller take turns by time: each has an account of what it was served, and who
+ * is ahead of the last one that wants service waits. Who wants nothing saves up nothing, and who
+ * has something that can't be moved now makes only others of his kind wait.
  *
  * The last one may want nothing for a moment only, because its driver has not come round yet: so
  * after a turn that took long a queue rests for the same time, as long as others have moved
@@ -364,7 +364,8 @@ look_at_quiet(struct vfn_poller *p, uint64_t *start)
 		p->turn = i + 1;
 		if (!vringh_watch_pending(&p->quiet[i].watch))
 			continue;
-		if (has_to_wait(p, &p->work[i]->queue->account) || has_to_wait(p, &p->quiet_account))
+		if (has_to_wait(p, &p->work[i]->queue->account) ||
+			has_to_wait(p, &p->quiet_account))
 			break;
 		n = run(p, p->work[i], start, &p->quiet_account);
 		moved += n;

@@ -253,7 +253,8 @@ vfn_poller_numa_check(struct vfn_poller *p, const struct vfn_queue *q)
 
 	if (p->cpu == ANY_CPU || p->numa_told || numa_available() < 0)
 		return;
-	page = (void *)((uintptr_t)vringh_area(&q->vr, 0) & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
+	page = (void *)((uintptr_t)vringh_area(&q->vr, VRINGH_AREA_DESC) &
+		~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
 	own = numa_node_of_cpu(p->cpu);
 	if (move_pages(0, 1, &page, NULL, &node, 0) != 0 || node < 0 || node == own)
 		return;

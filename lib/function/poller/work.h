@@ -52,7 +52,7 @@ struct vfn_work_ops {
 /* Whoever makes one sets the first five; the poller has the rest. A class's may be longer. */
 struct vfn_work {
 	const struct vfn_work_ops *ops;
-	struct vfn_function *fn;     /* whose it is */
+	struct vfn_function *fn; /* whose it is */
 	struct vfn_poller *poller;
 	struct vfn_queue *queue;     /* whose chains are moved */
 	struct vfn_queue *waits_for; /* whose chains it takes besides, NULL: none */

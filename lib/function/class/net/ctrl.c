@@ -21,17 +21,17 @@
 #define MAX_COMMAND (2 * sizeof(uint32_t) + 2700 * 6)
 
 /*
- * A round holds the function's lock and stops the function's pollers, so a driver that never runs out
- * of commands gets a round of so many from time to time. Some rounds come at once: a driver that
- * sets up its device sends one command after the other.
+ * A round holds the function's lock and stops the function's pollers, so a driver that never runs
+ * out of commands gets a round of so many from time to time. Some rounds come at once: a driver
+ * that sets up its device sends one command after the other.
  */
 #define ROUND_COMMANDS 16
 #define ROUND_US       1000
 #define ROUNDS_AT_ONCE 64
 
 static uint8_t
-announce_command(const struct vfn_net *net, struct vfn_regs *regs, uint8_t cmd,
-	const uint8_t *data, size_t len)
+announce_command(const struct vfn_net *net, struct vfn_regs *regs, uint8_t cmd, const uint8_t *data,
+	size_t len)
 {
 	(void)net;
 	(void)data;
@@ -44,8 +44,8 @@ announce_command(const struct vfn_net *net, struct vfn_regs *regs, uint8_t cmd,
 }
 
 static uint8_t
-offloads_command(const struct vfn_net *net, struct vfn_regs *regs, uint8_t cmd,
-	const uint8_t *data, size_t len)
+offloads_command(const struct vfn_net *net, struct vfn_regs *regs, uint8_t cmd, const uint8_t *data,
+	size_t len)
 {
 	uint64_t on;
 
@@ -119,8 +119,8 @@ command(struct vfn_queue *q, struct vringh_chain *chain, uint8_t *buf)
 			ack = vfn_net_ctrl_command(
 				vfn_net(q->fn), &q->fn->regs, hdr.class, hdr.cmd, buf, len);
 		/* The driver needs no interrupt to know what it has changed. */
-		if (ack == VIRTIO_NET_OK && (hdr.class == VIRTIO_NET_CTRL_MAC ||
-						    hdr.class == VIRTIO_NET_CTRL_ANNOUNCE))
+		if (ack == VIRTIO_NET_OK &&
+			(hdr.class == VIRTIO_NET_CTRL_MAC || hdr.class == VIRTIO_NET_CTRL_ANNOUNCE))
 			q->fn->regs.config_generation++;
 	}
 	chain->written = vringh_push(&out, &ack, sizeof(ack));

@@ -26,9 +26,9 @@ struct vfn_ethdev_rx {
 
 /* Changed by control only while no poller has the function's work. */
 struct vfn_ethdev {
-	bool open;    /* the port is ours, configured and started */
-	bool link;    /* as the port told last */
-	bool told;    /* the log says why it is not open */
+	bool open; /* the port is ours, configured and started */
+	bool link; /* as the port told last */
+	bool told; /* the log says why it is not open */
 	uint16_t port;
 	uint16_t nb_rx;
 	uint16_t nb_tx;

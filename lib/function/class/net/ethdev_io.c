@@ -154,8 +154,7 @@ ethdev_receive(struct vfn_work *work)
 		vfn_queue_broken(rx);
 	for (i = 0; i < n; i++) {
 		/* What is charged is the look for buffers. */
-		unsigned int bad =
-			b.budget > 0 ? deliver(&b, mbuf[i]) : VFN_STAT_DROPPED_NO_BUFFER;
+		unsigned int bad = b.budget > 0 ? deliver(&b, mbuf[i]) : VFN_STAT_DROPPED_NO_BUFFER;
 
 		if (bad != VFN_STAT_PACKETS)
 			rx->stats[bad]++;

@@ -452,7 +452,8 @@ vfn_net_largest_frame(const struct vfn_function *to)
 {
 	/* 5.1.4.1: frames above the MTU that was negotiated are not passed on. */
 	if (to != NULL && vfn_has(to, VIRTIO_NET_F_MTU))
-		return RTE_MIN(vfn_net_regs(to)->mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
+		return RTE_MIN(
+			vfn_net_regs(to)->mtu + (uint32_t)(ETH_HDR_LEN + VLAN_LEN), MAX_FRAME);
 	return MAX_FRAME;
 }
 
@@ -469,7 +470,7 @@ vfn_net_fetch(struct vfn_net_work *w, struct vringh_batch *from)
 }
 
 static unsigned int
-forward(struct vfn_work *work)
+net_forward(struct vfn_work *work)
 {
 	struct vfn_net_work *w = container_of(work, struct vfn_net_work, work);
 	struct vringh_batch *from = vfn_poller_batch(work->poller, 0);
@@ -533,4 +534,4 @@ forward(struct vfn_work *work)
 	return done;
 }
 
-const struct vfn_work_ops vfn_net_forward_ops = {.run = forward};
+const struct vfn_work_ops vfn_net_forward_ops = {.run = net_forward};

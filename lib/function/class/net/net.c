@@ -101,10 +101,8 @@ net_start(struct vfn_function *fn)
 		vfn_work_add(fn, &w->work);
 	}
 	if (vfn_has(fn, VIRTIO_NET_F_CTRL_VQ) && vfn_queue_active(ctrl)) {
-		net->ctrl = (struct vfn_work){.ops = &vfn_net_ctrl_ops,
-			.fn = fn,
-			.poller = fn->poller[0],
-			.queue = ctrl};
+		net->ctrl = (struct vfn_work){
+			.ops = &vfn_net_ctrl_ops, .fn = fn, .poller = fn->poller[0], .queue = ctrl};
 		vfn_work_add(fn, &net->ctrl);
 	}
 }

@@ -4,7 +4,8 @@
 
 /*
  * The net class (virtio 1.3, 5.1): its registers and its function in control, and what the ways of
- * its frames share: checks of what a guest sends, and frames into receive buffers. Those are poller.
+ * its frames share: checks of what a guest sends, and frames into receive buffers. Those are
+ * poller.
  */
 
 #ifndef VFN_CLASS_NET_H
@@ -66,7 +67,7 @@ struct vfn_net {
 	bool unplugged;		      /* by the operator */
 	bool link_up;		      /* as the device configuration says */
 	const struct vfn_net_wiring *wiring;
-	void *end; /* the wiring's own, from its open() to its close() */
+	void *end;	       /* the wiring's own, from its open() to its close() */
 	struct vfn_rate *rate; /* of what the guest sends, NULL: no limit */
 	struct vfn_net_work tx[VFN_MAX_PAIRS];
 	struct vfn_work ctrl;
@@ -204,9 +205,9 @@ struct burst {
 
 /*
  * Is the chain a frame that its driver may send? Returns the counter for what is wrong with it,
- * VFN_STAT_PACKETS if nothing is, VFN_NET_STAT_MAX if the ring has counted it. *frame and *len are the
- * frame without its header; only flags that have a meaning on transmission are left in *hdr. For
- * VFN_STAT_DROPPED_SIZE these are set as well.
+ * VFN_STAT_PACKETS if nothing is, VFN_NET_STAT_MAX if the ring has counted it. *frame and *len are
+ * the frame without its header; only flags that have a meaning on transmission are left in *hdr.
+ * For VFN_STAT_DROPPED_SIZE these are set as well.
  */
 unsigned int vfn_net_judge(const struct vfn_queue *tx, const struct vringh_chain *chain,
 	uint32_t max_frame, struct virtio_net_hdr_mrg_rxbuf *hdr, struct vringh_iter *frame,

@@ -10,7 +10,8 @@
 #include "net.h"
 
 static void
-put_command(struct vfn_parts_writer *w, uint8_t class, uint8_t command, const void *data, uint32_t len)
+put_command(
+	struct vfn_parts_writer *w, uint8_t class, uint8_t command, const void *data, uint32_t len)
 {
 	struct vfn_part part = {.type = VFN_PART_NET_CVQ};
 
@@ -38,8 +39,7 @@ vfn_net_parts_get(struct vfn_function *fn, struct vfn_parts_writer *w)
 	const struct vfn_net_regs *r = vfn_net_regs(fn);
 	const struct vfn_filter *f = &r->filter;
 	uint8_t tables[2 * (sizeof(uint32_t) + (VFN_MAC_TABLE + 1) * RTE_ETHER_ADDR_LEN)];
-	uint64_t offloads =
-		fn->regs.driver_features & VFN_CTRL_GUEST_OFFLOADS & ~r->offloads_off;
+	uint64_t offloads = fn->regs.driver_features & VFN_CTRL_GUEST_OFFLOADS & ~r->offloads_off;
 	size_t len;
 	uint8_t cmd;
 
@@ -82,8 +82,8 @@ set_vlans(struct vfn_regs *regs, const struct vfn_part *part, const uint8_t *val
 }
 
 int
-vfn_net_parts_set(const struct vfn_function *fn, struct vfn_regs *regs,
-	const struct vfn_part *part, const uint8_t *value, const char **why)
+vfn_net_parts_set(const struct vfn_function *fn, struct vfn_regs *regs, const struct vfn_part *part,
+	const uint8_t *value, const char **why)
 {
 	const size_t used = sizeof(part->selector.cvq);
 	size_t i;

@@ -18,8 +18,8 @@ struct vfn_receivers;
 
 struct vfn_net_wiring {
 	/*
-	 * Take what params (vfn_net.params.wiring) name; the list is locked. 0, or a negative errno:
-	 * -EBUSY if another one has it.
+	 * Take what params (vfn_net.params.wiring) name; the list is locked. 0, or a negative
+	 * errno: -EBUSY if another one has it.
 	 */
 	int (*open)(struct vfn_net *net);
 	/* Let it go; the list is locked. */

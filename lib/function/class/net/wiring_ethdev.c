@@ -54,7 +54,7 @@ pool_open(struct vfn_function *fn)
 	if (e->pool != NULL)
 		return 0;
 	node = fn->params.pollers.nb_cpus > 0 ? vfn_cpu_node(fn->params.pollers.cpu[0]) :
-					rte_eth_dev_socket_id(e->port);
+						rte_eth_dev_socket_id(e->port);
 	e->pool = rte_pktmbuf_pool_create(name, count, 0, 0, room, node);
 	if (e->pool == NULL && node != SOCKET_ID_ANY)
 		e->pool = rte_pktmbuf_pool_create(name, count, 0, 0, room, SOCKET_ID_ANY);
@@ -113,7 +113,8 @@ port_start(struct vfn_function *fn)
 		ret = rte_eth_dev_start(e->port);
 	/* What the guest wants is not up to the port's address. */
 	if (ret == 0 && rte_eth_promiscuous_enable(e->port) != 0)
-		FN_LOG(INFO, fn, "ethdev=%s: has no promiscuous mode", vfn_net(fn)->params.wiring.ethdev);
+		FN_LOG(INFO, fn, "ethdev=%s: has no promiscuous mode",
+			vfn_net(fn)->params.wiring.ethdev);
 	return ret;
 }
 

@@ -7,8 +7,6 @@
  * Runs on the thread that owns the queue; others set and clear bits of the same bitmap.
  */
 
-#include <errno.h>
-
 #include "vringh_core.h"
 
 #define PAGE_SHIFT 12
@@ -21,14 +19,14 @@
  * already still covers what was written.
  */
 static vringh_inline void
-log_bytes(const struct vringh_log *log, uint64_t addr, uint64_t len, uint64_t *page)
+dirty_bytes(const struct vringh_dirty_log *dirty, uint64_t addr, uint64_t len, uint64_t *page)
 {
 	uint64_t i = addr >> PAGE_SHIFT, last = (addr + (len - 1)) >> PAGE_SHIFT;
 
 	if (i == *page)
 		i++;
-	for (; i <= last && i / 8 < log->len; i++) {
-		uint8_t *byte = &log->bitmap[i / 8];
+	for (; i <= last && i / 8 < dirty->len; i++) {
+		uint8_t *byte = &dirty->bitmap[i / 8];
 		uint8_t bit = 1 << i % 8;
 
 		if (!(__atomic_load_n(byte, __ATOMIC_RELAXED) & bit))
@@ -38,25 +36,25 @@ log_bytes(const struct vringh_log *log, uint64_t addr, uint64_t len, uint64_t *p
 }
 
 static uint64_t
-area_log(const struct vringh *vr, unsigned int area)
+area_dirty(const struct vringh *vr, unsigned int area)
 {
-	return area == AREA_DESC ? vr->log.desc : vr->log.device;
+	return area == VRINGH_AREA_DESC ? vr->dirty_log.desc : vr->dirty_log.device;
 }
 
 void
-vringh_log_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len)
+vringh_dirty_area(struct vringh *vr, unsigned int area, const void *p, uint32_t len)
 {
 	uint64_t page = UINT64_MAX;
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	log_bytes(&vr->log,
-		area_log(vr, area) + ((const uint8_t *)p - (const uint8_t *)vr->area_host[area]),
+	dirty_bytes(&vr->dirty_log,
+		area_dirty(vr, area) + ((const uint8_t *)p - (const uint8_t *)vr->area_host[area]),
 		len, &page);
 }
 
 /* Where a range lies now that something was unmapped; what is not mapped can't be written. */
 static void
-log_moved(const struct vringh *vr, uint64_t iova, uint32_t left, uint64_t *page)
+dirty_moved(const struct vringh *vr, uint64_t iova, uint32_t left, uint64_t *page)
 {
 	struct vringh_region hit = {0};
 
@@ -66,7 +64,7 @@ log_moved(const struct vringh *vr, uint64_t iova, uint32_t left, uint64_t *page)
 
 		if (vringh_mem_find(vr->mem, &hit, iova, &len, VRINGH_PERM_WRITE, &error) == NULL)
 			return;
-		log_bytes(&vr->log, iova - hit.iova + hit.log, len, page);
+		dirty_bytes(&vr->dirty_log, iova - hit.iova + hit.dirty, len, page);
 		iova += len;
 		left -= len;
 	}
@@ -74,7 +72,7 @@ log_moved(const struct vringh *vr, uint64_t iova, uint32_t left, uint64_t *page)
 
 /* Chains' written bytes lie at the front of their writable segments. */
 static inline void
-log_chain(const struct vringh *vr, const struct vringh_chain *chain, bool iotlb, uint64_t *page)
+dirty_chain(const struct vringh *vr, const struct vringh_chain *chain, bool iotlb, uint64_t *page)
 {
 	const struct vringh_seg *seg, *end;
 	uint32_t left = chain->written;
@@ -86,16 +84,16 @@ log_chain(const struct vringh *vr, const struct vringh_chain *chain, bool iotlb,
 	for (; left > 0 && seg < end; seg++) {
 		uint32_t n = left < seg->len ? left : seg->len;
 
-		log_bytes(&vr->log, iotlb ? seg->log : seg->iova, n, page);
+		dirty_bytes(&vr->dirty_log, iotlb ? seg->dirty : seg->iova, n, page);
 		/* Some of it may have been written before that, and some after. */
 		if (iotlb && seg->gen != vr->mem->gen)
-			log_moved(vr, seg->iova, n, page);
+			dirty_moved(vr, seg->iova, n, page);
 		left -= n;
 	}
 }
 
 void
-vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
+vringh_dirty_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
 {
 	uint64_t page = UINT64_MAX;
 	unsigned int i;
@@ -107,18 +105,19 @@ vringh_log_chains(struct vringh *vr, const struct vringh_chain *chain, unsigned 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (vr->mem->kind == VRINGH_MEM_IOTLB)
 		for (; i < n; i++)
-			log_chain(vr, &chain[i], true, &page);
+			dirty_chain(vr, &chain[i], true, &page);
 	else
 		for (; i < n; i++)
-			log_chain(vr, &chain[i], false, &page);
+			dirty_chain(vr, &chain[i], false, &page);
 }
 
 /* The used entries that complete() has written from a position on, and the index. */
 void
-vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *chain, unsigned int n)
+vringh_dirty_used(
+	struct vringh *vr, uint16_t from, const struct vringh_chain *chain, unsigned int n)
 {
-	uint64_t base = vr->packed ? vr->log.desc + offsetof(struct vring_packed_desc, len) :
-				     vr->log.device + offsetof(struct vring_used, ring);
+	uint64_t base = vr->packed ? vr->dirty_log.desc + offsetof(struct vring_packed_desc, len) :
+				     vr->dirty_log.device + offsetof(struct vring_used, ring);
 	/* Of the ring's entries, and of what is written of each. */
 	uint32_t step =
 		vr->packed ? sizeof(struct vring_packed_desc) : sizeof(struct vring_used_elem);
@@ -129,7 +128,7 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	vr->fenced = true;
 	if (!vr->packed)
-		log_bytes(&vr->log, vr->log.device + offsetof(struct vring_used, idx),
+		dirty_bytes(&vr->dirty_log, vr->dirty_log.device + offsetof(struct vring_used, idx),
 			sizeof(uint16_t), &page);
 	/* Mostly all of them are on one page. */
 	last = (vr->used % vr->size + vr->size - (vr->packed ? chain[n - 1].slots : 1)) % vr->size;
@@ -138,7 +137,7 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 			(base + (uint64_t)last * step + sizeof(uint64_t) - 1) >> PAGE_SHIFT)
 		n = 1;
 	for (i = 0; i < n; i++) {
-		log_bytes(&vr->log, base + (uint64_t)at * step, sizeof(uint64_t), &page);
+		dirty_bytes(&vr->dirty_log, base + (uint64_t)at * step, sizeof(uint64_t), &page);
 		for (;; i++) {
 			at += vr->packed ? chain[i].slots : 1;
 			if (!vr->in_order || i + 1 == n || !in_order_skips(&chain[i]))
@@ -150,32 +149,36 @@ vringh_log_used(struct vringh *vr, uint16_t from, const struct vringh_chain *cha
 }
 
 static bool
-fits(const struct vringh_log *log, uint64_t addr, uint64_t len)
+fits(const struct vringh_dirty_log *dirty, uint64_t addr, uint64_t len)
 {
 	uint64_t last = addr + (len - 1);
 
-	return last >= addr && last >> PAGE_SHIFT >> 3 < log->len;
+	/* No log reaches that far: no address of it is in one. */
+	if (addr == VRINGH_DIRTY_NOWHERE)
+		return true;
+	return last >= addr && last >> PAGE_SHIFT >> 3 < dirty->len;
 }
 
 int
-vringh_set_log(struct vringh *vr, const struct vringh_log *log)
+vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *dirty)
 {
 	uint32_t i;
 
-	vr->logs = vr->fenced = false;
-	if (log == NULL)
+	vr->dirty = vr->fenced = false;
+	if (dirty == NULL)
 		return 0;
-	if (!fits(log, log->device, area_size(vr, AREA_DEVICE)) ||
-		(vr->packed && !fits(log, log->desc, area_size(vr, AREA_DESC))))
-		return -EINVAL;
+	if (!fits(dirty, dirty->device, area_size(vr, VRINGH_AREA_DEVICE)) ||
+		(vr->packed && !fits(dirty, dirty->desc, area_size(vr, VRINGH_AREA_DESC))))
+		return -VRINGH_E_DIRTY;
 	for (i = 0; i < vr->mem->nb_regions; i++) {
 		const struct vringh_region *r = &vr->mem->table[i];
 
 		if ((r->perm & VRINGH_PERM_WRITE) &&
-			!fits(log, vr->mem->kind == VRINGH_MEM_IOTLB ? r->log : r->iova, r->len))
-			return -EINVAL;
+			!fits(dirty, vr->mem->kind == VRINGH_MEM_IOTLB ? r->dirty : r->iova,
+				r->len))
+			return -VRINGH_E_DIRTY;
 	}
-	vr->log = *log;
-	vr->logs = true;
+	vr->dirty_log = *dirty;
+	vr->dirty = true;
 	return 0;
 }

@@ -90,7 +90,7 @@ logger(void *arg)
 }
 
 static struct queue *
-half_open(unsigned int format, unsigned int odd, const struct vringh_log *log)
+half_open(unsigned int format, unsigned int odd, const struct vringh_dirty_log *dirty)
 {
 	struct variant v = format_variant(format, VRINGH_MEM_IOTLB, 8);
 	struct queue *q = queue_open(&v);
@@ -101,11 +101,11 @@ half_open(unsigned int format, unsigned int odd, const struct vringh_log *log)
 
 		assert_non_null(mock_mem_add(&q->mem, FREE_AT + i * PAGE, PAGE, VRINGH_PERM_WRITE));
 		r = mock_mem_region(&q->mem, FREE_AT + i * PAGE);
-		r.log = (FIRST + 2 * i + odd) * (uint64_t)PAGE;
+		r.dirty = (FIRST + 2 * i + odd) * (uint64_t)PAGE;
 		assert_int_equal(vringh_iotlb_map(&q->mem.view, &r), 0);
 	}
 	assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_OK);
-	assert_int_equal(vringh_set_log(&q->vr, log), 0);
+	assert_int_equal(vringh_set_dirty_log(&q->vr, dirty), 0);
 	return q;
 }
 
@@ -113,17 +113,17 @@ static void
 shared(void **state)
 {
 	const unsigned int *formats = *state;
-	struct vringh_log log = {.len = (WINDOW_END + 0x10000000) / PAGE / 8 + 1,
+	struct vringh_dirty_log dirty = {.len = (WINDOW_END + 0x10000000) / PAGE / 8 + 1,
 		.desc = 0x10000,
 		.device = 0x20000};
 	struct half half[2];
 	pthread_t thread[2];
 	uint32_t i;
 
-	log.bitmap = calloc(1, log.len);
+	dirty.bitmap = calloc(1, dirty.len);
 	for (i = 0; i < 2; i++) {
 		half[i] = (struct half){
-			.q = half_open(formats[i], i, &log), .bitmap = log.bitmap, .odd = i};
+			.q = half_open(formats[i], i, &dirty), .bitmap = dirty.bitmap, .odd = i};
 		assert_int_equal(pthread_create(&thread[i], NULL, logger, &half[i]), 0);
 	}
 	for (i = 0; i < 2; i++) {
@@ -135,7 +135,7 @@ shared(void **state)
 			fail_msg("%s", half[i].fault);
 		assert_int_equal(half[i].lost, 0);
 	}
-	free(log.bitmap);
+	free(dirty.bitmap);
 }
 
 int
@@ -154,5 +154,5 @@ main(void)
 			.initial_state = formats[2]},
 	};
 
-	return run_group("log threads", NULL, 0, tests, DIM(tests));
+	return run_group("dirty log threads", NULL, 0, tests, DIM(tests));
 }
