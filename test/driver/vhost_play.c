@@ -4,6 +4,7 @@
 
 /* librte_vhost, played. See vhost_play.h for threads. */
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -53,21 +54,32 @@ __wrap_vfn_signal(int fd)
 }
 
 static struct vfn_map *
-map_of(uint8_t *host, uint64_t len)
+map_of(uint8_t *host, uint64_t len, int fd, uint64_t offset)
 {
 	struct vfn_map *map = calloc(1, sizeof(*map));
 
 	assert_non_null(map);
-	*map = (struct vfn_map){.refs = 1, .host = host, .len = len, .fd = -1};
+	*map = (struct vfn_map){.refs = 1,
+		.host = host,
+		.len = len,
+		.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+		.offset = offset};
 	return map;
 }
 
-/* Offsets in a guest's file are addresses here: its memory begins at none. */
+/* Of a guest's memory: not mapped again, so that the sanitizers see who goes beyond. */
 struct vfn_map *
 __wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 {
-	(void)fd;
-	return map_of((uint8_t *)(uintptr_t)offset, len);
+	uint64_t at;
+	int vid;
+
+	for (vid = 0; vid < PLAYS; vid++)
+		if (plays[vid].g != NULL && mock_mem_fd(&plays[vid].g->mem, HEAP_AT, &at) == fd)
+			return map_of(mock_mem_at(&plays[vid].g->mem, HEAP_AT + offset, len), len,
+				fd, offset);
+	errno = EBADF;
+	return NULL;
 }
 
 int
@@ -124,7 +136,7 @@ int
 __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem)
 {
 	const struct play *p = &plays[vid];
-	uint64_t len = p->g->heap_end - HEAP_AT, step = region_len(p), at = 0;
+	uint64_t len = p->g->heap_end - HEAP_AT, step = region_len(p), at = 0, offset;
 	uint8_t *host = mock_mem_at(&p->g->mem, HEAP_AT, len);
 	uint32_t i;
 
@@ -138,8 +150,9 @@ __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem)
 
 		*r = (struct rte_vhost_mem_region){.guest_phys_addr = HEAP_AT + at,
 			.host_user_addr = (uintptr_t)host + at,
+			.mmap_addr = host,
 			.size = i + 1 < p->nb_regions ? step : len - at,
-			.fd = -1};
+			.fd = mock_mem_fd(&p->g->mem, HEAP_AT, &offset)};
 	}
 	return 0;
 }
@@ -215,6 +228,7 @@ play_open(int vid, const struct play_conf *conf)
 	}
 	p->g = guest_new(&(struct guest_conf){.name = dev->name,
 		.link = dev->pci.link,
+		.files = true,
 		.pairs = function.pairs,
 		.size = conf->size,
 		.buf_len = conf->buf_len});
@@ -247,7 +261,7 @@ log_give(struct play *p)
 	if (guest == NULL)
 		return;
 	vfn_map_put(guest->log);
-	guest->log = p->log != NULL ? map_of(p->log, p->log_len) : NULL;
+	guest->log = p->log != NULL ? map_of(p->log, p->log_len, p->log_fd, 0) : NULL;
 }
 
 void
@@ -287,8 +301,10 @@ plays_close(void **state)
 		pthread_mutex_trylock(&plays[vid].dev->lock);
 		vfn_life_forget(plays[vid].dev, vid);
 		pthread_mutex_unlock(&plays[vid].dev->lock);
-		for (i = 0; i < plays[vid].nb_logs; i++)
+		for (i = 0; i < plays[vid].nb_logs; i++) {
 			munmap(plays[vid].logs[i].map, plays[vid].logs[i].len);
+			close(plays[vid].logs[i].fd);
+		}
 		free(plays[vid].found);
 	}
 	guests_close(state);
@@ -315,8 +331,11 @@ play_log(struct play *p, uint64_t len)
 	p->log = NULL;
 	p->log_len = len;
 	if (len > 0) {
-		p->log = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		p->log_fd = memfd_create("log", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(p->log_fd, len), 0);
+		p->log = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, p->log_fd, 0);
 		assert_true(p->log != MAP_FAILED);
+		p->logs[p->nb_logs].fd = p->log_fd;
 		p->logs[p->nb_logs].map = p->log;
 		p->logs[p->nb_logs++].len = len;
 	}

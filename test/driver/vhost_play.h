@@ -25,8 +25,10 @@ struct play {
 	uint32_t nb_regions; /* in which the driver is told of the guest's memory: 5 */
 	struct vringh_state base[VFN_MAX_QUEUES];
 	uint8_t *log;
+	int log_fd;
 	uint64_t log_len;
 	struct {
+		int fd;
 		uint8_t *map;
 		uint64_t len;
 	} logs[16]; /* all that there were: the driver may still have one mapped */

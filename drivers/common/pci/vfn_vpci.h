@@ -150,7 +150,7 @@ int vfn_vpci_suspend(struct vfn_vpci *pci);
  * Where a queue stands, which is exact if it is suspended. Its eventfds are given back.
  *
  * @return
- *   -EIO: of a failed function, whose positions mean nothing, or the link is gone.
+ *   -EIO: of a failed function, and not exact; -ENODEV: the link is gone, and nobody knows.
  */
 int vfn_vpci_queue_leave(struct vfn_vpci *pci, uint16_t queue, struct vfn_vpci_ring *ring);
 

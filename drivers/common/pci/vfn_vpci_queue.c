@@ -135,8 +135,10 @@ vfn_vpci_queue_leave(struct vfn_vpci *pci, uint16_t queue, struct vfn_vpci_ring 
 	if (ops->set_irq(pci->link, VECTOR_QUEUE(queue), -1) < 0 ||
 		ops->set_doorbell(pci->link, queue, -1) < 0)
 		vfn_vpci_fail(pci, "it keeps eventfds that are to be given back");
-	if (vfn_vpci_gone(pci))
+	if (vfn_vpci_gone(pci)) {
 		vfn_vpci_fail(pci, "its link is gone");
+		return -ENODEV;
+	}
 	return pci->failed ? -EIO : 0;
 }
 

@@ -96,13 +96,13 @@ ring_logged(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
 		sizeof(uint16_t);
 }
 
-/* The function logs no more; a failed one may, and keeps the log. */
+/* Nobody logs any more; where the function has failed it may, or its poller, which has our job. */
 static int
 log_off(struct vfn_dev *dev)
 {
-	int ret = 0;
+	int ret = dev->pci.failed ? -EIO : 0;
 
-	if (dev->log.on && dev->lm == VFN_LM_HW) {
+	if (ret == 0 && dev->log.on && dev->lm == VFN_LM_HW) {
 		ret = vfn_vpci_dirty_stop(&dev->pci);
 		if (ret == 0)
 			ret = vfn_vpci_unmap(&dev->pci, VFN_DMA_OWN, LOG_IOVA, dev->log.map->len);
