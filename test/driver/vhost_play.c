@@ -22,6 +22,7 @@ int __wrap_rte_vhost_get_vring_base(int vid, uint16_t queue, uint16_t *avail, ui
 int __wrap_rte_vhost_set_vring_base(int vid, uint16_t queue, uint16_t avail, uint16_t used);
 int __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem);
 int __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features);
+int __wrap_rte_vhost_get_negotiated_protocol_features(int vid, uint64_t *features);
 struct vfn_map *__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
 bool __wrap_vfn_signal(int fd);
 bool __real_vfn_signal(int fd);
@@ -164,6 +165,13 @@ __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features)
 	return 0;
 }
 
+int
+__wrap_rte_vhost_get_negotiated_protocol_features(int vid, uint64_t *features)
+{
+	*features = plays[vid].protocol;
+	return 0;
+}
+
 /* ---- a device and its guest ---- */
 
 void
@@ -236,7 +244,7 @@ play_open(int vid, const struct play_conf *conf)
 	assert_int_equal(vfn_vpci_init(&dev->pci), 0);
 	assert_int_equal(vfn_config_init(dev), 0);
 	dev->config_reader = dev->inflight.fd = -1;
-	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm});
+	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm, .doorbell = conf->doorbell});
 	p->g->features = p->features = conf->features | BIT(VIRTIO_F_VERSION_1);
 	p->g->found = found;
 	p->found = calloc(1, play_log_len(p));

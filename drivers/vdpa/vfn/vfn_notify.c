@@ -160,16 +160,17 @@ vfn_notify_start(struct vfn_dev *dev)
 		return;
 	}
 	pthread_cond_init(&n->wake, NULL);
-	memset(n->state, VFN_DOORBELL_OFF, sizeof(n->state));
-	n->stop = n->asking = false;
 	vfn_notify_lock();
+	n->stop = n->asking = false;
 	n->vid = dev->guest->vid;
 	n->fd = fd;
-	vfn_notify_unlock();
 	ret = thread_start(dev);
+	if (ret != 0)
+		n->vid = n->fd = -1;
+	vfn_notify_unlock();
 	if (ret != 0) {
 		DEV_LOG(WARNING, dev, "no doorbells: cannot start a thread: %s", strerror(ret));
-		n->vid = n->fd = -1;
+		pthread_cond_destroy(&n->wake);
 	}
 }
 
@@ -190,9 +191,11 @@ vfn_notify_queue(struct vfn_dev *dev, uint16_t queue)
 }
 
 /*
- * Get the thread out of librte_vhost. Reading the answer ends with the signal, in order; a send to
- * a socket that a front-end keeps full is tried again for ever, and only cancelling helps. That
- * leaves librte_vhost's lock of the connection's back-channel taken.
+ * Get the thread out of librte_vhost. Reading the answer ends with the signal, in order. A send to
+ * a socket that a front-end keeps full is tried again for ever, whatever is asked of the thread: it
+ * cannot look while it is in librte_vhost, and whose the socket is only librte_vhost knows. So
+ * cancelling is the last resort, where nobody of ours is in a critical section; it leaves
+ * librte_vhost's lock of the connection's back-channel taken, which is asked for nothing any more.
  */
 static void
 interrupt(struct vfn_dev *dev)

@@ -564,6 +564,17 @@ wait_for(struct vfn_shadow_thread *t, int fd)
 	return fd >= 0 && epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+/* There is none any more. */
+static void
+thread_close(struct vfn_shadow_thread *t)
+{
+	if (t->epoll_fd >= 0)
+		close(t->epoll_fd);
+	if (t->wake_fd >= 0)
+		close(t->wake_fd);
+	*t = (struct vfn_shadow_thread){0};
+}
+
 /* Relays may be added and removed. */
 void
 vfn_shadow_pause(struct vfn_dev *dev)
@@ -575,9 +586,7 @@ vfn_shadow_pause(struct vfn_dev *dev)
 	__atomic_store_n(&t->quit, true, __ATOMIC_RELEASE);
 	eventfd_write(t->wake_fd, 1);
 	pthread_join(t->id, NULL);
-	close(t->epoll_fd);
-	close(t->wake_fd);
-	*t = (struct vfn_shadow_thread){0};
+	thread_close(t);
 }
 
 void
@@ -586,7 +595,7 @@ vfn_shadow_resume(struct vfn_dev *dev)
 	struct vfn_shadow_thread *t = &dev->shadow_thread;
 	unsigned int q, n = 0;
 	sigset_t all, old;
-	int ret;
+	int ret = 0;
 
 	if (t->runs || vfn_vpci_does_jobs(&dev->pci))
 		return;
@@ -595,6 +604,9 @@ vfn_shadow_resume(struct vfn_dev *dev)
 	if (n == 0)
 		return;
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	/* Without it the thread would not even nap. */
+	if (t->epoll_fd < 0)
+		ret = errno;
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	/* What can't be waited for is looked at now and then: a doorbell in memory raises nothing.
 	 */
@@ -605,16 +617,17 @@ vfn_shadow_resume(struct vfn_dev *dev)
 		if (s != NULL && s->live && (!wait_for(t, s->guest_kick) || !wait_for(t, s->call)))
 			t->must_poll = true;
 	}
-	/* It handles no signal but those of its own doing. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&t->id, NULL, shadow_thread, dev);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret == 0) {
+		/* It handles no signal but those of its own doing. */
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		ret = pthread_create(&t->id, NULL, shadow_thread, dev);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
 	if (ret != 0) {
 		DEV_LOG(ERR, dev, "no thread for the shadow rings, they stand still: %s",
 			strerror(ret));
-		close(t->epoll_fd);
-		close(t->wake_fd);
+		thread_close(t);
 		return;
 	}
 	pthread_setname_np(t->id, "vfn-shadow");
