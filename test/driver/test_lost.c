@@ -134,9 +134,9 @@ every_completion_may_be_late(void **state)
 	play_start(p);
 	traffic_passes(p);
 	play_log_all(p, true);
-	assert_true(p->dev->log.on);
+	assert_true(p->dev->dirty.on);
 	play_log_all(p, false);
-	assert_false(p->dev->log.on);
+	assert_false(p->dev->dirty.on);
 	play_stop(p);
 	assert_int_equal(p->dev->pci.failures, 0);
 	assert_int_equal(p->dev->state, VFN_IDLE);
@@ -296,17 +296,17 @@ lost_at_another_log(const char *what)
 	play_log(p, play_log_len(p));
 	play_start(p);
 	play_log_all(p, true);
-	assert_true(p->dev->log.on);
+	assert_true(p->dev->dirty.on);
 	play_log(p, play_log_len(p));
 	lose(p, what, 1);
 	log_begin();
 	play_log_all(p, true);
 	is_failed(p, 1);
 	/* the log that the function may still write is not unmapped */
-	assert_non_null(p->dev->log.map);
+	assert_non_null(p->dev->dirty.map);
 	play_stop(p);
 	assert_int_equal(p->dev->state, VFN_IDLE);
-	assert_null(p->dev->log.map);
+	assert_null(p->dev->dirty.map);
 	/* what nobody has logged is dirty */
 	if (strcmp(what, "queue_resume") != 0)
 		for (page = HEAP_AT >> 12; page < play_end(p) >> 12; page++)
@@ -426,7 +426,7 @@ job_that_does_not_end(void **state)
 	logged("it keeps a job that is to end");
 	/* what the job works on is still there */
 	assert_ptr_equal(p->dev->shadow[0], shadow);
-	assert_non_null(p->dev->log.map);
+	assert_non_null(p->dev->dirty.map);
 	assert_int_equal(start_again(p), -EIO);
 	assert_ptr_equal(p->dev->shadow[0], shadow);
 	play_log_all(p, false);

@@ -71,7 +71,7 @@ switch_under_traffic(const struct shape *shape, bool in_order, bool thread)
 	pthread_join(id, NULL);
 	shadowed = t.sent;
 	assert_null(p->dev->shadow[0]);
-	assert_int_equal(p->dev->log.starts, s.times / 2);
+	assert_int_equal(p->dev->dirty.starts, s.times / 2);
 	/* direct once more, and then it stays shadowed to the end */
 	while (t.sent < shadowed + 200)
 		traffic_round(&t);

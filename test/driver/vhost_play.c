@@ -26,19 +26,19 @@ int __wrap_rte_vhost_get_negotiated_protocol_features(int vid, uint64_t *feature
 struct vfn_map *__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
 bool __wrap_vfn_signal(int fd);
 bool __real_vfn_signal(int fd);
-int __wrap_vfn_watch_start(struct vfn_guest *guest);
-bool __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
+int __wrap_vfn_message_start(struct vfn_guest *guest);
+bool __wrap_vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* No messages come that could be watched, and the memory is there. */
 int
-__wrap_vfn_watch_start(struct vfn_guest *guest)
+__wrap_vfn_message_start(struct vfn_guest *guest)
 {
 	(void)guest;
 	return 0;
 }
 
 bool
-__wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
+__wrap_vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest)
 {
 	(void)dev;
 	(void)guest;
@@ -268,8 +268,8 @@ log_give(struct play *p)
 
 	if (guest == NULL)
 		return;
-	vfn_map_put(guest->log);
-	guest->log = p->log != NULL ? map_of(p->log, p->log_len, p->log_fd, 0) : NULL;
+	vfn_map_put(guest->dirty);
+	guest->dirty = p->log != NULL ? map_of(p->log, p->log_len, p->log_fd, 0) : NULL;
 }
 
 void
@@ -321,7 +321,7 @@ plays_close(void **state)
 
 		if (dev == NULL)
 			continue;
-		vfn_state_free(dev);
+		vfn_saved_free(dev);
 		dev->pci.link->ops->close(dev->pci.link);
 		vfn_life_close(dev);
 		pthread_mutex_destroy(&dev->lock);

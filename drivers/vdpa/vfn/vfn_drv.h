@@ -62,7 +62,7 @@ struct vfn_args {
 	char inflight[256]; /* directory, or "" */
 };
 
-/* A part of a front-end's file, mapped here and watched, see vfn_map.c. */
+/* A part of a front-end's file, mapped here and guarded, see vfn_map.c. */
 struct vfn_map {
 	uint32_t refs;
 	bool lost;    /* the file was cut off; set by a signal handler */
@@ -102,11 +102,11 @@ struct vfn_guest {
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 	bool features;		     /* are negotiated */
-	bool memory;		     /* librte_vhost took the last memory table, see vfn_watch.c */
-	bool told;		     /* the log says why the guest has no device */
-	bool barred;		     /* librte_vhost has in-flight regions of it */
-	bool resetting;		     /* dev_cleanup is not the connection's end */
-	struct vfn_map *log;	     /* the last dirty log that it gave, NULL: none */
+	bool memory;	       /* librte_vhost took the last memory table, see vfn_message.c */
+	bool told;	       /* the log says why the guest has no device */
+	bool barred;	       /* librte_vhost has in-flight regions of it */
+	bool resetting;	       /* dev_cleanup is not the connection's end */
+	struct vfn_map *dirty; /* the last dirty log that it gave, NULL: none */
 	struct vfn_inflight_given inflight;
 	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
 	uint16_t stopped_at[VFN_MAX_QUEUES];
@@ -123,7 +123,7 @@ struct vfn_shadow_thread {
 struct vfn_shadow;
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
-struct vfn_log {
+struct vfn_dirty {
 	bool wanted;			      /* LOG_ALL is negotiated */
 	bool missed;			      /* for some of that time nothing was logged */
 	bool on;			      /* the function logs */
@@ -154,8 +154,8 @@ struct vfn_notify {
 	uint8_t state[VFN_MAX_QUEUES];
 };
 
-/* State of a function, see vfn_parts.h. */
-struct vfn_kept {
+/* Parts of a function, see vfn_parts.h. */
+struct vfn_saved {
 	uint8_t *data; /* NULL: none */
 	uint32_t len;
 };
@@ -203,10 +203,10 @@ struct vfn_dev {
 	struct vfn_shadow *spare[VFN_MAX_QUEUES];  /* for a queue that will have one */
 	struct vfn_shadow_thread shadow_thread;
 	uint64_t shadow_calls_held; /* see vfn_shadow.h */
-	struct vfn_log log;
+	struct vfn_dirty dirty;
 	struct vfn_notify doorbells;
-	struct vfn_kept last;	       /* state in which the last guest left it */
-	struct vfn_kept pending;       /* state that the next guest is to find */
+	struct vfn_saved last;	       /* as the last guest left them */
+	struct vfn_saved pending;      /* for the next guest to find */
 	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
 	int config_reader;	       /* vid that has last asked for the configuration, or -1 */
 	uint8_t config_seen;	       /* its generation then */
@@ -244,10 +244,10 @@ void vfn_life_close(struct vfn_dev *dev);
 bool vfn_life_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
 struct vfn_guest *vfn_life_guest(struct vfn_dev *dev, int vid);
 
-/* vfn_watch.c: the messages of a connection. dev->lock held. */
-int vfn_watch_start(struct vfn_guest *guest);
-void vfn_watch_forgive(struct vfn_guest *guest);
-bool vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
+/* vfn_message.c: the messages of a connection. dev->lock held. */
+int vfn_message_start(struct vfn_guest *guest);
+void vfn_message_forgive(struct vfn_guest *guest);
+bool vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
 int vfn_config_init(struct vfn_dev *dev);
@@ -287,7 +287,7 @@ const struct vfn_mem_region *vfn_memory_find(const struct vfn_dev *dev, uint64_t
 void *vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
 
 /* vfn_lm.c: live migration. dev->lock held; all but the first: a guest has the device. */
-int vfn_lm_set_log(
+int vfn_lm_set_dirty(
 	struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len);
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
 void vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged);
@@ -306,11 +306,11 @@ const char *vfn_notify_state(struct vfn_dev *dev, uint16_t queue);
 int vfn_notify_fd(int vid);
 int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
 
-/* vfn_state.c: the state of a device over its guests. dev->lock held. */
-void vfn_state_keep(struct vfn_dev *dev, bool exact);
-void vfn_state_apply(struct vfn_dev *dev, uint64_t features);
-void vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
-void vfn_state_free(struct vfn_dev *dev);
+/* vfn_saved.c: the parts of a device over its guests. dev->lock held. */
+void vfn_saved_keep(struct vfn_dev *dev, bool exact);
+void vfn_saved_apply(struct vfn_dev *dev, uint64_t features);
+void vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+void vfn_saved_free(struct vfn_dev *dev);
 
 /* vfn_shadow.c: shadow rings. dev->lock held, a guest has the device. */
 int vfn_shadow_prepare(

@@ -129,11 +129,11 @@ vfn_life_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 	return 0;
 }
 
-/* On the guest's ring, or, as long as there is a log for it, on a shadow ring. */
+/* On the guest's ring, or, as long as there is a dirty log for it, on a shadow ring. */
 static int
 ring_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features)
 {
-	return dev->lm == VFN_LM_SHADOW && dev->log.on ?
+	return dev->lm == VFN_LM_SHADOW && dev->dirty.on ?
 		vfn_shadow_start(dev, queue, ring, features & dev->pci.features) :
 		vfn_vpci_queue_start(&dev->pci, queue, ring);
 }
@@ -150,7 +150,7 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 		return 0;
 	if (dev->shadow[queue] != NULL) {
 		ret = vfn_vpci_queue_reset(&dev->pci, queue);
-		if (ret == 0 && dev->log.on)
+		if (ret == 0 && dev->dirty.on)
 			vfn_shadow_spare(dev, queue);
 		else if (ret == 0)
 			ret = vfn_shadow_free(dev, queue);
@@ -160,7 +160,7 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (ret == 0)
 		ret = rte_vhost_get_negotiated_features(dev->guest->vid, &features);
 	if (ret == 0) {
-		vfn_state_take_position(dev, queue, &ring);
+		vfn_saved_take_position(dev, queue, &ring);
 		base = ring.avail;
 		ret = vfn_inflight_attach(
 			dev, queue, &ring, features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
@@ -378,7 +378,7 @@ guest_get(struct vfn_dev *dev, int vid)
 	guest = calloc(1, sizeof(*guest));
 	if (guest != NULL)
 		guest->vid = vid;
-	if (guest == NULL || vfn_watch_start(guest) < 0) {
+	if (guest == NULL || vfn_message_start(guest) < 0) {
 		free(guest);
 		DEV_LOG(ERR, dev, "no memory for another connection");
 		return NULL;
@@ -433,7 +433,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	if (ret < 0)
 		return refuse(dev, ret);
 	vfn_notify_start(dev);
-	vfn_state_apply(dev, (features | own) & dev->pci.features);
+	vfn_saved_apply(dev, (features | own) & dev->pci.features);
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
 		if (guest->wanted[q])
@@ -457,7 +457,7 @@ vfn_life_start(struct vfn_dev *dev, int vid)
 
 	if (guest == NULL)
 		return -ENOMEM;
-	if (!vfn_watch_memory(dev, guest))
+	if (!vfn_message_memory(dev, guest))
 		return -EINVAL;
 	if (dev->guest == NULL || dev->guest == guest)
 		return start(dev, guest);
@@ -487,7 +487,7 @@ vfn_life_stop(struct vfn_dev *dev, int vid)
 	if (runs && move(dev, dev->pci.failed ? VFN_FAILED : VFN_SUSPENDED) < 0)
 		return;
 	if (runs)
-		vfn_state_keep(dev, !dev->pci.failed);
+		vfn_saved_keep(dev, !dev->pci.failed);
 	vfn_lm_stop(dev);
 	vfn_notify_stop(dev);
 	vfn_config_stop(dev);
@@ -517,7 +517,7 @@ guest_renew(struct vfn_guest *guest)
 		.barred = old.barred,
 		.resetting = true,
 	};
-	vfn_watch_forgive(guest);
+	vfn_message_forgive(guest);
 }
 
 /* The guest is gone; its rings are not told one by one. */
@@ -529,7 +529,7 @@ vfn_life_forget(struct vfn_dev *dev, int vid)
 	if (guest == NULL)
 		return;
 	vfn_life_stop(dev, vid);
-	vfn_map_put(guest->log);
+	vfn_map_put(guest->dirty);
 	vfn_map_put(guest->inflight.map);
 	if (guest->resetting) {
 		guest_renew(guest);

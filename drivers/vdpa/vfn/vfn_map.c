@@ -3,7 +3,7 @@
  */
 
 /*
- * Mappings of our own of what front-ends share: made from the file descriptor, watched from then
+ * Mappings of our own of what front-ends share: made from the file descriptor, guarded from then
  * on, and kept as long as anybody here uses them. librte_vhost has others, which it unmaps when it
  * likes; nothing is ever read through those. With the device's lock held, or while nobody else
  * knows the mapping.

@@ -38,7 +38,7 @@ region_open(struct vfn_mem_region *region, const struct rte_vhost_mem_region *r)
 	return 0;
 }
 
-/* librte_vhost has a table, see vfn_watch_memory(). 0, or why a region is refused. */
+/* librte_vhost has a table, see vfn_message_memory(). 0, or why a region is refused. */
 int
 vfn_memory_open(struct vfn_dev *dev)
 {

@@ -145,8 +145,8 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 		.state = {.avail = ring->avail, .used = ring->used},
 	};
 	struct vringh_dirty_log dirty = {
-		.bitmap = dev->log.map->host,
-		.len = dev->log.map->len,
+		.bitmap = dev->dirty.map->host,
+		.len = dev->dirty.map->len,
 		.desc = ring->desc,
 		.device = s->packed ? ring->device : ring->dirty,
 	};
@@ -321,7 +321,7 @@ ring_begin(struct vfn_shadow *s)
 	s->room = s->size;
 	s->head = s->tail = s->count = s->next_seg = s->unkicked = 0;
 	s->next_desc = s->avail = s->used = 0;
-	s->armed = s->full = s->broken_told = s->fault_told = false;
+	s->armed = s->full = s->broken_told = s->wrong_told = false;
 	s->table = (uint8_t *)s->dma + offset[3];
 	s->table_iova = s->dma_iova + offset[3];
 	if (s->packed) {

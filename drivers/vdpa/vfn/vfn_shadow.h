@@ -84,7 +84,7 @@ struct vfn_shadow {
 	int kick, call; /* our own, to and from the function; -1: it has our job */
 	bool armed;
 	bool full; /* nothing more goes to the function before something comes back */
-	bool broken_told, fault_told;
+	bool broken_told, wrong_told;
 	bool live;    /* of the two rings the guest's is served */
 	bool has_job; /* the link has */
 	uint64_t nb_kicks;

@@ -236,11 +236,14 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	rte_tel_data_start_dict(d);
 	vfn_tell_string(d, "mode", vfn_lm_name(dev->lm));
-	vfn_tell_string(d, "state", !dev->log.wanted ? "off" : dev->log.on ? "logging" : "no log");
-	vfn_tell_uint(d, "log_bytes", dev->log.on ? dev->log.map->len : 0);
-	vfn_tell_int(d, "starts", dev->log.starts);
-	vfn_tell_int(d, "refusals", dev->log.refusals);
-	vfn_tell_int(d, "announced", dev->log.announced);
+	vfn_tell_string(d, "state",
+		!dev->dirty.wanted    ? "off" :
+			dev->dirty.on ? "logging" :
+					"no log");
+	vfn_tell_uint(d, "log_bytes", dev->dirty.on ? dev->dirty.map->len : 0);
+	vfn_tell_int(d, "starts", dev->dirty.starts);
+	vfn_tell_int(d, "refusals", dev->dirty.refusals);
+	vfn_tell_int(d, "announced", dev->dirty.announced);
 	vfn_dev_release(dev);
 	return 0;
 }

@@ -290,7 +290,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	vfn_config_close(dev);
 	dev->pci.link->ops->close(dev->pci.link);
 	vfn_life_close(dev);
-	vfn_state_free(dev);
+	vfn_saved_free(dev);
 	vfn_inflight_close(dev);
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
