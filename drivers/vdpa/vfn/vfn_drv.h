@@ -235,14 +235,16 @@ void vfn_life_stop(struct vfn_dev *dev, int vid);
 void vfn_life_forget(struct vfn_dev *dev, int vid);
 void vfn_life_features(struct vfn_dev *dev, int vid);
 int vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
-int vfn_life_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
 int vfn_life_connection(struct vfn_dev *dev, int vid);
 int vfn_life_pause(struct vfn_dev *dev);
 void vfn_life_resume(struct vfn_dev *dev);
 void vfn_life_check(struct vfn_dev *dev);
 void vfn_life_close(struct vfn_dev *dev);
-bool vfn_life_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
 struct vfn_guest *vfn_life_guest(struct vfn_dev *dev, int vid);
+
+/* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
+int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+bool vfn_ring_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
 
 /* vfn_message.c: the messages of a connection. dev->lock held. */
 int vfn_message_start(struct vfn_guest *guest);
@@ -325,6 +327,7 @@ int vfn_shadow_end_job(struct vfn_dev *dev, uint16_t queue);
 void vfn_shadow_drop(struct vfn_dev *dev, uint16_t queue);
 bool vfn_shadow_any_live(const struct vfn_dev *dev);
 const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
+/* vfn_shadow_thread.c */
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
 void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);

@@ -457,7 +457,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *r
 		region_unmap(region);
 		return own ? 0 : ret;
 	}
-	if (!packed && region_used(region) && vfn_life_used_idx(dev, ring, &used_idx))
+	if (!packed && region_used(region) && vfn_ring_used_idx(dev, ring, &used_idx))
 		ring->avail = ring->used = used_idx;
 	ring->inflight = map.iova;
 	ring->inflight_len = map.len;

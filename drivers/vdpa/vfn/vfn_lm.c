@@ -135,7 +135,7 @@ shadow_prepare(struct vfn_dev *dev, uint64_t features)
 	uint16_t q;
 
 	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
-		if (dev->started[q] && vfn_life_ring(dev, q, &ring) == 0)
+		if (dev->started[q] && vfn_ring_get(dev, q, &ring) == 0)
 			ret = vfn_shadow_prepare(dev, q, &ring, features & dev->pci.features);
 	return ret;
 }
