@@ -147,6 +147,7 @@ lost_reset_at_the_end(void **state)
 {
 	struct play *p = play_new(0, VFN_LM_OFF), *other = play_new(1, VFN_LM_OFF);
 	unsigned int i;
+	uint64_t begin;
 
 	(void)state;
 	play_start(p);
@@ -159,12 +160,16 @@ lost_reset_at_the_end(void **state)
 	/* the function goes on with memory that is there */
 	leave(p);
 	assert_true(has_memory(p));
+	/* and is not waited for as long again */
+	p->dev->pci.answer_ms = PATIENCE_MS;
+	begin = now_ms();
 	for (i = 0; i < 3; i++) {
 		assert_int_equal(start_again(p), -EIO);
 		logged("dev0: takes no guest: the function has failed (device_status)");
 		assert_int_equal(p->dev->state, VFN_FAILED);
 		assert_true(has_memory(p));
 	}
+	assert_true(now_ms() - begin < PATIENCE_MS);
 	assert_int_equal(p->dev->pci.failures, 1);
 	traffic_passes(other);
 	play_stop(other);
@@ -225,6 +230,27 @@ lost_suspend_of_a_queue(void **state)
 	play_stop(p);
 	assert_int_equal(p->dev->state, VFN_IDLE);
 	assert_false(has_memory(p));
+	works_again(p);
+}
+
+/* As after a new memory table of a guest whose function has failed. */
+static void
+lost_suspend_and_another_start(void **state)
+{
+	struct play *p = play_new(0, VFN_LM_OFF);
+
+	(void)state;
+	play_start(p);
+	lose(p, "queue_suspend", 1);
+	vfn_dev_lock(p->dev);
+	assert_int_equal(vfn_life_vring(p->dev, 0, 0, false), -EIO);
+	assert_int_equal(vfn_life_vring(p->dev, 0, 0, true), 0);
+	vfn_dev_unlock(p->dev);
+	assert_int_equal(start_again(p), 0);
+	assert_int_equal(p->dev->state, VFN_RUNNING);
+	assert_true(p->dev->started[0] && p->dev->started[1]);
+	traffic_passes(p);
+	play_stop(p);
 	works_again(p);
 }
 
@@ -458,6 +484,39 @@ link_that_is_gone(void **state)
 	assert_true(now_ms() - begin < PATIENCE_MS);
 }
 
+/* The guest's memory is, as everything passes; this is what else the function gets. */
+static void
+everything_mapped_is_a_file(void **state)
+{
+	struct play *p = play_new(0, VFN_LM_SHADOW);
+	char dir[] = "/tmp/vfn-lost-XXXXXX", path[64];
+	unsigned int q;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(vfn_inflight_open(p->dev, dir), 0);
+	snprintf(path, sizeof(path), "%s/dev0.inflight", dir);
+	play_log(p, play_log_len(p));
+	play_start(p);
+	play_log_all(p, true);
+	assert_non_null(p->dev->shadow[0]);
+	play_log_all(p, false);
+	traffic_passes(p);
+	/* the function has written to the regions, by its own mapping of the file */
+	for (q = 0; q < 2; q++) {
+		const uint64_t *word = vfn_inflight_host(p->dev, q);
+
+		assert_non_null(word);
+		assert_int_not_equal(*word, 0);
+	}
+	play_stop(p);
+	assert_int_equal(p->dev->pci.failures, 0);
+	vfn_inflight_close(p->dev);
+	p->dev->inflight.fd = -1;
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static void
 maps_without_a_file_are_refused(void **state)
 {
@@ -503,6 +562,7 @@ main(void)
 		PLAY(lost_reset_and_the_device_is_removed),
 		PLAY(lost_suspend_at_the_end),
 		PLAY(lost_suspend_of_a_queue),
+		PLAY(lost_suspend_and_another_start),
 		PLAY(lost_features_ok),
 		PLAY(lost_driver_ok),
 		PLAY(lost_queue_enable),
@@ -516,6 +576,7 @@ main(void)
 		PLAY(eventfds_that_are_not_given_back),
 		PLAY(job_that_does_not_end),
 		PLAY(link_that_is_gone),
+		PLAY(everything_mapped_is_a_file),
 		PLAY(maps_without_a_file_are_refused),
 		PLAY(illegal_moves_are_refused),
 	};

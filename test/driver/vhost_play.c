@@ -24,6 +24,7 @@ int __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem);
 int __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features);
 int __wrap_rte_vhost_get_negotiated_protocol_features(int vid, uint64_t *features);
 struct vfn_map *__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
+struct vfn_map *__real_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
 bool __wrap_vfn_signal(int fd);
 bool __real_vfn_signal(int fd);
 int __wrap_vfn_message_start(struct vfn_guest *guest);
@@ -79,8 +80,7 @@ __wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 		if (plays[vid].g != NULL && mock_mem_fd(&plays[vid].g->mem, HEAP_AT, &at) == fd)
 			return map_of(mock_mem_at(&plays[vid].g->mem, HEAP_AT + offset, len), len,
 				fd, offset);
-	errno = EBADF;
-	return NULL;
+	return __real_vfn_map_fd(fd, offset, len);
 }
 
 int

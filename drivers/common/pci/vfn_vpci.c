@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <rte_common.h>
 #include <rte_cycles.h>
 
 #include "vfn_vpci_regs.h"
@@ -180,8 +181,10 @@ vfn_vpci_reset(struct vfn_vpci *pci)
 	int ret;
 
 	COMMON_WRITE(pci, device_status, 0);
-	ret = COMMON_WAIT(pci, device_status, UINT32_MAX, 0);
-	pci->failed = ret < 0;
+	/* Who did not hear the last one has had time enough. */
+	ret = vfn_vpci_reg_wait(pci, COMMON(pci, device_status), UINT32_MAX, 0, "device_status",
+		pci->deaf ? RTE_MIN(VFN_VPCI_ASK_MS, pci->answer_ms) : pci->answer_ms);
+	pci->failed = pci->deaf = ret < 0;
 	if (failed && ret == 0)
 		PCI_LOG(NOTICE, pci, "the function is reset, and does what it is told again");
 	return ret;

@@ -48,7 +48,8 @@ struct vfn_vpci {
 	uint64_t features;    /**< Offered by the function. */
 	uint16_t nb_queues;
 	bool failed;	    /**< See above. */
-	const char *reason; /**< Why it last did, or NULL. */
+	bool deaf;	    /**< The last reset was not done in time. */
+	const char *reason; /**< Why it last failed, or NULL. */
 	uint32_t failures;  /**< How often it did. */
 };
 

@@ -13,9 +13,6 @@
 
 RTE_LOG_REGISTER(vfn_vpci_logtype, pmd.common.vfn, NOTICE);
 
-/* So long a function has to take what it may refuse without a word. */
-#define ASK_MS 100
-
 int
 vfn_vpci_place_read(struct vfn_vpci *pci, const struct vfn_vpci_place *place, uint32_t offset,
 	void *buf, size_t len)
@@ -68,13 +65,13 @@ vfn_vpci_fail(struct vfn_vpci *pci, const char *reason)
 {
 	if (!pci->failed) {
 		pci->failures++;
+		pci->reason = reason;
 		PCI_LOG(ERR, pci,
 			"the function has failed: %s; what it may still touch stays mapped until "
 			"it is reset",
 			reason);
 	}
 	pci->failed = true;
-	pci->reason = reason;
 }
 
 /* 0; -ETIMEDOUT; -ENODEV: there is nobody. */
@@ -127,7 +124,7 @@ int
 vfn_vpci_reg_ask(struct vfn_vpci *pci, const struct vfn_vpci_place *place, uint32_t offset,
 	size_t size, uint32_t mask, uint32_t v)
 {
-	int ret = poll_reg(pci, place, offset, size, mask, v, ASK_MS);
+	int ret = poll_reg(pci, place, offset, size, mask, v, VFN_VPCI_ASK_MS);
 
 	if (ret == -ENODEV)
 		return gone(pci);

@@ -19,6 +19,9 @@ extern int vfn_vpci_logtype;
 #define PCI_LOG(level, pci, fmt, ...) \
 	rte_log(RTE_LOG_##level, vfn_vpci_logtype, "%s: " fmt "\n", (pci)->name, ##__VA_ARGS__)
 
+/* So long a function has to take what it may refuse without a word. */
+#define VFN_VPCI_ASK_MS 100
+
 int vfn_vpci_place_read(struct vfn_vpci *pci, const struct vfn_vpci_place *place, uint32_t offset,
 	void *buf, size_t len);
 int vfn_vpci_place_write(struct vfn_vpci *pci, const struct vfn_vpci_place *place, uint32_t offset,

@@ -407,6 +407,9 @@ vfn_life_start(struct vfn_dev *dev, int vid)
 		return -ENOMEM;
 	if (!vfn_message_memory(dev, guest))
 		return -EINVAL;
+	/* What a failed function has of the guest's last start goes first, if it can. */
+	if (dev->guest == guest && dev->pci.failed)
+		vfn_life_stop(dev, vid);
 	if (dev->guest == NULL || dev->guest == guest)
 		return start(dev, guest);
 	/*
