@@ -215,6 +215,7 @@ guest_new(const struct guest_conf *conf)
 
 	assert_non_null(g);
 	g->conf = *conf;
+	g->mem.files = conf->files || getenv("VFN_POSTED") != NULL;
 	if (conf->pairs == 0)
 		g->conf.pairs = 1;
 	if (conf->size == 0)
@@ -360,13 +361,13 @@ guest_map(struct guest *g, uint64_t iova, uint64_t len, uint32_t perm)
 	struct vfn_dma_map map = {
 		.iova = iova,
 		.len = len,
-		.fd = -1,
 		.readable = perm & VRINGH_PERM_READ,
 		.writable = perm & VRINGH_PERM_WRITE,
 	};
 
 	map.host = mock_mem_add(&g->mem, iova, len, perm);
 	assert_non_null(map.host);
+	map.fd = mock_mem_fd(&g->mem, iova, &map.offset);
 	assert_int_equal(g->link->ops->dma_map(g->link, &map), 0);
 	return map.host;
 }

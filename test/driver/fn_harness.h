@@ -72,6 +72,7 @@ struct guest_conf {
 	unsigned int faults;   /* enum vfn_fault */
 	bool kick_by_write;    /* doorbell registers instead of eventfds */
 	uint16_t used_pairs;   /* set up, all unless given */
+	bool files;	       /* memory that other processes could map */
 	struct vfn_link *link; /* somebody else's function, that is reset in the end */
 };
 

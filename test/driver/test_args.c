@@ -474,7 +474,7 @@ statistics_start_from_zero_at_a_reset(void **state)
 	/* in librte_vhost's place */
 	found = vfn_dev_get_by_vdpa(dev);
 	assert_non_null(found);
-	g = guest_open(&(struct guest_conf){.link = found->link});
+	g = guest_open(&(struct guest_conf){.link = found->pci.link});
 	vfn_dev_put(found);
 	frame_make(&f, 1, 100);
 	for (round = 1; round <= 3; round++) {

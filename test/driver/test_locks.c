@@ -131,8 +131,10 @@ removing_waits_for_users_and_takes_no_connection(void **state)
 	assert_true(removed);
 	nap_us(20000);
 	assert_false(__atomic_load_n(&a.done, __ATOMIC_ACQUIRE));
+	/* what the device consists of is there for who uses it */
+	assert_ptr_equal(rte_vdpa_find_device_by_name(NAME), dev->vdpa);
 	vfn_dev_lock(dev);
-	assert_int_equal(vfn_conf_connection(dev, 0), -ENODEV);
+	assert_int_equal(vfn_life_connection(dev, 0), -ENODEV);
 	vfn_dev_release(dev);
 	pthread_join(a.thread, NULL);
 	assert_true(a.done);

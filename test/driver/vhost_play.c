@@ -4,6 +4,7 @@
 
 /* librte_vhost, played. See vhost_play.h for threads. */
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -21,22 +22,24 @@ int __wrap_rte_vhost_get_vring_base(int vid, uint16_t queue, uint16_t *avail, ui
 int __wrap_rte_vhost_set_vring_base(int vid, uint16_t queue, uint16_t avail, uint16_t used);
 int __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem);
 int __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features);
+int __wrap_rte_vhost_get_negotiated_protocol_features(int vid, uint64_t *features);
 struct vfn_map *__wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
+struct vfn_map *__real_vfn_map_fd(int fd, uint64_t offset, uint64_t len);
 bool __wrap_vfn_signal(int fd);
 bool __real_vfn_signal(int fd);
-int __wrap_vfn_watch_start(struct vfn_guest *guest);
-bool __wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
+int __wrap_vfn_message_start(struct vfn_guest *guest);
+bool __wrap_vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* No messages come that could be watched, and the memory is there. */
 int
-__wrap_vfn_watch_start(struct vfn_guest *guest)
+__wrap_vfn_message_start(struct vfn_guest *guest)
 {
 	(void)guest;
 	return 0;
 }
 
 bool
-__wrap_vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
+__wrap_vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest)
 {
 	(void)dev;
 	(void)guest;
@@ -53,21 +56,31 @@ __wrap_vfn_signal(int fd)
 }
 
 static struct vfn_map *
-map_of(uint8_t *host, uint64_t len)
+map_of(uint8_t *host, uint64_t len, int fd, uint64_t offset)
 {
 	struct vfn_map *map = calloc(1, sizeof(*map));
 
 	assert_non_null(map);
-	*map = (struct vfn_map){.refs = 1, .host = host, .len = len};
+	*map = (struct vfn_map){.refs = 1,
+		.host = host,
+		.len = len,
+		.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+		.offset = offset};
 	return map;
 }
 
-/* Offsets in a guest's file are addresses here: its memory begins at none. */
+/* Of a guest's memory: not mapped again, so that the sanitizers see who goes beyond. */
 struct vfn_map *
 __wrap_vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 {
-	(void)fd;
-	return map_of((uint8_t *)(uintptr_t)offset, len);
+	uint64_t at;
+	int vid;
+
+	for (vid = 0; vid < PLAYS; vid++)
+		if (plays[vid].g != NULL && mock_mem_fd(&plays[vid].g->mem, HEAP_AT, &at) == fd)
+			return map_of(mock_mem_at(&plays[vid].g->mem, HEAP_AT + offset, len), len,
+				fd, offset);
+	return __real_vfn_map_fd(fd, offset, len);
 }
 
 int
@@ -124,7 +137,7 @@ int
 __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem)
 {
 	const struct play *p = &plays[vid];
-	uint64_t len = p->g->heap_end - HEAP_AT, step = region_len(p), at = 0;
+	uint64_t len = p->g->heap_end - HEAP_AT, step = region_len(p), at = 0, offset;
 	uint8_t *host = mock_mem_at(&p->g->mem, HEAP_AT, len);
 	uint32_t i;
 
@@ -138,8 +151,9 @@ __wrap_rte_vhost_get_mem_table(int vid, struct rte_vhost_memory **mem)
 
 		*r = (struct rte_vhost_mem_region){.guest_phys_addr = HEAP_AT + at,
 			.host_user_addr = (uintptr_t)host + at,
+			.mmap_addr = host,
 			.size = i + 1 < p->nb_regions ? step : len - at,
-			.fd = -1};
+			.fd = mock_mem_fd(&p->g->mem, HEAP_AT, &offset)};
 	}
 	return 0;
 }
@@ -148,6 +162,13 @@ int
 __wrap_rte_vhost_get_negotiated_features(int vid, uint64_t *features)
 {
 	*features = __atomic_load_n(&plays[vid].features, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int
+__wrap_rte_vhost_get_negotiated_protocol_features(int vid, uint64_t *features)
+{
+	*features = plays[vid].protocol;
 	return 0;
 }
 
@@ -202,25 +223,28 @@ play_open(int vid, const struct play_conf *conf)
 	snprintf(dev->name, sizeof(dev->name), "dev%d", vid);
 	function.name = dev->name;
 	dev->lm = conf->lm;
-	dev->drain_ms = PATIENCE_MS;
+	dev->pci.name = dev->name;
+	dev->pci.drain_ms = PATIENCE_MS;
 	dev->faults = conf->faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	assert_int_equal(function_open(&function, &dev->function, &dev->link), 0);
+	assert_int_equal(function_open(&function, &dev->function, &dev->pci.link), 0);
 	if (conf->thread) {
-		p->ops = *dev->link->ops;
+		p->ops = *dev->pci.link->ops;
 		p->ops.set_job = NULL;
-		dev->link->ops = &p->ops;
+		dev->pci.link->ops = &p->ops;
 	}
 	p->g = guest_new(&(struct guest_conf){.name = dev->name,
-		.link = dev->link,
+		.link = dev->pci.link,
+		.files = true,
 		.pairs = function.pairs,
 		.size = conf->size,
 		.buf_len = conf->buf_len});
-	assert_int_equal(dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0), 0);
-	assert_int_equal(vfn_pci_init(dev), 0);
+	assert_int_equal(dev->pci.link->ops->dma_unmap(dev->pci.link, VFN_DMA_GUEST, 0, 0), 0);
+	assert_int_equal(vfn_vpci_init(&dev->pci), 0);
+	assert_int_equal(vfn_config_init(dev), 0);
 	dev->config_reader = dev->inflight.fd = -1;
-	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm});
+	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm, .doorbell = conf->doorbell});
 	p->g->features = p->features = conf->features | BIT(VIRTIO_F_VERSION_1);
 	p->g->found = found;
 	p->found = calloc(1, play_log_len(p));
@@ -240,12 +264,12 @@ play_open(int vid, const struct play_conf *conf)
 static void
 log_give(struct play *p)
 {
-	struct vfn_guest *guest = vfn_conf_guest(p->dev, p - plays);
+	struct vfn_guest *guest = vfn_life_guest(p->dev, p - plays);
 
 	if (guest == NULL)
 		return;
-	vfn_map_put(guest->log);
-	guest->log = p->log != NULL ? map_of(p->log, p->log_len) : NULL;
+	vfn_map_put(guest->dirty);
+	guest->dirty = p->log != NULL ? map_of(p->log, p->log_len, p->log_fd, 0) : NULL;
 }
 
 void
@@ -256,9 +280,9 @@ play_start(struct play *p)
 
 	pthread_mutex_lock(&p->dev->lock);
 	for (q = 0; q < 2u * p->dev->max_pairs; q++)
-		vfn_conf_vring(p->dev, vid, q, true);
+		vfn_life_vring(p->dev, vid, q, true);
 	log_give(p);
-	assert_int_equal(vfn_conf_start(p->dev, vid), 0);
+	assert_int_equal(vfn_life_start(p->dev, vid), 0);
 	pthread_mutex_unlock(&p->dev->lock);
 	for (q = 0; q < 2u * p->dev->max_pairs; q++)
 		assert_true(p->dev->started[q]);
@@ -268,7 +292,7 @@ void
 play_stop(struct play *p)
 {
 	pthread_mutex_lock(&p->dev->lock);
-	vfn_conf_stop(p->dev, p - plays);
+	vfn_life_stop(p->dev, p - plays);
 	pthread_mutex_unlock(&p->dev->lock);
 }
 
@@ -283,10 +307,12 @@ plays_close(void **state)
 			continue;
 		/* a test that failed may hold it */
 		pthread_mutex_trylock(&plays[vid].dev->lock);
-		vfn_conf_forget(plays[vid].dev, vid);
+		vfn_life_forget(plays[vid].dev, vid);
 		pthread_mutex_unlock(&plays[vid].dev->lock);
-		for (i = 0; i < plays[vid].nb_logs; i++)
+		for (i = 0; i < plays[vid].nb_logs; i++) {
 			munmap(plays[vid].logs[i].map, plays[vid].logs[i].len);
+			close(plays[vid].logs[i].fd);
+		}
 		free(plays[vid].found);
 	}
 	guests_close(state);
@@ -295,8 +321,9 @@ plays_close(void **state)
 
 		if (dev == NULL)
 			continue;
-		vfn_state_free(dev);
-		dev->link->ops->close(dev->link);
+		vfn_saved_free(dev);
+		dev->pci.link->ops->close(dev->pci.link);
+		vfn_life_close(dev);
 		pthread_mutex_destroy(&dev->lock);
 		free(dev);
 		plays[vid] = (struct play){0};
@@ -312,8 +339,11 @@ play_log(struct play *p, uint64_t len)
 	p->log = NULL;
 	p->log_len = len;
 	if (len > 0) {
-		p->log = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		p->log_fd = memfd_create("log", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(p->log_fd, len), 0);
+		p->log = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, p->log_fd, 0);
 		assert_true(p->log != MAP_FAILED);
+		p->logs[p->nb_logs].fd = p->log_fd;
 		p->logs[p->nb_logs].map = p->log;
 		p->logs[p->nb_logs++].len = len;
 	}
@@ -327,7 +357,7 @@ play_log_all(struct play *p, bool on)
 {
 	pthread_mutex_lock(&p->dev->lock);
 	p->features = on ? p->features | LOG_ALL : p->features & ~LOG_ALL;
-	vfn_conf_features(p->dev, p - plays);
+	vfn_life_features(p->dev, p - plays);
 	pthread_mutex_unlock(&p->dev->lock);
 }
 

@@ -22,11 +22,14 @@ struct play {
 	struct vfn_link_ops ops; /* of the link, where they are not as it has them */
 	struct guest *g;
 	uint64_t features;   /* negotiated, LOG_ALL included */
+	uint64_t protocol;   /* protocol features: none */
 	uint32_t nb_regions; /* in which the driver is told of the guest's memory: 5 */
 	struct vringh_state base[VFN_MAX_QUEUES];
 	uint8_t *log;
+	int log_fd;
 	uint64_t log_len;
 	struct {
+		int fd;
 		uint8_t *map;
 		uint64_t len;
 	} logs[16]; /* all that there were: the driver may still have one mapped */
@@ -44,6 +47,7 @@ struct play_conf {
 	enum vfn_lm lm;
 	bool thread; /* the link does no jobs */
 	bool sleep;
+	bool doorbell;
 	uint16_t pairs;
 	uint32_t size, buf_len;
 	unsigned int faults;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "mock_link.h"
 #include "mock_mem.h"
@@ -31,12 +32,21 @@ page_up(uint64_t n)
 	return (n + PAGE - 1) / PAGE * PAGE;
 }
 
+/* Memory for a region; *fd is -1, or becomes its file. */
 static uint8_t *
-block_new(uint64_t iova, uint64_t len)
+block_new(const struct mock_mem *mem, uint64_t iova, uint64_t len, int *fd)
 {
 	uint64_t total = (iova % PAGE) + len;
 	void *block;
 
+	*fd = -1;
+	if (mem->files) {
+		*fd = memfd_create("mock", MFD_CLOEXEC);
+		if (*fd < 0 || ftruncate(*fd, page_up(total)) != 0)
+			abort();
+		block = mmap(NULL, page_up(total), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+		return block == MAP_FAILED ? NULL : block;
+	}
 	if (posix_memalign(&block, PAGE, total > 0 ? total : 1) != 0)
 		return NULL;
 	memset(block, 0, total);
@@ -95,6 +105,7 @@ mock_mem_add(struct mock_mem *mem, uint64_t iova, uint64_t len, uint32_t perm)
 {
 	uint32_t i = 0, behind;
 	uint8_t *block = NULL, *host, *device;
+	int fd = -1;
 
 	while (i < mem->nb_regions && mem->region[i].iova < iova)
 		i++;
@@ -110,7 +121,7 @@ mock_mem_add(struct mock_mem *mem, uint64_t iova, uint64_t len, uint32_t perm)
 		host = mem->window.host + off;
 		window_open(host, iova, len);
 	} else {
-		block = block_new(iova, len);
+		block = block_new(mem, iova, len, &fd);
 		if (block == NULL)
 			return NULL;
 		host = block + iova % PAGE;
@@ -122,7 +133,9 @@ mock_mem_add(struct mock_mem *mem, uint64_t iova, uint64_t len, uint32_t perm)
 	memmove(&mem->region[i + 1], &mem->region[i], behind * sizeof(mem->region[0]));
 	memmove(&mem->block[i + 1], &mem->block[i], behind * sizeof(mem->block[0]));
 	memmove(&mem->device[i + 1], &mem->device[i], behind * sizeof(mem->device[0]));
+	memmove(&mem->fd[i + 1], &mem->fd[i], behind * sizeof(mem->fd[0]));
 	mem->block[i] = block;
+	mem->fd[i] = fd;
 	mem->device[i] = device;
 	mem->region[i] =
 		(struct vringh_region){.iova = iova, .len = len, .host = host, .perm = perm};
@@ -139,8 +152,11 @@ let_go(struct mock_mem *mem, uint32_t i)
 		mock_link_remove(mem->link, mem->device[i]);
 	if (mem->window.len > 0)
 		window_shut(r->host, r->iova, r->len);
-	else
+	else if (mem->fd[i] < 0)
 		free(mem->block[i]);
+	else if (munmap(mem->block[i], page_up(r->iova % PAGE + r->len)) != 0 ||
+		close(mem->fd[i]) != 0)
+		abort();
 }
 
 void
@@ -155,6 +171,7 @@ mock_mem_remove(struct mock_mem *mem, uint64_t iova)
 		behind = --mem->nb_regions - i;
 		memmove(&mem->region[i], &mem->region[i + 1], behind * sizeof(mem->region[0]));
 		memmove(&mem->block[i], &mem->block[i + 1], behind * sizeof(mem->block[0]));
+		memmove(&mem->fd[i], &mem->fd[i + 1], behind * sizeof(mem->fd[0]));
 		memmove(&mem->device[i], &mem->device[i + 1], behind * sizeof(mem->device[0]));
 		return;
 	}
@@ -181,12 +198,13 @@ mock_mem_move(struct mock_mem *mem)
 	for (i = 0; i < mem->nb_regions; i++) {
 		struct vringh_region *r = &mem->region[i];
 		uint8_t *block = NULL, *host, *device;
+		int fd = -1;
 
 		if (old.len > 0) {
 			host = mem->window.host + (r->iova - old.iova);
 			window_open(host, r->iova, r->len);
 		} else {
-			block = block_new(r->iova, r->len);
+			block = block_new(mem, r->iova, r->len, &fd);
 			if (block == NULL)
 				abort();
 			host = block + r->iova % PAGE;
@@ -198,6 +216,7 @@ mock_mem_move(struct mock_mem *mem)
 		memset(r->host, 0xa5, r->len);
 		let_go(mem, i);
 		mem->block[i] = block;
+		mem->fd[i] = fd;
 		mem->device[i] = device;
 		r->host = host;
 	}
@@ -222,6 +241,18 @@ piece(const struct mock_mem *mem, uint64_t iova, uint64_t *len)
 		break;
 	}
 	return i;
+}
+
+int
+mock_mem_fd(const struct mock_mem *mem, uint64_t iova, uint64_t *offset)
+{
+	uint32_t i;
+
+	*offset = iova % PAGE;
+	for (i = 0; i < mem->nb_regions; i++)
+		if (mem->region[i].iova == iova)
+			return mem->fd[i];
+	return -1;
 }
 
 uint8_t *

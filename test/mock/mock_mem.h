@@ -26,7 +26,9 @@ struct mock_mem {
 	uint32_t nb_regions;
 	uint64_t dirty_shift; /**< What the device's dirty log adds to bus addresses; IOTLB only. */
 
+	bool files; /**< Separate regions are files, for links to other processes. */
 	uint8_t *block[MOCK_MAX_REGIONS];  /* what to free; NULL in a window */
+	int fd[MOCK_MAX_REGIONS];	   /* of a file, -1: none */
 	uint8_t *device[MOCK_MAX_REGIONS]; /* where the device has it */
 	struct vringh_region window;	   /* len 0: none */
 	struct mock_link *link;		   /* NULL: each side sees the other's writes */
@@ -64,6 +66,9 @@ void mock_mem_permit(struct mock_mem *mem, uint64_t iova, uint32_t perm);
 
 /** Move every region to another host address; the old memory is scribbled over and freed. */
 void mock_mem_move(struct mock_mem *mem);
+
+/** The file of the region that starts at @p iova, -1: none, and its offset there. */
+int mock_mem_fd(const struct mock_mem *mem, uint64_t iova, uint64_t *offset);
 
 /** Host address of a range that lies in one region, else NULL. */
 uint8_t *mock_mem_at(const struct mock_mem *mem, uint64_t iova, uint64_t len);

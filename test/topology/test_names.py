@@ -222,7 +222,7 @@ def test_snapshots_replace_files_only(workdir, odd_files, device):
     for name in ("device", "fifo", "link", "dangling", "dir", "socket", "small/x", "no/such"):
         path = os.path.join(odd_files, name)
         assert "is in" not in backend.cmd(f"snapshot vdpa_vfn0 {path}")
-        assert f"cannot save the state to {path}: " in backend.log()
+        assert f"cannot save the parts to {path}: " in backend.log()
         answer = backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}")
         assert answer is None or list(answer) == ["error"]
         assert listing(odd_files) == before

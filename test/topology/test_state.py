@@ -116,7 +116,7 @@ def test_restored_in_another_process_the_guest_goes_on(backends, workdir, packed
         assert got == waiting
         for pair in range(2):
             fe.check(frames(f"after{pair}", 150), pair)
-        assert "restored state" not in new.log()    # it says something only if it does not fit
+        assert "restored parts" not in new.log()    # it says something only if it does not fit
     new.stop()
     assert sorted(os.listdir(workdir)) == ["state"]
 
@@ -164,7 +164,7 @@ def test_guest_that_stops_while_it_migrates(backends, workdir, packed):
         by_prompt(backend, "restore", "vdpa_vfn0", path)
         fe.again(stale=True)
         fe.check(frames("after", 100))
-        assert "not the one of the restored state" not in backend.log()
+        assert "not the one of the restored parts" not in backend.log()
     os.close(log)
     backend.stop()
 
@@ -209,7 +209,7 @@ def test_rings_that_are_others_start_as_the_front_end_says(backends, workdir, pa
         fe.check(frames("moved", 100))
         fe.check(frames("not moved", 100), 1)
         assert len(re.findall(r"vdpa_vfn0: queue 1 is not the one", backend.log())) == 1
-        assert len(re.findall(r"is not the one of the restored state", backend.log())) == 1
+        assert len(re.findall(r"is not the one of the restored parts", backend.log())) == 1
     idle(backend)
     # in the same place, and new; the driver has filled one and not used the other
     by_prompt(backend, "restore", "vdpa_vfn0", path)
@@ -265,7 +265,7 @@ def refused(backend, path):
     since = backend.process.mark()
     assert "The next guest" not in backend.cmd(f"restore vdpa_vfn0 {path}")
     log = backend.log()[since:]
-    assert f"vdpa_vfn0: cannot restore the state from {path}: " in log
+    assert f"vdpa_vfn0: cannot restore the parts from {path}: " in log
     return log
 
 
@@ -390,7 +390,7 @@ def test_hot_upgrade_under_traffic_loses_nothing(backends, workdir, packed, trac
         for flow in flows:
             flow.finish()
     assert [flow.back_ends for flow in flows] == [rounds + 1] * 2
-    assert not re.search("restored state|in-flight", backend.log())
+    assert not re.search("restored parts|in-flight", backend.log())
     pause = max(flow.gap for flow in flows)
     record_property("pause_ms", round(pause * 1000))
     print(f"longest pause {pause * 1000:.0f} ms in {[sum(f.seen) for f in flows]} frames")

@@ -18,10 +18,11 @@ extern "C" {
 #endif
 
 /**
- * Save the state of a device to a file, which is replaced at once or not at all.
+ * Save the parts of a device (its state, see doc/state.md) to a file, which is replaced at once or
+ * not at all.
  *
- * While a guest uses the device, its state of this moment, and traffic goes on; else the state in
- * which the last guest left it. Any thread.
+ * While a guest uses the device, its parts of this moment, and traffic goes on; else those that
+ * the last guest left. Any thread.
  *
  * @return
  *   Bytes in the file; -ENODEV if there is no such device; or another negative errno, with the
@@ -30,15 +31,15 @@ extern "C" {
 int rte_vdpa_vfn_snapshot(const char *device, const char *path);
 
 /**
- * Have the next guest of a device go on with the state in a file. Any thread.
+ * Have the next guest of a device go on with the parts in a file. Any thread.
  *
  * The file may be anything: it is checked, and refused without any effect. Where a ring of that
  * guest is not the saved one, it starts as its front-end says.
  *
  * @param path
- *   NULL: no file, but the state in which the last guest left the device, if there is one.
+ *   NULL: no file, but the parts as the last guest left the device, if there are any.
  * @return
- *   0; -ENODEV; -EBUSY while a guest uses the device; -ENOTSUP if the state needs what the
+ *   0; -ENODEV; -EBUSY while a guest uses the device; -ENOTSUP if the parts need what the
  *   function does not have; or another negative errno, with the reason in the log.
  */
 int rte_vdpa_vfn_restore(const char *device, const char *path);

@@ -22,8 +22,6 @@
 #include "vfn_telemetry.h"
 #include "vfn_trace.h"
 
-#define CONFIG_VECTOR 0
-
 /* So long a guest that stops has left to take a message. */
 #define TAKE_MS 20
 
@@ -34,8 +32,8 @@
 
 /*
  * librte_vhost waits, without an end, while the front-end keeps the channel full. So each message
- * has a thread, which can be ended; nothing in librte_vhost is locked meanwhile, as no answer is
- * asked for.
+ * has a thread. Nothing that could be asked of it there would be heard, so that it is cancelled in
+ * the end; nothing in librte_vhost is locked meanwhile, as no answer is asked for.
  */
 static void *
 tell_thread(void *arg)
@@ -118,8 +116,31 @@ vfn_config_start(struct vfn_dev *dev)
 {
 	dev->config_told = false;
 	if (dev->config_reader == dev->guest->vid &&
-		vfn_pci_config_generation(dev) != dev->config_seen)
+		vfn_vpci_config_generation(&dev->pci) != dev->config_seen)
 		eventfd_write(dev->config_fd, 1);
+}
+
+/* What the class adds to what every function has. */
+int
+vfn_config_init(struct vfn_dev *dev)
+{
+	struct virtio_net_config config;
+
+	if (vfn_config_read(dev, &config) < 0 ||
+		2 * config.max_virtqueue_pairs >= dev->pci.nb_queues) {
+		DEV_LOG(ERR, dev, "the function is none of the net class");
+		return -ENODEV;
+	}
+	dev->max_pairs = config.max_virtqueue_pairs;
+	return 0;
+}
+
+int
+vfn_config_read(struct vfn_dev *dev, struct virtio_net_config *config)
+{
+	uint8_t generation;
+
+	return vfn_vpci_config(&dev->pci, 0, config, sizeof(*config), &generation);
 }
 
 /* GET_CONFIG, dev->lock held. The function is read after what says that it was: a change now is
@@ -132,9 +153,8 @@ vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 
 	dev->config_told = false;
 	dev->config_reader = vid;
-	dev->config_seen = vfn_pci_config_generation(dev);
-	ret = dev->link->ops->read(dev->link, dev->device.region, dev->device.offset, config,
-		RTE_MIN(size, dev->device.length));
+	ret = vfn_vpci_config(
+		&dev->pci, 0, config, RTE_MIN(size, dev->pci.device.length), &dev->config_seen);
 	/* The guest acknowledges an announcement to the front-end, which keeps that to itself. */
 	if (ret == 0 && size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
 		memcpy(&status, config + offsetof(struct virtio_net_config, status),
@@ -164,7 +184,7 @@ vfn_config_open(struct vfn_dev *dev)
 	ret = rte_intr_callback_register(dev->config_intr, config_interrupt, dev);
 	if (ret < 0)
 		goto free_intr;
-	ret = dev->link->ops->set_irq(dev->link, CONFIG_VECTOR, dev->config_fd);
+	ret = vfn_vpci_config_irq(&dev->pci, dev->config_fd);
 	if (ret == 0)
 		return 0;
 
@@ -180,7 +200,9 @@ close_fd:
 void
 vfn_config_close(struct vfn_dev *dev)
 {
-	dev->link->ops->set_irq(dev->link, CONFIG_VECTOR, -1);
+	/* A link that keeps the eventfd has a duplicate; it is closed next. */
+	if (vfn_vpci_config_irq(&dev->pci, -1) < 0)
+		DEV_LOG(ERR, dev, "the function keeps the eventfd of its configuration");
 	rte_intr_callback_unregister_sync(dev->config_intr, config_interrupt, dev);
 	rte_intr_instance_free(dev->config_intr);
 	close(dev->config_fd);
@@ -195,7 +217,7 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 	if (ret == 0) {
 		vfn_trace_config(dev->name, what);
 		DEV_LOG(DEBUG, dev, "configuration: %s", what);
-		vfn_pci_config(dev, &config);
+		vfn_config_read(dev, &config);
 		rte_tel_data_start_dict(d);
 		vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
 		vfn_tell_int(d, "announce", !!(config.status & VIRTIO_NET_S_ANNOUNCE));

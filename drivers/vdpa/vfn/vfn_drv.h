@@ -24,6 +24,7 @@
 #include <vfn_link.h>
 #include <vfn_net_function.h>
 #include <vfn_sdk.h>
+#include <vfn_vpci.h>
 
 extern int vfn_drv_logtype;
 #define DRV_LOG(level, fmt, ...) \
@@ -31,13 +32,15 @@ extern int vfn_drv_logtype;
 #define DEV_LOG(level, dev, fmt, ...) \
 	rte_log(RTE_LOG_##level, vfn_drv_logtype, "%s: " fmt "\n", (dev)->name, ##__VA_ARGS__)
 
-/* Life cycle of a device, see the table in vfn_conf.c. */
+/* Life cycle of a device, see the table in vfn_life.c. */
 enum vfn_state {
 	VFN_IDLE,	/* no guest, the function is reset */
 	VFN_CONFIGURED, /* features and memory are set, no queue runs */
 	VFN_RUNNING,	/* queues that are ready run */
 	VFN_SUSPENDED,	/* queues stand still, their positions were handed back */
-	VFN_FAILED,	/* the guest's set-up was refused; waits for another */
+	/* A guest's set-up was refused, or the function has failed: then its memory stays mapped.
+	 */
+	VFN_FAILED,
 	VFN_STATE_MAX,
 };
 
@@ -59,26 +62,7 @@ struct vfn_args {
 	char inflight[256]; /* directory, or "" */
 };
 
-/* Where the structures of a function were found. */
-struct vfn_place {
-	uint8_t region;
-	uint32_t offset;
-	uint32_t length;
-};
-
-struct vfn_ring {
-	uint64_t desc, driver, device; /* bus addresses */
-	uint64_t log;		       /* what the dirty log calls the device area */
-	uint16_t size;
-	uint16_t avail, used;  /* position, packed with wrap counters in bit 15 */
-	uint16_t base;	       /* the front-end's idea of it */
-	uint16_t used_idx;     /* split: in the used ring */
-	uint64_t inflight;     /* bus address of the in-flight region */
-	uint32_t inflight_len; /* 0: none */
-	int kickfd, callfd;
-};
-
-/* A part of a front-end's file, mapped here and watched, see vfn_map.c. */
+/* A part of a front-end's file, mapped here and guarded, see vfn_map.c. */
 struct vfn_map {
 	uint32_t refs;
 	bool lost;    /* the file was cut off; set by a signal handler */
@@ -86,6 +70,8 @@ struct vfn_map {
 	size_t map_len;
 	uint8_t *host; /* the part, in map */
 	uint64_t len;
+	int fd;		 /* ours, of the file */
+	uint64_t offset; /* of the part in it */
 };
 
 /* A region of the guest's memory. */
@@ -93,8 +79,6 @@ struct vfn_mem_region {
 	uint64_t gpa, size;
 	uint64_t theirs; /* librte_vhost's address of it */
 	struct vfn_map *map;
-	int fd; /* librte_vhost's */
-	uint64_t offset;
 	uint64_t dev, ino; /* of the file */
 };
 
@@ -118,11 +102,11 @@ struct vfn_guest {
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 	bool features;		     /* are negotiated */
-	bool memory;		     /* librte_vhost took the last memory table, see vfn_watch.c */
-	bool told;		     /* the log says why the guest has no device */
-	bool barred;		     /* librte_vhost has in-flight regions of it */
-	bool resetting;		     /* dev_cleanup is not the connection's end */
-	struct vfn_map *log;	     /* the last dirty log that it gave, NULL: none */
+	bool memory;	       /* librte_vhost took the last memory table, see vfn_message.c */
+	bool told;	       /* the log says why the guest has no device */
+	bool barred;	       /* librte_vhost has in-flight regions of it */
+	bool resetting;	       /* dev_cleanup is not the connection's end */
+	struct vfn_map *dirty; /* the last dirty log that it gave, NULL: none */
 	struct vfn_inflight_given inflight;
 	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
 	uint16_t stopped_at[VFN_MAX_QUEUES];
@@ -139,7 +123,7 @@ struct vfn_shadow_thread {
 struct vfn_shadow;
 
 /* The dirty log of the guest that migrates, see vfn_lm.c. */
-struct vfn_log {
+struct vfn_dirty {
 	bool wanted;			      /* LOG_ALL is negotiated */
 	bool missed;			      /* for some of that time nothing was logged */
 	bool on;			      /* the function logs */
@@ -170,8 +154,8 @@ struct vfn_notify {
 	uint8_t state[VFN_MAX_QUEUES];
 };
 
-/* State of a function, see vfn_parts.h. */
-struct vfn_kept {
+/* Parts of a function, see vfn_parts.h. */
+struct vfn_saved {
 	uint8_t *data; /* NULL: none */
 	uint32_t len;
 };
@@ -196,18 +180,12 @@ struct vfn_dev {
 	uint32_t refs; /* both: under the list's lock */
 	char name[VFN_NAME_SIZE];
 	enum vfn_lm lm;
-	uint32_t drain_ms;
 	unsigned int faults; /* enum vfn_fault, for those who log */
+	const struct rte_device *device;
 	struct rte_vdpa_device *vdpa;
 
-	struct vfn_link *link;
+	struct vfn_vpci pci;	       /* of the function; under the device's lock */
 	struct vfn_function *function; /* for its operator */
-	struct vfn_place common, notify, device, vendor, stats, window;
-	uint32_t stats_step;  /* bytes from one queue's to the next's */
-	uint32_t notify_step; /* of queue_notify_off */
-	uint8_t msix;	      /* the capability in configuration space */
-	uint64_t features;    /* offered by the function */
-	uint16_t nb_queues;
 	uint16_t max_pairs;
 
 	struct rte_intr_handle *config_intr;
@@ -217,18 +195,18 @@ struct vfn_dev {
 	enum vfn_state state;
 	bool removed; /* takes no new connections */
 	TAILQ_HEAD(, vfn_guest) guests;
-	struct vfn_guest *guest;		   /* whose device it is unless idle */
+	struct vfn_guest *guest;		   /* whose device it is, or NULL */
 	bool started[VFN_MAX_QUEUES];		   /* the function runs it */
-	bool paused[VFN_MAX_QUEUES];		   /* from vfn_conf_pause() to vfn_conf_resume() */
+	bool paused[VFN_MAX_QUEUES];		   /* from vfn_life_pause() to vfn_life_resume() */
 	struct vfn_memory memory;		   /* from dev_conf to dev_close */
 	struct vfn_shadow *shadow[VFN_MAX_QUEUES]; /* NULL: the function has the guest's ring */
 	struct vfn_shadow *spare[VFN_MAX_QUEUES];  /* for a queue that will have one */
 	struct vfn_shadow_thread shadow_thread;
 	uint64_t shadow_calls_held; /* see vfn_shadow.h */
-	struct vfn_log log;
+	struct vfn_dirty dirty;
 	struct vfn_notify doorbells;
-	struct vfn_kept last;	       /* state in which the last guest left it */
-	struct vfn_kept pending;       /* state that the next guest is to find */
+	struct vfn_saved last;	       /* as the last guest left them */
+	struct vfn_saved pending;      /* for the next guest to find */
 	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
 	int config_reader;	       /* vid that has last asked for the configuration, or -1 */
 	uint8_t config_seen;	       /* its generation then */
@@ -242,13 +220,6 @@ struct vfn_dev {
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
 };
 
-/* A queue's registers. */
-struct vfn_queue_info {
-	struct vfn_ring ring; /* without eventfds */
-	bool enabled, suspended;
-	uint16_t error;
-};
-
 extern struct rte_vdev_driver vfn_driver;
 
 /* vfn_args.c: device arguments. 0 or -EINVAL with the key named in the log. */
@@ -257,53 +228,36 @@ int vfn_args_parse(const char *name, const char *text, struct vfn_args *args);
 void vfn_args_show(
 	const char *text, void (*show)(void *data, const char *key, const char *value), void *data);
 
-/* vfn_pci.c: the virtio driver of the function, over any link. */
-int vfn_pci_init(struct vfn_dev *dev);
-int vfn_pci_negotiate(struct vfn_dev *dev, uint64_t features);
-int vfn_pci_driver_ok(struct vfn_dev *dev);
-void vfn_pci_reset(struct vfn_dev *dev);
-int vfn_pci_queue_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring);
-int vfn_pci_queue_reset(struct vfn_dev *dev, uint16_t queue);
-void vfn_pci_queue_off(struct vfn_dev *dev, uint16_t queue);
-void vfn_pci_queue_suspend(struct vfn_dev *dev, uint16_t queue);
-void vfn_pci_queue_resume(struct vfn_dev *dev, uint16_t queue);
-int vfn_pci_suspend(struct vfn_dev *dev);
-void vfn_pci_queue_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
-uint64_t vfn_pci_doorbell(struct vfn_dev *dev, uint16_t queue);
-uint32_t vfn_pci_capabilities(struct vfn_dev *dev);
-uint64_t vfn_pci_negotiated(struct vfn_dev *dev);
-void vfn_pci_queue_info(struct vfn_dev *dev, uint16_t queue, struct vfn_queue_info *info);
-int vfn_pci_config(struct vfn_dev *dev, struct virtio_net_config *config);
-uint8_t vfn_pci_config_generation(struct vfn_dev *dev);
-int vfn_pci_log_start(struct vfn_dev *dev, uint64_t addr, uint64_t len);
-void vfn_pci_log_stop(struct vfn_dev *dev);
-int vfn_pci_state_get(struct vfn_dev *dev, void *buf);
-int vfn_pci_state_set(struct vfn_dev *dev, const void *buf, uint32_t len, bool check);
-int vfn_pci_stats(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
-
-/* vfn_conf.c: the life cycle. dev->lock held. */
+/* vfn_life.c: the life cycle. dev->lock held. */
 const char *vfn_state_name(enum vfn_state state);
-int vfn_conf_start(struct vfn_dev *dev, int vid);
-void vfn_conf_stop(struct vfn_dev *dev, int vid);
-void vfn_conf_forget(struct vfn_dev *dev, int vid);
-void vfn_conf_features(struct vfn_dev *dev, int vid);
-int vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
-int vfn_conf_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
-int vfn_conf_connection(struct vfn_dev *dev, int vid);
-void vfn_conf_pause(struct vfn_dev *dev);
-void vfn_conf_resume(struct vfn_dev *dev);
-struct vfn_guest *vfn_conf_guest(struct vfn_dev *dev, int vid);
+int vfn_life_start(struct vfn_dev *dev, int vid);
+void vfn_life_stop(struct vfn_dev *dev, int vid);
+void vfn_life_forget(struct vfn_dev *dev, int vid);
+void vfn_life_features(struct vfn_dev *dev, int vid);
+int vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
+int vfn_life_connection(struct vfn_dev *dev, int vid);
+int vfn_life_pause(struct vfn_dev *dev);
+void vfn_life_resume(struct vfn_dev *dev);
+void vfn_life_check(struct vfn_dev *dev);
+void vfn_life_close(struct vfn_dev *dev);
+struct vfn_guest *vfn_life_guest(struct vfn_dev *dev, int vid);
 
-/* vfn_watch.c: the messages of a connection. dev->lock held. */
-int vfn_watch_start(struct vfn_guest *guest);
-void vfn_watch_forgive(struct vfn_guest *guest);
-bool vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest);
+/* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
+int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+bool vfn_ring_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
+
+/* vfn_message.c: the messages of a connection. dev->lock held. */
+int vfn_message_start(struct vfn_guest *guest);
+void vfn_message_forgive(struct vfn_guest *guest);
+bool vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
+int vfn_config_init(struct vfn_dev *dev);
 int vfn_config_open(struct vfn_dev *dev);
 void vfn_config_close(struct vfn_dev *dev);
 void vfn_config_start(struct vfn_dev *dev);
 void vfn_config_stop(struct vfn_dev *dev);
+int vfn_config_read(struct vfn_dev *dev, struct virtio_net_config *config);
 int vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size);
 
 /* vfn_inflight.c: crash recovery. dev->lock held, but for open and close. */
@@ -313,8 +267,10 @@ int vfn_inflight_create(struct vfn_dev *dev, const struct vfn_guest *guest, uint
 	uint16_t entries, uint64_t *size);
 int vfn_inflight_set(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset,
 	uint64_t len, uint16_t queues, uint16_t entries);
-int vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed);
-bool vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+int vfn_inflight_attach(
+	struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, bool packed);
+bool vfn_inflight_renew(
+	struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, uint16_t base);
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
@@ -333,11 +289,12 @@ const struct vfn_mem_region *vfn_memory_find(const struct vfn_dev *dev, uint64_t
 void *vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
 
 /* vfn_lm.c: live migration. dev->lock held; all but the first: a guest has the device. */
-int vfn_lm_set_log(
+int vfn_lm_set_dirty(
 	struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len);
 void vfn_lm_update(struct vfn_dev *dev, uint64_t features);
 void vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged);
 void vfn_lm_stop(struct vfn_dev *dev);
+void vfn_lm_release(struct vfn_dev *dev);
 void vfn_lm_announce(struct vfn_dev *dev);
 
 const char *vfn_lm_name(enum vfn_lm lm);
@@ -351,23 +308,26 @@ const char *vfn_notify_state(struct vfn_dev *dev, uint16_t queue);
 int vfn_notify_fd(int vid);
 int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
 
-/* vfn_state.c: the state of a device over its guests. dev->lock held. */
-void vfn_state_keep(struct vfn_dev *dev, bool exact);
-void vfn_state_apply(struct vfn_dev *dev, uint64_t features);
-void vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
-void vfn_state_free(struct vfn_dev *dev);
+/* vfn_saved.c: the parts of a device over its guests. dev->lock held. */
+void vfn_saved_keep(struct vfn_dev *dev, bool exact);
+void vfn_saved_apply(struct vfn_dev *dev, uint64_t features);
+void vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+void vfn_saved_free(struct vfn_dev *dev);
 
 /* vfn_shadow.c: shadow rings. dev->lock held, a guest has the device. */
 int vfn_shadow_prepare(
-	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features);
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features);
 void vfn_shadow_unprepare(struct vfn_dev *dev);
 int vfn_shadow_start(
-	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features);
-void vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring);
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features);
+bool vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
 void vfn_shadow_spare(struct vfn_dev *dev, uint16_t queue);
-void vfn_shadow_free(struct vfn_dev *dev, uint16_t queue, bool mapped);
+int vfn_shadow_free(struct vfn_dev *dev, uint16_t queue);
+int vfn_shadow_end_job(struct vfn_dev *dev, uint16_t queue);
+void vfn_shadow_drop(struct vfn_dev *dev, uint16_t queue);
 bool vfn_shadow_any_live(const struct vfn_dev *dev);
-const struct vfn_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
+const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
+/* vfn_shadow_thread.c */
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
 void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);

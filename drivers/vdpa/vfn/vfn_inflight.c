@@ -4,9 +4,9 @@
 
 /*
  * Crash recovery: where each queue's in-flight region is, and whether it tells of the ring that is
- * about to start. The function keeps it. On librte_vhost's message thread, with the device's lock
- * held; the file is opened and closed where the device comes and goes, and locked while a guest has
- * it.
+ * about to start. The function keeps it up to date. On librte_vhost's message thread, with the
+ * device's lock held; the file is opened and closed where the device comes and goes, and locked
+ * while a guest has it.
  *
  * A region is the front-end's if it hands one out. Else it is in a file of our own (inflight=DIR),
  * which also says of which ring it tells: the guest's memory by its inode, the ring's addresses,
@@ -167,10 +167,11 @@ file_take(struct vfn_dev *dev)
 	if (dev->inflight.file != NULL)
 		return 0;
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		ret = -errno;
 		DEV_LOG(ERR, dev,
 			"the in-flight file is in use by another process, which serves a device of "
 			"this name");
-		return -errno;
+		return ret;
 	}
 	dev->inflight.file = mmap(NULL, FILE_REGIONS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (dev->inflight.file == MAP_FAILED || fstat(fd, &st) < 0)
@@ -204,15 +205,18 @@ region_unmap(struct vfn_inflight_region *region)
 	*region = (struct vfn_inflight_region){0};
 }
 
-static void
+static int
 region_detach(struct vfn_dev *dev, uint16_t queue)
 {
 	struct vfn_inflight_region *region = &dev->inflight.region[queue];
+	int ret;
 
 	if (region->map == NULL)
-		return;
-	dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, REGION_IOVA(queue), region->len);
-	region_unmap(region);
+		return 0;
+	ret = vfn_vpci_unmap(&dev->pci, VFN_DMA_OWN, REGION_IOVA(queue), region->len);
+	if (ret == 0)
+		region_unmap(region);
+	return ret;
 }
 
 static uint64_t
@@ -325,7 +329,7 @@ region_of_frontend(
 }
 
 static int
-region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, bool packed,
+region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, bool packed,
 	struct vfn_inflight_region *region)
 {
 	off_t at = FILE_REGIONS + (off_t)queue * REGION_SIZE;
@@ -343,7 +347,7 @@ region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring,
 }
 
 static int
-identify(struct vfn_dev *dev, const struct vfn_ring *ring, bool packed, struct ring_id *id)
+identify(struct vfn_dev *dev, const struct vfn_vpci_ring *ring, bool packed, struct ring_id *id)
 {
 	const struct vfn_mem_region *r = vfn_memory_find(dev, ring->desc, 1);
 
@@ -380,7 +384,7 @@ region_renew(const struct vfn_inflight_region *region)
 
 /* Our own region of a ring that it does not tell of becomes that ring's, and new. */
 static int
-file_claim(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, bool packed,
+file_claim(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, bool packed,
 	const struct vfn_inflight_region *region)
 {
 	uint32_t *valid = &dev->inflight.file->queue[queue].valid;
@@ -404,19 +408,20 @@ file_claim(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, boo
  * used is an error; without one of our own the queue runs all the same, and nothing is tracked.
  */
 int
-vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, bool packed)
+vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, bool packed)
 {
 	struct vfn_inflight_region *region = &dev->inflight.region[queue];
 	const struct vfn_guest *guest = dev->guest;
 	struct vfn_dma_map map = {.space = VFN_DMA_OWN,
 		.iova = REGION_IOVA(queue),
-		.fd = -1,
 		.readable = true,
 		.writable = true};
+	uint16_t used_idx;
 	int ret;
 
-	ring->base = ring->avail;
-	region_detach(dev, queue);
+	ret = region_detach(dev, queue);
+	if (ret < 0)
+		return ret;
 	ret = region_of_frontend(dev, queue, packed, region);
 	if (ret == -ENOENT && dev->inflight.fd < 0)
 		return 0;
@@ -439,7 +444,9 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 			region_renew(region);
 		map.host = region->host;
 		map.len = region->len;
-		ret = dev->link->ops->dma_map(dev->link, &map);
+		map.fd = region->map->fd;
+		map.offset = region->map->offset + (region->host - region->map->host);
+		ret = vfn_vpci_map(&dev->pci, &map);
 	}
 	if (ret < 0) {
 		bool own = region->own;
@@ -450,8 +457,8 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
 		region_unmap(region);
 		return own ? 0 : ret;
 	}
-	if (!packed && region_used(region))
-		ring->avail = ring->used = ring->used_idx;
+	if (!packed && region_used(region) && vfn_ring_used_idx(dev, ring, &used_idx))
+		ring->avail = ring->used = used_idx;
 	ring->inflight = map.iova;
 	ring->inflight_len = map.len;
 	DEV_LOG(DEBUG, dev, "queue %u: in-flight region of %s, %s", queue,
@@ -465,7 +472,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring, 
  * that set up its ring anew while nobody served it, it is begun anew.
  */
 bool
-vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, uint16_t base)
 {
 	const struct vfn_inflight_region *region = &dev->inflight.region[queue];
 
@@ -474,7 +481,7 @@ vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	DEV_LOG(WARNING, dev, "queue %u: the in-flight file does not fit the ring, begins anew",
 		queue);
 	region_renew(region);
-	ring->avail = ring->used = ring->base;
+	ring->avail = ring->used = base;
 	return true;
 }
 
@@ -491,7 +498,7 @@ vfn_inflight_release(struct vfn_dev *dev)
 {
 	uint16_t queue;
 
-	for (queue = 0; queue < dev->nb_queues; queue++)
+	for (queue = 0; queue < dev->pci.nb_queues; queue++)
 		region_unmap(&dev->inflight.region[queue]);
 	file_leave(dev);
 }

@@ -21,10 +21,10 @@
 #include "vfn_drv.h"
 #include "vfn_trace.h"
 
-#define PAGE_SHIFT 12 /* of the log */
+#define PAGE_SHIFT 12 /* of the dirty log */
 
-/* Bus address of the log, in VFN_DMA_OWN. */
-#define LOG_IOVA 0
+/* Bus address of the dirty log, in VFN_DMA_OWN. */
+#define DIRTY_IOVA 0
 
 static const char *const lm_names[] = {
 	[VFN_LM_OFF] = "off",
@@ -39,10 +39,10 @@ vfn_lm_name(enum vfn_lm lm)
 }
 
 static void
-mark_bits(struct vfn_map *log, uint64_t byte, uint8_t bits)
+mark_bits(struct vfn_map *dirty, uint64_t byte, uint8_t bits)
 {
-	if (byte < log->len)
-		__atomic_fetch_or(&log->host[byte], bits, __ATOMIC_RELAXED);
+	if (byte < dirty->len)
+		__atomic_fetch_or(&dirty->host[byte], bits, __ATOMIC_RELAXED);
 }
 
 /*
@@ -51,36 +51,36 @@ mark_bits(struct vfn_map *log, uint64_t byte, uint8_t bits)
  * take marks away and pollers may set others; a mark too many does no harm.
  */
 static void
-log_mark(struct vfn_map *log, uint64_t addr, uint64_t len)
+dirty_mark(struct vfn_map *dirty, uint64_t addr, uint64_t len)
 {
 	const uint64_t first = addr >> PAGE_SHIFT, last = (addr + len - 1) >> PAGE_SHIFT;
 	const uint8_t from = 0xff << first % 8, to = 0xff >> (7 - last % 8);
 	const uint64_t at = first / 8, end = last / 8;
 
 	if (at == end) {
-		mark_bits(log, at, from & to);
+		mark_bits(dirty, at, from & to);
 		return;
 	}
-	mark_bits(log, at, from);
-	mark_bits(log, end, to);
-	if (at + 1 < RTE_MIN(end, log->len))
-		memset(log->host + at + 1, 0xff, RTE_MIN(end, log->len) - at - 1);
+	mark_bits(dirty, at, from);
+	mark_bits(dirty, end, to);
+	if (at + 1 < RTE_MIN(end, dirty->len))
+		memset(dirty->host + at + 1, 0xff, RTE_MIN(end, dirty->len) - at - 1);
 }
 
 /* For as long as nobody logged, anything may have been written. */
 static void
-log_everything(struct vfn_dev *dev)
+dirty_everything(struct vfn_dev *dev, struct vfn_map *dirty)
 {
 	uint32_t i;
 
 	for (i = 0; i < dev->memory.nb_regions; i++)
-		log_mark(dev->log.map, dev->memory.region[i].gpa, dev->memory.region[i].size);
+		dirty_mark(dirty, dev->memory.region[i].gpa, dev->memory.region[i].size);
 	DEV_LOG(WARNING, dev, "dirty log: it came late, the whole memory is dirty");
 }
 
 /* Where a queue's device area is logged if that was said; bytes, or 0. */
 static uint32_t
-ring_logged(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
+ring_dirty(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
 {
 	struct rte_vhost_vring vring;
 	uint64_t features = 0;
@@ -96,26 +96,32 @@ ring_logged(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
 		sizeof(uint16_t);
 }
 
-/* The function logs no more. */
-static void
-log_off(struct vfn_dev *dev)
+/* Nobody logs any more; where the function has failed it may, or its poller, which has our job. */
+static int
+dirty_off(struct vfn_dev *dev)
 {
-	if (dev->log.on && dev->lm == VFN_LM_HW) {
-		vfn_pci_log_stop(dev);
-		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, LOG_IOVA, dev->log.map->len);
+	int ret = dev->pci.failed ? -EIO : 0;
+
+	if (ret == 0 && dev->dirty.on && dev->lm == VFN_LM_HW) {
+		ret = vfn_vpci_dirty_stop(&dev->pci);
+		if (ret == 0)
+			ret = vfn_vpci_unmap(
+				&dev->pci, VFN_DMA_OWN, DIRTY_IOVA, dev->dirty.map->len);
 	}
-	dev->log.on = false;
+	if (ret == 0)
+		dev->dirty.on = false;
+	return ret;
 }
 
 /* Does it reach as far as the guest's memory? */
 static bool
-log_covers(const struct vfn_dev *dev, const struct vfn_map *log)
+dirty_covers(const struct vfn_dev *dev, const struct vfn_map *dirty)
 {
 	uint32_t i;
 
 	for (i = 0; i < dev->memory.nb_regions; i++)
 		if ((dev->memory.region[i].gpa + dev->memory.region[i].size - 1) >>
-			(PAGE_SHIFT + 3) >= log->len)
+			(PAGE_SHIFT + 3) >= dirty->len)
 			return false;
 	return true;
 }
@@ -124,25 +130,26 @@ log_covers(const struct vfn_dev *dev, const struct vfn_map *log)
 static int
 shadow_prepare(struct vfn_dev *dev, uint64_t features)
 {
-	struct vfn_ring ring;
+	struct vfn_vpci_ring ring;
 	int ret = 0;
 	uint16_t q;
 
-	for (q = 0; q < dev->nb_queues && ret == 0; q++)
-		if (dev->started[q] && vfn_conf_ring(dev, q, &ring) == 0)
-			ret = vfn_shadow_prepare(dev, q, &ring, features & dev->features);
+	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
+		if (dev->started[q] && vfn_ring_get(dev, q, &ring) == 0)
+			ret = vfn_shadow_prepare(dev, q, &ring, features & dev->pci.features);
 	return ret;
 }
 
 static int
-log_on(struct vfn_dev *dev)
+dirty_on(struct vfn_dev *dev)
 {
 	struct vfn_dma_map map = {
 		.space = VFN_DMA_OWN,
-		.iova = LOG_IOVA,
-		.len = dev->log.map->len,
-		.host = dev->log.map->host,
-		.fd = -1,
+		.iova = DIRTY_IOVA,
+		.len = dev->dirty.map->len,
+		.host = dev->dirty.map->host,
+		.fd = dev->dirty.map->fd,
+		.offset = dev->dirty.map->offset,
 		.readable = true,
 		.writable = true,
 	};
@@ -150,38 +157,39 @@ log_on(struct vfn_dev *dev)
 
 	if (dev->lm == VFN_LM_SHADOW) {
 		/* Queues that start from now on are shadowed. */
-		dev->log.on = true;
+		dev->dirty.on = true;
 		return 0;
 	}
-	ret = dev->link->ops->dma_map(dev->link, &map);
+	ret = vfn_vpci_map(&dev->pci, &map);
 	if (ret < 0)
 		return ret;
-	dev->log.on = true;
-	ret = vfn_pci_log_start(dev, LOG_IOVA, dev->log.map->len);
-	if (ret < 0)
-		log_off(dev);
+	dev->dirty.on = true;
+	ret = vfn_vpci_dirty_start(&dev->pci, DIRTY_IOVA, dev->dirty.map->len);
+	if (ret < 0 && dirty_off(dev) < 0)
+		return -EIO;
 	return ret;
 }
 
 /* Can the guest's queues be logged to it? Changes nothing but what memory is held ready. */
 static int
-log_check(struct vfn_dev *dev, const struct vfn_map *log, uint64_t features)
+dirty_check(struct vfn_dev *dev, const struct vfn_map *dirty, uint64_t features)
 {
-	if (log == NULL)
+	if (dirty == NULL)
 		return -ENOENT;
 	if (dev->lm != VFN_LM_SHADOW)
 		return 0;
-	return log_covers(dev, log) ? shadow_prepare(dev, features) : -EINVAL;
+	return dirty_covers(dev, dirty) ? shadow_prepare(dev, features) : -EINVAL;
 }
 
 static void
-log_refused(struct vfn_dev *dev, int ret)
+dirty_refused(struct vfn_dev *dev, int ret)
 {
-	dev->log.refusals++;
+	dev->dirty.refusals++;
 	vfn_trace_lm(dev->name, "refused");
 	DEV_LOG(ERR, dev, "dirty log: %s",
 		ret == -ENOENT		     ? "the front-end wants it before it has given one" :
 			ret == -ENOMEM	     ? "no memory for shadow rings" :
+			dev->pci.failed	     ? "the function has failed" :
 			ret != -EINVAL	     ? strerror(-ret) :
 			dev->lm == VFN_LM_HW ? "the function refuses it, it is too short" :
 					       "it is too short");
@@ -191,55 +199,67 @@ log_refused(struct vfn_dev *dev, int ret)
  * Take the log that the front-end gave last. What is marked in the one before it reads there, once
  * it knows that nothing is any more.
  */
-static void
-log_take(struct vfn_dev *dev)
+static int
+dirty_take(struct vfn_dev *dev)
 {
-	log_off(dev);
-	vfn_map_put(dev->log.map);
-	dev->log.map = vfn_map_get(dev->guest->log);
+	int ret = dirty_off(dev);
+
+	if (ret < 0)
+		return ret;
+	vfn_map_put(dev->dirty.map);
+	dev->dirty.map = vfn_map_get(dev->guest->dirty);
+	return 0;
+}
+
+/* The function does not reach it any more. */
+void
+vfn_lm_release(struct vfn_dev *dev)
+{
+	struct vfn_dirty *dirty = &dev->dirty;
+
+	if (dirty->map != NULL && vfn_map_lost(dirty->map))
+		DEV_LOG(ERR, dev, "dirty log: its file was cut off, marks are missing");
+	vfn_map_put(dirty->map);
+	dirty->map = NULL;
+	dirty->on = dirty->wanted = dirty->missed = false;
 }
 
 static void
-log_end(struct vfn_dev *dev)
+dirty_end(struct vfn_dev *dev)
 {
-	struct vfn_log *log = &dev->log;
-
-	log_off(dev);
-	if (log->map != NULL && vfn_map_lost(log->map))
-		DEV_LOG(ERR, dev, "dirty log: its file was cut off, marks are missing");
-	vfn_map_put(log->map);
-	log->map = NULL;
-	log->wanted = log->missed = false;
+	if (dirty_off(dev) == 0)
+		vfn_lm_release(dev);
 }
 
 static void
 update(struct vfn_dev *dev, uint64_t features)
 {
-	struct vfn_log *log = &dev->log;
+	struct vfn_dirty *dirty = &dev->dirty;
 	int ret;
 
 	if (!(features & UINT64_C(1) << VHOST_F_LOG_ALL)) {
-		if (log->wanted) {
+		if (dirty->wanted) {
 			DEV_LOG(INFO, dev, "dirty log off");
 			vfn_trace_lm(dev->name, "off");
 		}
-		log_end(dev);
+		dirty_end(dev);
 		return;
 	}
-	log->wanted = true;
-	log_take(dev);
-	ret = log_on(dev);
+	dirty->wanted = true;
+	ret = dirty_take(dev);
+	if (ret == 0)
+		ret = dirty_on(dev);
 	if (ret < 0) {
-		log->missed = true;
-		log_refused(dev, ret);
+		dirty->missed = true;
+		dirty_refused(dev, ret);
 		return;
 	}
-	log->starts++;
+	dirty->starts++;
 	vfn_trace_lm(dev->name, "on");
-	DEV_LOG(INFO, dev, "dirty log on, %" PRIu64 " bytes", log->map->len);
-	if (log->missed)
-		log_everything(dev);
-	log->missed = false;
+	DEV_LOG(INFO, dev, "dirty log on, %" PRIu64 " bytes", dirty->map->len);
+	if (dirty->missed)
+		dirty_everything(dev, dirty->map);
+	dirty->missed = false;
 }
 
 /*
@@ -250,42 +270,47 @@ void
 vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 {
 	bool wanted = features & UINT64_C(1) << VHOST_F_LOG_ALL, restart, hold;
-	int ret = wanted ? log_check(dev, dev->guest->log, features) : 0;
+	int ret = wanted ? dirty_check(dev, dev->guest->dirty, features) : 0;
 	uint16_t q;
 
-	if (wanted && dev->log.on && dev->log.map == dev->guest->log)
+	if (wanted && dev->dirty.on && dev->dirty.map == dev->guest->dirty)
 		return;
 	/*
 	 * Whether there is a log decides on which rings the function's queues run; and nothing may
 	 * be written between one log and the next.
 	 */
-	restart = dev->lm == VFN_LM_SHADOW && (dev->log.wanted || wanted);
-	hold = dev->lm == VFN_LM_HW && dev->log.on && wanted;
+	restart = dev->lm == VFN_LM_SHADOW && (dev->dirty.wanted || wanted);
+	hold = dev->lm == VFN_LM_HW && dev->dirty.on && wanted;
 	if (ret < 0) {
 		/* Nothing is changed but that marks are missing from now on. */
-		dev->log.wanted = dev->log.missed = true;
-		log_refused(dev, ret);
-		if (!dev->log.on)
+		dev->dirty.wanted = dev->dirty.missed = true;
+		dirty_refused(dev, ret);
+		if (!dev->dirty.on)
 			vfn_shadow_unprepare(dev);
 		return;
 	}
 	if (restart)
-		vfn_conf_pause(dev);
-	if (hold && vfn_pci_suspend(dev) < 0)
-		dev->log.missed = true;
-	update(dev, features);
-	for (q = 0; q < dev->nb_queues && hold; q++)
+		ret = vfn_life_pause(dev);
+	else if (hold)
+		ret = vfn_vpci_suspend(&dev->pci);
+	if (ret < 0)
+		dev->dirty.wanted = dev->dirty.missed = wanted;
+	else
+		update(dev, features);
+	for (q = 0; q < dev->pci.nb_queues && hold && ret == 0; q++)
 		if (dev->started[q])
-			vfn_pci_queue_resume(dev, q);
+			ret = vfn_vpci_queue_resume(&dev->pci, q);
 	if (restart)
-		vfn_conf_resume(dev);
-	if (!dev->log.on)
+		vfn_life_resume(dev);
+	if (!dev->dirty.on)
 		vfn_shadow_unprepare(dev);
+	vfn_life_check(dev);
 }
 
 /* SET_LOG_BASE. 0, or why it is refused. */
 int
-vfn_lm_set_log(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len)
+vfn_lm_set_dirty(
+	struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t offset, uint64_t len)
 {
 	struct vfn_map *map = NULL;
 	uint64_t features;
@@ -296,7 +321,7 @@ vfn_lm_set_log(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t of
 		ret = -errno;
 	}
 	if (map == NULL) {
-		dev->log.refusals++;
+		dev->dirty.refusals++;
 		DEV_LOG(ERR, dev,
 			"dirty log of %" PRIu64 " bytes at 0x%" PRIx64
 			" of its file is refused: %s",
@@ -306,9 +331,9 @@ vfn_lm_set_log(struct vfn_dev *dev, struct vfn_guest *guest, int fd, uint64_t of
 						 strerror(-ret));
 		return ret;
 	}
-	vfn_map_put(guest->log);
-	guest->log = map;
-	if (dev->state == VFN_RUNNING && dev->guest == guest && dev->log.wanted &&
+	vfn_map_put(guest->dirty);
+	guest->dirty = map;
+	if (dev->state == VFN_RUNNING && dev->guest == guest && dev->dirty.wanted &&
 		rte_vhost_get_negotiated_features(guest->vid, &features) == 0)
 		vfn_lm_update(dev, features);
 	return 0;
@@ -322,21 +347,19 @@ void
 vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged)
 {
 	uint64_t addr;
-	uint32_t len = dev->log.map != NULL ? ring_logged(dev, queue, &addr) : 0;
+	uint32_t len = dev->dirty.map != NULL ? ring_dirty(dev, queue, &addr) : 0;
 
 	if (len > 0 && addr != logged)
-		log_mark(dev->log.map, addr, len);
+		dirty_mark(dev->dirty.map, addr, len);
 }
 
-/* Every queue stands still. */
+/* No queue runs, but for those of a failed function. */
 void
 vfn_lm_stop(struct vfn_dev *dev)
 {
-	if (dev->log.missed && dev->guest->log != NULL) {
-		log_take(dev);
-		log_everything(dev);
-	}
-	log_end(dev);
+	if (dev->dirty.missed && dev->guest->dirty != NULL)
+		dirty_everything(dev, dev->guest->dirty);
+	dirty_end(dev);
 }
 
 /*
@@ -346,7 +369,7 @@ vfn_lm_stop(struct vfn_dev *dev)
 void
 vfn_lm_announce(struct vfn_dev *dev)
 {
-	dev->log.announced++;
+	dev->dirty.announced++;
 	vfn_trace_lm(dev->name, "announced");
 	DEV_LOG(DEBUG, dev, "the guest has migrated here, announced by the front-end");
 }

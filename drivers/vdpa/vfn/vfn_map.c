@@ -3,13 +3,14 @@
  */
 
 /*
- * Mappings of our own of what front-ends share: made from the file descriptor, watched from then
+ * Mappings of our own of what front-ends share: made from the file descriptor, guarded from then
  * on, and kept as long as anybody here uses them. librte_vhost has others, which it unmaps when it
  * likes; nothing is ever read through those. With the device's lock held, or while nobody else
  * knows the mapping.
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -61,6 +62,7 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 	uint64_t page, from, to;
 	struct stat st;
 	void *at;
+	int err;
 
 	if (fstat(fd, &st) < 0)
 		return NULL;
@@ -79,18 +81,25 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 		return NULL;
 	at = mmap(NULL, to - from, PROT_READ | PROT_WRITE, MAP_SHARED, fd, from);
 	if (at == MAP_FAILED) {
+		err = errno;
 		free(map);
+		errno = err;
 		return NULL;
 	}
 	*map = (struct vfn_map){.refs = 1,
 		.map = at,
 		.map_len = to - from,
 		.host = (uint8_t *)at + (offset - from),
-		.len = len};
-	errno = -vfn_guard_add(map->map, map->map_len, &map->lost);
-	if (errno != 0) {
+		.len = len,
+		.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+		.offset = offset};
+	err = map->fd < 0 ? errno : -vfn_guard_add(map->map, map->map_len, &map->lost);
+	if (err != 0) {
+		if (map->fd >= 0)
+			close(map->fd);
 		munmap(map->map, map->map_len);
 		free(map);
+		errno = err;
 		return NULL;
 	}
 	return map;
@@ -114,6 +123,8 @@ vfn_map_put(struct vfn_map *map)
 		vfn_guard_remove(map->map, &map->lost);
 		munmap(map->map, map->map_len);
 	}
+	if (map->fd >= 0)
+		close(map->fd);
 	free(map);
 }
 

@@ -26,10 +26,8 @@ region_open(struct vfn_mem_region *region, const struct rte_vhost_mem_region *r)
 		.gpa = r->guest_phys_addr,
 		.size = r->size,
 		.theirs = r->host_user_addr,
-		.fd = r->fd,
-		.offset = r->host_user_addr - (uintptr_t)r->mmap_addr,
 	};
-	region->map = vfn_map_fd(r->fd, region->offset, r->size);
+	region->map = vfn_map_fd(r->fd, r->host_user_addr - (uintptr_t)r->mmap_addr, r->size);
 	if (region->map == NULL)
 		return -errno;
 	/* Whose memory it is, over connections and processes. */
@@ -40,7 +38,7 @@ region_open(struct vfn_mem_region *region, const struct rte_vhost_mem_region *r)
 	return 0;
 }
 
-/* librte_vhost has a table, see vfn_watch_memory(). 0, or why a region is refused. */
+/* librte_vhost has a table, see vfn_message_memory(). 0, or why a region is refused. */
 int
 vfn_memory_open(struct vfn_dev *dev)
 {

@@ -58,8 +58,8 @@ vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 			"by eventfds only");
 		return;
 	}
-	if (dev->notify_step == 0 || dev->notify_step % page != 0 ||
-		dev->notify.offset % page != 0) {
+	if (dev->pci.notify_step == 0 || dev->pci.notify_step % page != 0 ||
+		dev->pci.notify.offset % page != 0) {
 		DEV_LOG(WARNING, dev,
 			"doorbell=on has no effect: the function's doorbells are not on pages of "
 			"%" PRIu32 " bytes of their own",
@@ -70,8 +70,8 @@ vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 		DEV_LOG(WARNING, dev, "doorbell=on has no effect: every real-time signal is taken");
 		return;
 	}
-	for (q = 0; q < dev->nb_queues; q++)
-		n->offset[q] = vfn_pci_doorbell(dev, q);
+	for (q = 0; q < dev->pci.nb_queues; q++)
+		n->offset[q] = vfn_vpci_doorbell(&dev->pci, q);
 	n->offer = true;
 }
 
@@ -95,9 +95,9 @@ ask_thread(void *arg)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	vfn_notify_lock();
 	while (!n->stop) {
-		for (q = 0; q < dev->nb_queues && n->state[q] != VFN_DOORBELL_READY; q++)
+		for (q = 0; q < dev->pci.nb_queues && n->state[q] != VFN_DOORBELL_READY; q++)
 			;
-		if (q == dev->nb_queues) {
+		if (q == dev->pci.nb_queues) {
 			vfn_notify_wait(&n->wake);
 			continue;
 		}
@@ -151,8 +151,8 @@ vfn_notify_start(struct vfn_dev *dev)
 		DEV_LOG(INFO, dev, "no doorbells: the front-end did not answer too often");
 		return;
 	}
-	ret = dev->link->ops->get_region_fd(dev->link, dev->notify.region, &fd, &size);
-	if (ret == 0 && dev->notify.offset + dev->notify.length > size)
+	ret = dev->pci.link->ops->get_region_fd(dev->pci.link, dev->pci.notify.region, &fd, &size);
+	if (ret == 0 && dev->pci.notify.offset + dev->pci.notify.length > size)
 		ret = -ERANGE;
 	if (ret < 0) {
 		DEV_LOG(WARNING, dev, "no doorbells: the function does not hand them out: %s",
@@ -160,16 +160,17 @@ vfn_notify_start(struct vfn_dev *dev)
 		return;
 	}
 	pthread_cond_init(&n->wake, NULL);
-	memset(n->state, VFN_DOORBELL_OFF, sizeof(n->state));
-	n->stop = n->asking = false;
 	vfn_notify_lock();
+	n->stop = n->asking = false;
 	n->vid = dev->guest->vid;
 	n->fd = fd;
-	vfn_notify_unlock();
 	ret = thread_start(dev);
+	if (ret != 0)
+		n->vid = n->fd = -1;
+	vfn_notify_unlock();
 	if (ret != 0) {
 		DEV_LOG(WARNING, dev, "no doorbells: cannot start a thread: %s", strerror(ret));
-		n->vid = n->fd = -1;
+		pthread_cond_destroy(&n->wake);
 	}
 }
 
@@ -190,9 +191,11 @@ vfn_notify_queue(struct vfn_dev *dev, uint16_t queue)
 }
 
 /*
- * Get the thread out of librte_vhost. Reading the answer ends with the signal, in order; a send to
- * a socket that a front-end keeps full is tried again for ever, and only cancelling helps. That
- * leaves librte_vhost's lock of the connection's back-channel taken.
+ * Get the thread out of librte_vhost. Reading the answer ends with the signal, in order. A send to
+ * a socket that a front-end keeps full is tried again for ever, whatever is asked of the thread: it
+ * cannot look while it is in librte_vhost, and whose the socket is only librte_vhost knows. So
+ * cancelling is the last resort, where nobody of ours is in a critical section; it leaves
+ * librte_vhost's lock of the connection's back-channel taken, which is asked for nothing any more.
  */
 static void
 interrupt(struct vfn_dev *dev)

@@ -3,20 +3,15 @@
  */
 
 /*
- * Shadow rings: their memory, and who runs the relays. Control, with the device's lock held, but
- * for the thread. Where the link does a driver's jobs there is no thread: the poller of the
- * function's queue relays between its own rounds, and so never waits for a core that it spins on.
- *
- * The thread works on what dev->shadow has. That changes only while there is no thread: it is
- * stopped by a request that it answers by ending.
+ * Shadow rings: their memory, and when there is a relay. Control, with the device's lock held.
  */
 
 #include <errno.h>
-#include <signal.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <numa.h>
@@ -28,14 +23,10 @@
 #include <rte_malloc.h>
 #include <rte_memory.h>
 
-#include "vfn_guard.h"
 #include "vfn_shadow.h"
 
 /* Bus addresses from one queue's shadow ring to the next's. */
 #define STEP (UINT64_C(1) << 21)
-
-/* Where kicks can't be waited for guests are looked at this often. */
-#define POLL_MS 1
 
 static int
 by_iova(const void *a, const void *b)
@@ -121,13 +112,13 @@ shadow_alloc(const struct vfn_memory *memory, int node, uint32_t size)
 	s->owner = (uint16_t *)(p + owner);
 	s->resubmit = s->owner + size;
 	s->size = size;
-	s->call = s->kick = -1;
+	s->call = s->kick = s->fd = -1;
 	mem_fill(&s->mem, memory);
 	return s;
 }
 
 static int
-guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *ring)
+guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring *ring)
 {
 	struct vringh_config cfg = {
 		.packed = s->packed,
@@ -143,10 +134,10 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_ring *rin
 		.state = {.avail = ring->avail, .used = ring->used},
 	};
 	struct vringh_dirty_log dirty = {
-		.bitmap = dev->log.map->host,
-		.len = dev->log.map->len,
+		.bitmap = dev->dirty.map->host,
+		.len = dev->dirty.map->len,
 		.desc = ring->desc,
-		.device = s->packed ? ring->device : ring->log,
+		.device = s->packed ? ring->device : ring->dirty,
 	};
 	int error = vringh_init(&s->guest, &cfg);
 
@@ -181,28 +172,69 @@ shadow_map(struct vfn_dev *dev, struct vfn_shadow *s)
 	struct vfn_dma_map map = {.iova = free_addresses(&s->mem) + s->queue * STEP,
 		.len = s->dma_len,
 		.host = s->dma,
-		.fd = -1,
+		.fd = s->fd,
 		.readable = true,
 		.writable = true};
-	int ret = dev->link->ops->dma_map(dev->link, &map);
+	int ret = vfn_vpci_map(&dev->pci, &map);
 
 	if (ret == 0)
 		s->dma_iova = map.iova;
 	return ret;
 }
 
+/* The function does not reach it any more. */
 static void
-shadow_free(struct vfn_dev *dev, struct vfn_shadow *s, bool mapped)
+shadow_free(struct vfn_shadow *s)
 {
-	if (s->dma_iova != 0 && mapped &&
-		dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, s->dma_iova, s->dma_len) < 0)
-		DEV_LOG(ERR, dev, "queue %u: the function keeps the shadow ring", s->queue);
+	if (s == NULL)
+		return;
 	if (s->kick >= 0)
 		close(s->kick);
 	if (s->call >= 0)
 		close(s->call);
-	rte_free(s->dma);
+	if (s->dma != NULL)
+		munmap(s->dma, s->dma_len);
+	if (s->fd >= 0)
+		close(s->fd);
 	rte_free(s);
+}
+
+/* Take it back from the function; a failed one keeps it, and *s with it. */
+static int
+shadow_take_back(struct vfn_dev *dev, struct vfn_shadow **s)
+{
+	int ret = 0;
+
+	if (*s != NULL && (*s)->dma_iova != 0)
+		ret = vfn_vpci_unmap(&dev->pci, VFN_DMA_GUEST, (*s)->dma_iova, (*s)->dma_len);
+	if (ret < 0)
+		return ret;
+	shadow_free(*s);
+	*s = NULL;
+	return 0;
+}
+
+/* Memory for it, as a file. */
+static int
+shadow_memory(struct vfn_shadow *s, int node)
+{
+	int ret;
+
+	s->fd = memfd_create("vfn-shadow", MFD_CLOEXEC);
+	if (s->fd < 0)
+		return -errno;
+	if (ftruncate(s->fd, s->dma_len) < 0)
+		return -errno;
+	s->dma = mmap(NULL, s->dma_len, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	if (s->dma == MAP_FAILED) {
+		s->dma = NULL;
+		return -errno;
+	}
+	if (node != SOCKET_ID_ANY)
+		numa_tonode_memory(s->dma, s->dma_len, node);
+	/* Without room it is refused here, and is no bus error later. */
+	ret = posix_fallocate(s->fd, 0, s->dma_len);
+	return -ret;
 }
 
 /*
@@ -211,37 +243,37 @@ shadow_free(struct vfn_dev *dev, struct vfn_shadow *s, bool mapped)
  */
 int
 vfn_shadow_prepare(
-	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features)
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features)
 {
 	bool packed = features & UINT64_C(1) << VIRTIO_F_RING_PACKED;
 	struct vfn_shadow *s = dev->shadow[queue] != NULL ? dev->shadow[queue] : dev->spare[queue];
-	int node = node_of(dev, ring->desc), ret = -ENOMEM;
+	int node = node_of(dev, ring->desc), ret;
 	uint64_t offset[4];
 
 	if (s != NULL && s->size == ring->size && s->packed == packed)
 		return 0;
-	if (dev->spare[queue] != NULL)
-		shadow_free(dev, dev->spare[queue], true);
-	dev->spare[queue] = NULL;
+	ret = shadow_take_back(dev, &dev->spare[queue]);
+	if (ret < 0)
+		return ret;
 	s = shadow_alloc(&dev->memory, node, ring->size);
 	if (s == NULL)
-		return ret;
+		return -ENOMEM;
 	s->queue = queue;
 	s->packed = packed;
 	s->dma_len = RTE_ALIGN_CEIL(
 		vfn_shadow_ring_layout(packed, s->size, offset), (uint64_t)sysconf(_SC_PAGESIZE));
-	s->dma = alloc_on(node, s->dma_len, sysconf(_SC_PAGESIZE));
-	if (s->dma != NULL)
+	ret = shadow_memory(s, node);
+	if (ret == 0)
 		ret = shadow_map(dev, s);
-	if (ret == 0 && dev->link->ops->set_job == NULL) {
+	if (ret == 0 && !vfn_vpci_does_jobs(&dev->pci)) {
 		s->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		s->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		ret = s->kick < 0 || s->call < 0 ? -EMFILE : 0;
 	}
-	if (ret < 0)
-		shadow_free(dev, s, true);
-	else
-		dev->spare[queue] = s;
+	dev->spare[queue] = s;
+	/* If that fails it stays there, with a failed function. */
+	if (ret < 0 && shadow_take_back(dev, &dev->spare[queue]) < 0)
+		return -EIO;
 	return ret;
 }
 
@@ -251,12 +283,10 @@ vfn_shadow_unprepare(struct vfn_dev *dev)
 {
 	uint16_t q;
 
-	for (q = 0; q < dev->nb_queues; q++) {
-		if (dev->spare[q] == NULL)
-			continue;
-		shadow_free(dev, dev->spare[q], true);
-		dev->spare[q] = NULL;
-	}
+	/* What a failed function keeps is freed when it is reset. */
+	for (q = 0; q < dev->pci.nb_queues; q++)
+		if (shadow_take_back(dev, &dev->spare[q]) < 0)
+			return;
 }
 
 /* A ring that is empty, at its start. */
@@ -268,11 +298,11 @@ ring_begin(struct vfn_shadow *s)
 	vfn_shadow_ring_layout(s->packed, s->size, offset);
 	memset(s->dma, 0, s->dma_len);
 	memset(s->slot, 0, s->size * sizeof(s->slot[0]));
-	s->ring = (struct vfn_ring){
+	s->ring = (struct vfn_vpci_ring){
 		.desc = s->dma_iova + offset[0],
 		.driver = s->dma_iova + offset[1],
 		.device = s->dma_iova + offset[2],
-		.log = s->dma_iova + offset[2],
+		.dirty = s->dma_iova + offset[2],
 		.size = s->size,
 		.kickfd = s->kick,
 		.callfd = s->call,
@@ -280,7 +310,7 @@ ring_begin(struct vfn_shadow *s)
 	s->room = s->size;
 	s->head = s->tail = s->count = s->next_seg = s->unkicked = 0;
 	s->next_desc = s->avail = s->used = 0;
-	s->armed = s->full = s->broken_told = s->fault_told = false;
+	s->armed = s->full = s->broken_told = s->wrong_told = false;
 	s->table = (uint8_t *)s->dma + offset[3];
 	s->table_iova = s->dma_iova + offset[3];
 	if (s->packed) {
@@ -299,10 +329,14 @@ ring_begin(struct vfn_shadow *s)
 static int
 host_start(struct vfn_dev *dev, struct vfn_shadow *s)
 {
-	if (dev->link->ops->set_job == NULL)
+	int ret;
+
+	if (!vfn_vpci_does_jobs(&dev->pci))
 		return 0;
 	s->ring.kickfd = s->guest_kick;
-	return dev->link->ops->set_job(dev->link, s->queue, &s->job);
+	ret = vfn_vpci_set_job(&dev->pci, s->queue, &s->job);
+	s->has_job = ret == 0;
+	return ret;
 }
 
 /*
@@ -311,7 +345,7 @@ host_start(struct vfn_dev *dev, struct vfn_shadow *s)
  */
 int
 vfn_shadow_start(
-	struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features)
+	struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features)
 {
 	struct vfn_shadow *s;
 	int ret;
@@ -342,14 +376,13 @@ vfn_shadow_start(
 		vfn_shadow_ring_disarm(s);
 		ret = host_start(dev, s);
 		if (ret == 0)
-			ret = vfn_pci_queue_start(dev, queue, &s->ring);
-		if (ret < 0 && dev->link->ops->set_job != NULL)
-			dev->link->ops->set_job(dev->link, queue, NULL);
+			ret = vfn_vpci_queue_start(&dev->pci, queue, &s->ring);
 	}
-	if (ret < 0) {
-		vfn_shadow_free(dev, queue, true);
+	/* Where that fails it stays, with a failed function. */
+	if (ret < 0 && vfn_shadow_end_job(dev, queue) == 0 && vfn_shadow_free(dev, queue) < 0)
+		return -EIO;
+	if (ret < 0)
 		return ret;
-	}
 	s->live = true;
 	DEV_LOG(DEBUG, dev, "queue %u: shadow ring at 0x%" PRIx64 ", %" PRIu64 " bytes", queue,
 		s->ring.desc, s->dma_len);
@@ -366,27 +399,26 @@ error_count(const struct vfn_shadow *s, enum vringh_error error)
 }
 
 /*
- * The function's queue stands still: end the relay, and tell where the guest's ring stands. The
- * memory stays the function's until its queue is reset.
+ * The function's queue stands still: end the relay, and tell where the guest's ring stands; false
+ * if the queue has no relay, or one that does not end. The memory stays the function's until its
+ * queue is reset.
  */
-void
-vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+bool
+vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 {
 	struct vfn_shadow *s = dev->shadow[queue];
 	struct vringh_state state;
 	unsigned int e;
 
-	if (s == NULL || !s->live)
-		return;
-	if (dev->link->ops->set_job != NULL)
-		dev->link->ops->set_job(dev->link, queue, NULL);
+	if (s == NULL || !s->live || vfn_shadow_end_job(dev, queue) < 0)
+		return false;
 	vfn_shadow_pause(dev);
 	vfn_shadow_ring_finish(s);
 	s->live = false;
 	state = vringh_get_state(&s->guest);
 	ring->avail = state.avail;
 	ring->used = state.used;
-	ring->log = s->guest_ring.log;
+	ring->dirty = s->guest_ring.dirty;
 	s->guest_ring.avail = state.avail;
 	s->guest_ring.used = state.used;
 	/* What was counted here counts on. */
@@ -394,6 +426,7 @@ vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
 	for (e = VRINGH_E_AVAIL_IDX; e <= VRINGH_E_SEGS; e++)
 		dev->stats_base[queue][VFN_STAT_ERRORS_AVAIL_IDX + e - VRINGH_E_AVAIL_IDX] -=
 			error_count(s, e);
+	return true;
 }
 
 /* Chains and rings that the relay refuses, beside those that the function does. */
@@ -416,14 +449,14 @@ vfn_shadow_any_live(const struct vfn_dev *dev)
 {
 	uint16_t q;
 
-	for (q = 0; q < dev->nb_queues; q++)
+	for (q = 0; q < dev->pci.nb_queues; q++)
 		if (dev->shadow[q] != NULL && dev->shadow[q]->live)
 			return true;
 	return false;
 }
 
 /* The guest's ring of a queue whose relay was ended, NULL if it has none. */
-const struct vfn_ring *
+const struct vfn_vpci_ring *
 vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue)
 {
 	return dev->shadow[queue] != NULL ? &dev->shadow[queue]->guest_ring : NULL;
@@ -443,112 +476,39 @@ vfn_shadow_spare(struct vfn_dev *dev, uint16_t queue)
 	dev->shadow[queue] = NULL;
 }
 
-/* The function has forgotten the ring; mapped: but not the memory. */
-void
-vfn_shadow_free(struct vfn_dev *dev, uint16_t queue, bool mapped)
+/* The function has forgotten the ring, but not the memory. */
+int
+vfn_shadow_free(struct vfn_dev *dev, uint16_t queue)
 {
-	if (dev->shadow[queue] != NULL) {
-		vfn_shadow_pause(dev);
-		shadow_free(dev, dev->shadow[queue], mapped);
-	}
-	if (dev->spare[queue] != NULL)
-		shadow_free(dev, dev->spare[queue], mapped);
-	dev->shadow[queue] = dev->spare[queue] = NULL;
-}
-
-/* ---- the thread ---- */
-
-static void *
-shadow_thread(void *arg)
-{
-	struct vfn_dev *dev = arg;
-	struct vfn_shadow_thread *t = &dev->shadow_thread;
-	struct epoll_event event[8];
-
-	/* The guest's memory and its dirty log may be cut off. */
-	vfn_guard_unblock();
-	while (!__atomic_load_n(&t->quit, __ATOMIC_ACQUIRE)) {
-		unsigned int moved = 0, q;
-		bool pending = false;
-
-		for (q = 0; q < dev->nb_queues; q++)
-			if (dev->shadow[q] != NULL && dev->shadow[q]->live)
-				moved += vfn_shadow_ring_run(&dev->shadow[q]->job);
-		if (moved > 0)
-			continue;
-		for (q = 0; q < dev->nb_queues; q++)
-			if (dev->shadow[q] != NULL && dev->shadow[q]->live)
-				pending |= vfn_shadow_ring_arm(&dev->shadow[q]->job);
-		/* Edges: one that came since they were armed is still reported. */
-		epoll_wait(t->epoll_fd, event, RTE_DIM(event),
-			pending		     ? 0 :
-				t->must_poll ? POLL_MS :
-					       -1);
-	}
-	return NULL;
-}
-
-static bool
-wait_for(struct vfn_shadow_thread *t, int fd)
-{
-	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
-
-	return fd >= 0 && epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
-/* Relays may be added and removed. */
-void
-vfn_shadow_pause(struct vfn_dev *dev)
-{
-	struct vfn_shadow_thread *t = &dev->shadow_thread;
-
-	if (!t->runs)
-		return;
-	__atomic_store_n(&t->quit, true, __ATOMIC_RELEASE);
-	eventfd_write(t->wake_fd, 1);
-	pthread_join(t->id, NULL);
-	close(t->epoll_fd);
-	close(t->wake_fd);
-	*t = (struct vfn_shadow_thread){0};
-}
-
-void
-vfn_shadow_resume(struct vfn_dev *dev)
-{
-	struct vfn_shadow_thread *t = &dev->shadow_thread;
-	unsigned int q, n = 0;
-	sigset_t all, old;
 	int ret;
 
-	if (t->runs || dev->link->ops->set_job != NULL)
-		return;
-	for (q = 0; q < dev->nb_queues; q++)
-		n += dev->shadow[q] != NULL && dev->shadow[q]->live;
-	if (n == 0)
-		return;
-	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	/* What can't be waited for is looked at now and then: a doorbell in memory raises nothing.
-	 */
-	t->must_poll = !wait_for(t, t->wake_fd) || dev->doorbells.fd >= 0;
-	for (q = 0; q < dev->nb_queues; q++) {
-		struct vfn_shadow *s = dev->shadow[q];
+	if (dev->shadow[queue] != NULL)
+		vfn_shadow_pause(dev);
+	ret = shadow_take_back(dev, &dev->shadow[queue]);
+	return ret < 0 ? ret : shadow_take_back(dev, &dev->spare[queue]);
+}
 
-		if (s != NULL && s->live && (!wait_for(t, s->guest_kick) || !wait_for(t, s->call)))
-			t->must_poll = true;
-	}
-	/* It handles no signal but those of its own doing. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&t->id, NULL, shadow_thread, dev);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ret != 0) {
-		DEV_LOG(ERR, dev, "no thread for the shadow rings, they stand still: %s",
-			strerror(ret));
-		close(t->epoll_fd);
-		close(t->wake_fd);
-		return;
-	}
-	pthread_setname_np(t->id, "vfn-shadow");
-	t->runs = true;
+/* Nobody relays for the queue on success. */
+int
+vfn_shadow_end_job(struct vfn_dev *dev, uint16_t queue)
+{
+	struct vfn_shadow *s = dev->shadow[queue];
+	int ret = 0;
+
+	if (s != NULL && s->has_job)
+		ret = vfn_vpci_set_job(&dev->pci, queue, NULL);
+	if (s != NULL && ret == 0)
+		s->has_job = false;
+	return ret;
+}
+
+/* The function reaches nothing of the guest's any more. */
+void
+vfn_shadow_drop(struct vfn_dev *dev, uint16_t queue)
+{
+	if (dev->shadow[queue] != NULL)
+		vfn_shadow_pause(dev);
+	shadow_free(dev->shadow[queue]);
+	shadow_free(dev->spare[queue]);
+	dev->shadow[queue] = dev->spare[queue] = NULL;
 }

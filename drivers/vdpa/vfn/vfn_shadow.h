@@ -35,7 +35,8 @@ struct vfn_shadow {
 	bool call_blocked;	    /* whoever signalled it: it is not any more */
 	bool call_owed;		    /* once calls are not held back any more */
 	uint64_t *calls_held;	    /* TSC until when no relay of the device calls, atomic */
-	struct vfn_ring guest_ring; /* as it was started, and where it stands once it was left */
+	struct vfn_vpci_ring
+		guest_ring; /* as it was started, and where it stands once it was left */
 	struct vringh_inflight inflight;
 	uint16_t *resubmit;
 
@@ -83,15 +84,17 @@ struct vfn_shadow {
 	int kick, call; /* our own, to and from the function; -1: it has our job */
 	bool armed;
 	bool full; /* nothing more goes to the function before something comes back */
-	bool broken_told, fault_told;
-	bool live; /* of the two rings the guest's is served */
+	bool broken_told, wrong_told;
+	bool live;    /* of the two rings the guest's is served */
+	bool has_job; /* the link has */
 	uint64_t nb_kicks;
 	uint64_t nb_too_long; /* chains that are in no table and no ring of this size */
 
 	/* What the function reaches. */
 	void *dma;
+	int fd; /* of this memory */
 	uint64_t dma_len, dma_iova;
-	struct vfn_ring ring; /* how it sees the shadow ring */
+	struct vfn_vpci_ring ring; /* how it sees the shadow ring */
 };
 
 /* vfn_shadow_ring.c */

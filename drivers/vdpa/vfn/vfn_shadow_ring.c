@@ -375,12 +375,12 @@ came_back(struct vfn_shadow *s, uint32_t place, uint32_t len, uint32_t *next, ui
 
 	if (unlikely(place >= s->size || age(s, place) >= s->count || s->slot[place].done ||
 		    len > s->chain[place].write_len)) {
-		if (!s->fault_told)
+		if (!s->wrong_told)
 			DRV_LOG(ERR,
 				"%s: queue %u stands still, the function has used what it was not "
 				"given",
 				s->name, s->queue);
-		s->fault_told = true;
+		s->wrong_told = true;
 		return 0;
 	}
 	*entries = 0;
@@ -445,7 +445,7 @@ take_packed(struct vfn_shadow *s)
 static bool
 used_pending(const struct vfn_shadow *s)
 {
-	if (s->fault_told)
+	if (s->wrong_told)
 		return false;
 	if (!s->packed)
 		return __atomic_load_n(&s->split.used->idx, __ATOMIC_RELAXED) != s->used;
@@ -483,7 +483,7 @@ relay_used(struct vfn_shadow *s)
 {
 	unsigned int n = 0;
 
-	if (!s->fault_told)
+	if (!s->wrong_told)
 		n = s->packed ? take_packed(s) : take_split(s);
 	give_back(s);
 	return n;

@@ -46,11 +46,12 @@ read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_NET_STAT_MAX])
 {
 	int ret;
 
-	if (queue < 0 || queue >= dev->nb_queues) {
-		DEV_LOG(ERR, dev, "there is no queue %d, only 0 to %u", queue, dev->nb_queues - 1);
+	if (queue < 0 || queue >= dev->pci.nb_queues) {
+		DEV_LOG(ERR, dev, "there is no queue %d, only 0 to %u", queue,
+			dev->pci.nb_queues - 1);
 		return -EINVAL;
 	}
-	ret = vfn_pci_stats(dev, queue, value);
+	ret = vfn_vpci_stats(&dev->pci, queue, value, VFN_NET_STAT_MAX);
 	if (ret == 0)
 		vfn_shadow_stats(dev, queue, value);
 	return ret;

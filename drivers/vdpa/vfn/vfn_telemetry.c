@@ -125,7 +125,7 @@ add_argument(void *data, const char *key, const char *value)
 static int
 add_arguments(struct rte_tel_data *d, const struct vfn_dev *dev)
 {
-	const struct rte_devargs *devargs = rte_dev_devargs(rte_vdpa_get_rte_device(dev->vdpa));
+	const struct rte_devargs *devargs = rte_dev_devargs(dev->device);
 	struct rte_tel_data *arguments = rte_tel_data_alloc();
 
 	if (arguments == NULL)
@@ -151,18 +151,20 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
 		return -ENODEV;
-	for (q = 0; q < dev->nb_queues; q++)
+	for (q = 0; q < dev->pci.nb_queues; q++)
 		started += dev->started[q];
-	vfn_pci_config(dev, &config);
+	vfn_config_read(dev, &config);
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", config.mac[0], config.mac[1],
 		config.mac[2], config.mac[3], config.mac[4], config.mac[5]);
 
 	rte_tel_data_start_dict(d);
 	vfn_tell_string(d, "name", dev->name);
 	vfn_tell_string(d, "state", vfn_state_name(dev->state));
-	vfn_tell_int(d, "vid", dev->state != VFN_IDLE ? dev->guest->vid : -1);
-	vfn_tell_hex(d, "features", dev->features);
-	vfn_tell_hex(d, "negotiated", dev->state != VFN_IDLE ? vfn_pci_negotiated(dev) : 0);
+	vfn_tell_int(d, "vid", dev->guest != NULL ? dev->guest->vid : -1);
+	vfn_tell_string(d, "failure", dev->pci.failed ? dev->pci.reason : "none");
+	vfn_tell_uint(d, "failures", dev->pci.failures);
+	vfn_tell_hex(d, "features", dev->pci.features);
+	vfn_tell_hex(d, "negotiated", dev->guest != NULL ? vfn_vpci_negotiated(&dev->pci) : 0);
 	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
 	vfn_tell_int(d, "queues_running", started);
 	vfn_tell_string(d, "mac", mac);
@@ -182,7 +184,7 @@ static int
 tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	uint64_t stats[VFN_NET_STAT_MAX];
-	struct vfn_queue_info info;
+	struct vfn_vpci_queue info;
 	const char *rest;
 	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
 	unsigned long queue;
@@ -194,14 +196,14 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (dev == NULL)
 		return -ENODEV;
 	queue = strtoul(rest, &end, 10);
-	if (*rest < '0' || *rest > '9' || *end != '\0' || queue >= dev->nb_queues) {
+	if (*rest < '0' || *rest > '9' || *end != '\0' || queue >= dev->pci.nb_queues) {
 		ret = vfn_telemetry_refuse(dev, -EINVAL, "there is no queue \"%s\", only 0 to %u",
-			rest, dev->nb_queues - 1);
+			rest, dev->pci.nb_queues - 1);
 		vfn_dev_release(dev);
 		return ret;
 	}
-	vfn_pci_queue_info(dev, queue, &info);
-	ret = vfn_pci_stats(dev, queue, stats);
+	vfn_vpci_queue_info(&dev->pci, queue, &info);
+	ret = vfn_vpci_stats(&dev->pci, queue, stats, VFN_NET_STAT_MAX);
 	vfn_shadow_stats(dev, queue, stats);
 	rte_tel_data_start_dict(d);
 	vfn_tell_int(d, "queue", queue);
@@ -234,11 +236,14 @@ tell_lm(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	rte_tel_data_start_dict(d);
 	vfn_tell_string(d, "mode", vfn_lm_name(dev->lm));
-	vfn_tell_string(d, "state", !dev->log.wanted ? "off" : dev->log.on ? "logging" : "no log");
-	vfn_tell_uint(d, "log_bytes", dev->log.on ? dev->log.map->len : 0);
-	vfn_tell_int(d, "starts", dev->log.starts);
-	vfn_tell_int(d, "refusals", dev->log.refusals);
-	vfn_tell_int(d, "announced", dev->log.announced);
+	vfn_tell_string(d, "state",
+		!dev->dirty.wanted    ? "off" :
+			dev->dirty.on ? "logging" :
+					"no log");
+	vfn_tell_uint(d, "log_bytes", dev->dirty.on ? dev->dirty.map->len : 0);
+	vfn_tell_int(d, "starts", dev->dirty.starts);
+	vfn_tell_int(d, "refusals", dev->dirty.refusals);
+	vfn_tell_int(d, "announced", dev->dirty.announced);
 	vfn_dev_release(dev);
 	return 0;
 }

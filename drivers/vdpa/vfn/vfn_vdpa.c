@@ -43,7 +43,7 @@ vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 
 	if (dev == NULL)
 		return -ENODEV;
-	*features = (dev->features & ~hidden) | UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES;
+	*features = (dev->pci.features & ~hidden) | UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES;
 	if (dev->lm != VFN_LM_OFF)
 		*features |= UINT64_C(1) << VHOST_F_LOG_ALL;
 	vfn_dev_put(dev);
@@ -81,7 +81,7 @@ vfn_dev_conf(int vid)
 
 	if (dev == NULL)
 		return -ENODEV;
-	ret = vfn_conf_start(dev, vid);
+	ret = vfn_life_start(dev, vid);
 	vfn_dev_release(dev);
 	return ret;
 }
@@ -93,7 +93,7 @@ vfn_dev_close(int vid)
 
 	if (dev == NULL)
 		return -ENODEV;
-	vfn_conf_stop(dev, vid);
+	vfn_life_stop(dev, vid);
 	vfn_dev_release(dev);
 	return 0;
 }
@@ -105,7 +105,7 @@ vfn_dev_cleanup(int vid)
 
 	if (dev == NULL)
 		return -ENODEV;
-	vfn_conf_forget(dev, vid);
+	vfn_life_forget(dev, vid);
 	vfn_dev_release(dev);
 	return 0;
 }
@@ -118,7 +118,7 @@ vfn_set_vring_state(int vid, int vring, int state)
 
 	if (dev == NULL)
 		return -ENODEV;
-	ret = vfn_conf_vring(dev, vid, vring, state != 0);
+	ret = vfn_life_vring(dev, vid, vring, state != 0);
 	vfn_dev_release(dev);
 	return ret;
 }
@@ -130,7 +130,7 @@ vfn_set_features(int vid)
 
 	if (dev == NULL)
 		return -ENODEV;
-	vfn_conf_features(dev, vid);
+	vfn_life_features(dev, vid);
 	vfn_dev_release(dev);
 	return 0;
 }
@@ -172,7 +172,7 @@ rte_vdpa_vfn_new_connection(int vid)
 
 	if (dev == NULL)
 		return -ENODEV;
-	ret = vfn_conf_connection(dev, vid);
+	ret = vfn_life_connection(dev, vid);
 	vfn_dev_release(dev);
 	return ret;
 }
@@ -220,18 +220,22 @@ vfn_probe(struct rte_vdev_device *vdev)
 	if (dev == NULL)
 		return -ENOMEM;
 	memcpy(dev->name, args.function.name, sizeof(dev->name));
+	dev->pci.name = dev->name;
+	dev->device = &vdev->device;
 	dev->lm = args.lm;
-	dev->drain_ms = args.drain_ms;
+	dev->pci.drain_ms = args.drain_ms;
 	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
 	args.function.class_params = &args.net;
-	ret = vfn_function_open(&args.function, &dev->function, &dev->link);
+	ret = vfn_function_open(&args.function, &dev->function, &dev->pci.link);
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
 		goto free_dev;
 	}
-	ret = vfn_pci_init(dev);
+	ret = vfn_vpci_init(&dev->pci);
+	if (ret == 0)
+		ret = vfn_config_init(dev);
 	if (ret == 0)
 		ret = vfn_inflight_open(dev, args.inflight);
 	if (ret < 0)
@@ -240,23 +244,22 @@ vfn_probe(struct rte_vdev_device *vdev)
 	if (ret < 0)
 		goto close_inflight;
 	vfn_notify_init(dev, &args);
-	/* librte_vhost asks for the features as soon as the device is registered. */
-	vfn_dev_add(dev);
+	/* In the list it is complete. */
 	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
 	if (dev->vdpa == NULL) {
 		DEV_LOG(ERR, dev, "cannot register as vDPA device");
 		ret = -EEXIST;
-		goto unlist;
+		goto close_config;
 	}
+	vfn_dev_add(dev);
 	return 0;
 
-unlist:
-	vfn_dev_del(dev);
+close_config:
 	vfn_config_close(dev);
 close_inflight:
 	vfn_inflight_close(dev);
 close_link:
-	dev->link->ops->close(dev->link);
+	dev->pci.link->ops->close(dev->pci.link);
 free_dev:
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
@@ -274,18 +277,20 @@ vfn_remove(struct rte_vdev_device *vdev)
 		return -ENODEV;
 	/* From here on it takes no connection, or it has one. */
 	vfn_dev_lock(dev);
-	busy = dev->state != VFN_IDLE || !TAILQ_EMPTY(&dev->guests);
+	busy = !TAILQ_EMPTY(&dev->guests);
 	dev->removed = !busy;
 	if (busy)
 		DEV_LOG(ERR, dev, "cannot be removed while a guest uses it");
 	vfn_dev_release(dev);
 	if (busy)
 		return -EBUSY;
-	rte_vdpa_unregister_device(vdpa);
+	/* Whoever has found it has done with it before what it consists of goes. */
 	vfn_dev_del(dev);
+	rte_vdpa_unregister_device(vdpa);
 	vfn_config_close(dev);
-	dev->link->ops->close(dev->link);
-	vfn_state_free(dev);
+	dev->pci.link->ops->close(dev->pci.link);
+	vfn_life_close(dev);
+	vfn_saved_free(dev);
 	vfn_inflight_close(dev);
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);

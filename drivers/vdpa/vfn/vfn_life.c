@@ -13,7 +13,6 @@
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
-#include <linux/virtio_ring.h>
 
 #include <rte_common.h>
 #include <rte_cycles.h>
@@ -35,14 +34,17 @@ static const char *const state_names[VFN_STATE_MAX] = {
  *   dev_conf         idle, failed -> configured -> running; -> failed where something is refused
  *   set_vring_state  running stays; before that it is only noted
  *   set_features     the same; running, the dirty log may begin or end, and shadow rings with it
- *   dev_close,       running -> suspended -> idle; configured, failed -> idle
+ *   dev_close,       running -> suspended -> idle; failed -> idle
  *   dev_cleanup
+ *
+ * All lead to failed where the function does not do what it is told. What it may touch stays mapped
+ * then until it has been reset: in dev_close or, if it does not do even that, in a later dev_conf.
  */
 static const bool legal[VFN_STATE_MAX][VFN_STATE_MAX] = {
 	[VFN_IDLE] = {[VFN_CONFIGURED] = true, [VFN_FAILED] = true},
-	[VFN_CONFIGURED] = {[VFN_RUNNING] = true, [VFN_FAILED] = true, [VFN_IDLE] = true},
-	[VFN_RUNNING] = {[VFN_SUSPENDED] = true},
-	[VFN_SUSPENDED] = {[VFN_IDLE] = true},
+	[VFN_CONFIGURED] = {[VFN_RUNNING] = true, [VFN_FAILED] = true},
+	[VFN_RUNNING] = {[VFN_SUSPENDED] = true, [VFN_FAILED] = true},
+	[VFN_SUSPENDED] = {[VFN_IDLE] = true, [VFN_FAILED] = true},
 	[VFN_FAILED] = {[VFN_CONFIGURED] = true, [VFN_FAILED] = true, [VFN_IDLE] = true},
 };
 
@@ -52,102 +54,73 @@ vfn_state_name(enum vfn_state state)
 	return state_names[state];
 }
 
+/* Before anything is done that goes with the move. */
+static int
+may_move(const struct vfn_dev *dev, enum vfn_state to)
+{
+	if (legal[dev->state][to])
+		return 0;
+	DEV_LOG(ERR, dev, "cannot become %s while %s", state_names[to], state_names[dev->state]);
+	return -EBUSY;
+}
+
 static int
 move(struct vfn_dev *dev, enum vfn_state to)
 {
-	if (!legal[dev->state][to]) {
-		DEV_LOG(ERR, dev, "cannot become %s while %s", state_names[to],
-			state_names[dev->state]);
-		return -EBUSY;
-	}
+	int ret = may_move(dev, to);
+
+	if (ret < 0)
+		return ret;
 	DEV_LOG(DEBUG, dev, "%s -> %s", state_names[dev->state], state_names[to]);
 	vfn_trace_state(dev->name, state_names[dev->state], state_names[to]);
 	dev->state = to;
 	return 0;
 }
 
-/* What librte_vhost knows of a ring. */
-int
-vfn_conf_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
-{
-	struct rte_vhost_vring vring;
-	uint64_t features = 0;
-	uint16_t *used_idx;
-
-	if (rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) < 0 ||
-		rte_vhost_get_vring_base(dev->guest->vid, queue, &ring->avail, &ring->used) < 0 ||
-		rte_vhost_get_negotiated_features(dev->guest->vid, &features) < 0) {
-		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not tell its ring", queue);
-		return -EINVAL;
-	}
-	/* The three areas are unions with those of a packed ring. */
-	if (!vfn_memory_gpa(dev, vring.desc, &ring->desc) ||
-		!vfn_memory_gpa(dev, vring.avail, &ring->driver) ||
-		!vfn_memory_gpa(dev, vring.used, &ring->device)) {
-		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
-		return -EINVAL;
-	}
-	ring->used_idx = 0;
-	if (!(features & UINT64_C(1) << VIRTIO_F_RING_PACKED)) {
-		/* librte_vhost tells of areas, too, that end behind their region. */
-		used_idx = vfn_memory_at(
-			dev, ring->device + offsetof(struct vring_used, idx), sizeof(*used_idx));
-		if (used_idx == NULL) {
-			DEV_LOG(ERR, dev, "queue %u: its used ring is not in the guest's memory",
-				queue);
-			return -EINVAL;
-		}
-		ring->used_idx = __atomic_load_n(used_idx, __ATOMIC_RELAXED);
-	}
-	/* 0 if the front-end did not say: then it is the address of the ring. */
-	ring->log = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
-	ring->size = vring.size;
-	ring->inflight = ring->inflight_len = 0;
-	/* A poller that sleeps would not see a store, so it gets nothing that lets it sleep. */
-	ring->kickfd = dev->doorbells.fd >= 0 ? -1 : vring.kickfd;
-	ring->callfd = vring.callfd;
-	return 0;
-}
-
-/* On the guest's ring, or, as long as there is a log for it, on a shadow ring. */
+/* On the guest's ring, or, as long as there is a dirty log for it, on a shadow ring. */
 static int
-ring_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_ring *ring, uint64_t features)
+ring_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features)
 {
-	return dev->lm == VFN_LM_SHADOW && dev->log.on ?
-		vfn_shadow_start(dev, queue, ring, features & dev->features) :
-		vfn_pci_queue_start(dev, queue, ring);
+	return dev->lm == VFN_LM_SHADOW && dev->dirty.on ?
+		vfn_shadow_start(dev, queue, ring, features & dev->pci.features) :
+		vfn_vpci_queue_start(&dev->pci, queue, ring);
 }
 
 static int
 queue_start(struct vfn_dev *dev, uint16_t queue)
 {
-	struct vfn_ring ring;
+	struct vfn_vpci_ring ring;
 	uint64_t features = 0;
-	int ret;
+	uint16_t base = 0;
+	int ret = 0;
 
 	if (dev->started[queue])
 		return 0;
 	if (dev->shadow[queue] != NULL) {
-		vfn_pci_queue_reset(dev, queue);
-		if (dev->log.on)
+		ret = vfn_vpci_queue_reset(&dev->pci, queue);
+		if (ret == 0 && dev->dirty.on)
 			vfn_shadow_spare(dev, queue);
-		else
-			vfn_shadow_free(dev, queue, true);
+		else if (ret == 0)
+			ret = vfn_shadow_free(dev, queue);
 	}
-	rte_vhost_get_negotiated_features(dev->guest->vid, &features);
-	ret = vfn_conf_ring(dev, queue, &ring);
+	if (ret == 0)
+		ret = vfn_ring_get(dev, queue, &ring);
+	if (ret == 0)
+		ret = rte_vhost_get_negotiated_features(dev->guest->vid, &features);
 	if (ret == 0) {
-		vfn_state_take_position(dev, queue, &ring);
+		vfn_saved_take_position(dev, queue, &ring);
+		base = ring.avail;
 		ret = vfn_inflight_attach(
 			dev, queue, &ring, features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	}
 	if (ret == 0) {
 		ret = ring_start(dev, queue, &ring, features);
-		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring))
+		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring, base))
 			ret = ring_start(dev, queue, &ring, features);
 	}
-	if (ret < 0)
-		vfn_pci_queue_off(dev, queue);
+	/* If that fails, too, the function is failed. */
+	if (ret < 0 && vfn_vpci_queue_off(&dev->pci, queue) < 0)
+		ret = -EIO;
 	dev->started[queue] = ret == 0;
 	if (ret == 0) {
 		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);
@@ -157,76 +130,86 @@ queue_start(struct vfn_dev *dev, uint16_t queue)
 	return ret;
 }
 
-/* Of a queue that stands still. GET_VRING_BASE, and the next start, answer from here. */
+/*
+ * Of a queue that stands still, or, as far as it is known, of a failed function. GET_VRING_BASE,
+ * and the next start, answer from here.
+ */
 static void
 position_save(struct vfn_dev *dev, uint16_t queue)
 {
-	struct vfn_ring ring;
+	struct vfn_vpci_ring ring = {0};
+	bool known = vfn_vpci_queue_leave(&dev->pci, queue, &ring) != -ENODEV;
+	struct vfn_guest *guest = dev->guest;
 
-	vfn_pci_queue_leave(dev, queue, &ring);
-	vfn_shadow_leave(dev, queue, &ring);
-	vfn_lm_queue_stopped(dev, queue, ring.log);
-	if (rte_vhost_set_vring_base(dev->guest->vid, queue, ring.avail, ring.used) < 0)
+	known |= vfn_shadow_leave(dev, queue, &ring);
+	dev->started[queue] = false;
+	guest->stopped[queue] = known && !dev->pci.failed;
+	guest->stopped_at[queue] = ring.avail;
+	if (!known) {
+		DEV_LOG(ERR, dev, "queue %u is off, and nobody knows where it stood", queue);
+		return;
+	}
+	vfn_lm_queue_stopped(dev, queue, ring.dirty);
+	if (rte_vhost_set_vring_base(guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
 	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);
-	dev->guest->stopped[queue] = true;
-	dev->guest->stopped_at[queue] = ring.avail;
 	vfn_trace_queue(dev->name, queue, false, ring.avail, ring.used);
-	dev->started[queue] = false;
 }
 
-static void
+static int
 queue_stop(struct vfn_dev *dev, uint16_t queue)
 {
+	int ret;
+
 	if (!dev->started[queue])
-		return;
-	vfn_pci_queue_suspend(dev, queue);
+		return 0;
+	ret = vfn_vpci_queue_suspend(&dev->pci, queue);
 	position_save(dev, queue);
+	return ret;
 }
 
-/*
- * Everything stands still on return; -ETIMEDOUT if the function has not answered in time: then it
- * is to be reset.
- */
+/* Everything stands still on return; -EIO if the function does not do that: it is failed. */
 static int
 queues_stop(struct vfn_dev *dev)
 {
 	uint64_t begin = rte_get_timer_cycles();
-	int ret = vfn_pci_suspend(dev);
 	uint16_t q;
 
-	if (ret < 0)
+	if (vfn_vpci_suspend(&dev->pci) < 0)
 		DEV_LOG(ERR, dev,
 			"is reset while it runs: what the guest gets to know of the "
 			"queues' positions is not exact");
-	for (q = 0; q < dev->nb_queues; q++)
+	for (q = 0; q < dev->pci.nb_queues; q++)
 		if (dev->started[q])
 			position_save(dev, q);
 	dev->stop_us[0] = (rte_get_timer_cycles() - begin) * 1000000 / rte_get_timer_hz();
 	dev->stops++;
 	dev->stop_us[1] = RTE_MAX(dev->stop_us[0], dev->stop_us[1]);
 	DEV_LOG(DEBUG, dev, "stands still after %u us", dev->stop_us[0]);
-	return ret;
+	return dev->pci.failed ? -EIO : 0;
 }
 
 /* Stop what runs, to start it again in another way, with nothing lost in between. */
-void
-vfn_conf_pause(struct vfn_dev *dev)
+int
+vfn_life_pause(struct vfn_dev *dev)
 {
 	bool any = false;
+	int ret = 0;
 	uint16_t q;
 
 	memcpy(dev->paused, dev->started, sizeof(dev->paused));
-	for (q = 0; q < dev->nb_queues; q++)
+	for (q = 0; q < dev->pci.nb_queues; q++)
 		any |= dev->paused[q];
 	if (any)
-		queues_stop(dev);
-	for (q = 0; q < dev->nb_queues; q++) {
+		ret = queues_stop(dev);
+	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++) {
 		if (!dev->paused[q])
 			continue;
-		vfn_pci_queue_reset(dev, q);
-		vfn_shadow_spare(dev, q);
+		ret = vfn_vpci_queue_reset(&dev->pci, q);
+		if (ret == 0)
+			vfn_shadow_spare(dev, q);
 	}
+	return ret;
 }
 
 /*
@@ -234,11 +217,11 @@ vfn_conf_pause(struct vfn_dev *dev)
  * be started before is tried again.
  */
 void
-vfn_conf_resume(struct vfn_dev *dev)
+vfn_life_resume(struct vfn_dev *dev)
 {
 	uint16_t q;
 
-	for (q = 0; q < dev->nb_queues; q++)
+	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
 		if (dev->paused[q] || (dev->state == VFN_RUNNING && dev->guest->wanted[q]))
 			queue_start(dev, q);
 	memset(dev->paused, 0, sizeof(dev->paused));
@@ -258,13 +241,13 @@ map_memory(struct vfn_dev *dev)
 			.iova = r->gpa,
 			.len = r->size,
 			.host = r->map->host,
-			.fd = r->fd,
-			.offset = r->offset,
+			.fd = r->map->fd,
+			.offset = r->map->offset,
 			.readable = true,
 			.writable = true,
 		};
 
-		ret = dev->link->ops->dma_map(dev->link, &map);
+		ret = vfn_vpci_map(&dev->pci, &map);
 		if (ret < 0)
 			DEV_LOG(ERR, dev,
 				"memory region %u (0x%" PRIx64 ", %" PRIu64
@@ -275,23 +258,50 @@ map_memory(struct vfn_dev *dev)
 	return ret;
 }
 
+/* The function reaches nothing of it any more. */
 static void
-release(struct vfn_dev *dev)
+guest_memory_free(struct vfn_dev *dev)
 {
 	uint16_t q;
 
-	vfn_pci_reset(dev);
-	if (dev->link->ops->dma_unmap(dev->link, VFN_DMA_GUEST, 0, 0) < 0 ||
-		dev->link->ops->dma_unmap(dev->link, VFN_DMA_OWN, 0, 0) < 0)
-		DEV_LOG(ERR, dev, "the function keeps memory of a guest that is gone");
+	for (q = 0; q < dev->pci.nb_queues; q++)
+		vfn_shadow_drop(dev, q);
 	vfn_inflight_release(dev);
-	for (q = 0; q < dev->nb_queues; q++)
-		vfn_shadow_free(dev, q, false);
+	vfn_lm_release(dev);
 	vfn_memory_close(dev);
 }
 
+/* A failed function keeps everything. */
+static int
+release(struct vfn_dev *dev)
+{
+	int ret = vfn_vpci_release(&dev->pci);
+	uint16_t q;
+
+	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
+		ret = vfn_shadow_end_job(dev, q);
+	if (ret == 0)
+		guest_memory_free(dev);
+	return ret;
+}
+
+/* The link is closed, and with it the function is gone. */
+void
+vfn_life_close(struct vfn_dev *dev)
+{
+	guest_memory_free(dev);
+}
+
+/* A guest's device in operation no longer does what it is told. */
+void
+vfn_life_check(struct vfn_dev *dev)
+{
+	if (dev->pci.failed && dev->state == VFN_RUNNING && move(dev, VFN_FAILED) == 0)
+		DEV_LOG(ERR, dev, "serves its guest no more, until that connects again");
+}
+
 struct vfn_guest *
-vfn_conf_guest(struct vfn_dev *dev, int vid)
+vfn_life_guest(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest;
 
@@ -305,7 +315,7 @@ vfn_conf_guest(struct vfn_dev *dev, int vid)
 static struct vfn_guest *
 guest_get(struct vfn_dev *dev, int vid)
 {
-	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
+	struct vfn_guest *guest = vfn_life_guest(dev, vid);
 
 	if (guest != NULL)
 		return guest;
@@ -316,7 +326,7 @@ guest_get(struct vfn_dev *dev, int vid)
 	guest = calloc(1, sizeof(*guest));
 	if (guest != NULL)
 		guest->vid = vid;
-	if (guest == NULL || vfn_watch_start(guest) < 0) {
+	if (guest == NULL || vfn_message_start(guest) < 0) {
 		free(guest);
 		DEV_LOG(ERR, dev, "no memory for another connection");
 		return NULL;
@@ -325,56 +335,83 @@ guest_get(struct vfn_dev *dev, int vid)
 	return guest;
 }
 
+/* What was set up of a guest's device goes; the guest stays, and may try again. */
+static int
+refuse(struct vfn_dev *dev, int why)
+{
+	int ret;
+
+	vfn_notify_stop(dev);
+	if (dev->state == VFN_CONFIGURED)
+		queues_stop(dev);
+	vfn_lm_stop(dev);
+	/* Kept memory is not the guest's own affair: whoever comes next sees about it. */
+	if (release(dev) < 0)
+		dev->guest = NULL;
+	ret = move(dev, VFN_FAILED);
+	return ret < 0 ? ret : why;
+}
+
 static int
 start(struct vfn_dev *dev, struct vfn_guest *guest)
 {
 	/* The control queue's index depends on MQ; the guest may not know of either. */
 	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
 		UINT64_C(1) << VIRTIO_F_RING_RESET;
+	int ret = may_move(dev, VFN_CONFIGURED);
 	uint64_t features;
 	uint16_t q;
-	int ret;
 
-	dev->guest = guest;
 	guest->waits = false;
+	if (ret < 0)
+		return ret;
+	if (dev->pci.failed && release(dev) < 0) {
+		DEV_LOG(ERR, dev, "takes no guest: the function has failed (%s)", dev->pci.reason);
+		ret = move(dev, VFN_FAILED);
+		return ret < 0 ? ret : -EIO;
+	}
+	dev->guest = guest;
 	ret = rte_vhost_get_negotiated_features(guest->vid, &features);
 	if (ret == 0)
-		ret = vfn_pci_negotiate(dev, (features | own) & dev->features);
+		ret = vfn_vpci_negotiate(&dev->pci, (features | own) & dev->pci.features);
 	if (ret == 0)
 		ret = map_memory(dev);
-	if (ret < 0) {
-		release(dev);
-		move(dev, VFN_FAILED);
-		return ret;
-	}
-	move(dev, VFN_CONFIGURED);
+	if (ret == 0)
+		ret = move(dev, VFN_CONFIGURED);
+	if (ret < 0)
+		return refuse(dev, ret);
 	vfn_notify_start(dev);
-	vfn_state_apply(dev, (features | own) & dev->features);
+	vfn_saved_apply(dev, (features | own) & dev->pci.features);
 	/* A ring that is refused stays off; it harms no other. */
-	for (q = 0; q < dev->nb_queues; q++)
+	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
 		if (guest->wanted[q])
 			queue_start(dev, q);
-	vfn_lm_update(dev, features);
-	vfn_pci_driver_ok(dev);
-	move(dev, VFN_RUNNING);
+	if (!dev->pci.failed)
+		vfn_lm_update(dev, features);
+	ret = vfn_vpci_driver_ok(&dev->pci);
+	if (ret == 0)
+		ret = move(dev, VFN_RUNNING);
+	if (ret < 0)
+		return refuse(dev, ret);
 	vfn_config_start(dev);
 	DEV_LOG(INFO, dev, "running, features 0x%" PRIx64, features);
 	return 0;
 }
 
 int
-vfn_conf_start(struct vfn_dev *dev, int vid)
+vfn_life_start(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest = guest_get(dev, vid);
 
 	if (guest == NULL)
 		return -ENOMEM;
-	if (!vfn_watch_memory(dev, guest))
+	if (!vfn_message_memory(dev, guest))
 		return -EINVAL;
-	if (dev->state == VFN_IDLE || (dev->guest == guest && dev->state == VFN_FAILED))
+	/* What a failed function has of the guest's last start goes first, if it can. */
+	if (dev->guest == guest && dev->pci.failed)
+		vfn_life_stop(dev, vid);
+	if (dev->guest == NULL || dev->guest == guest)
 		return start(dev, guest);
-	if (dev->guest == guest)
-		return -EBUSY;
 	/*
 	 * It may have overtaken the end of its predecessor, whose last messages are not read yet.
 	 * librte_vhost must take it for configured: only then it closes it before memory goes.
@@ -386,32 +423,34 @@ vfn_conf_start(struct vfn_dev *dev, int vid)
 
 /* Idempotent: librte_vhost closes on the first GET_VRING_BASE, on a disconnect, and more. */
 void
-vfn_conf_stop(struct vfn_dev *dev, int vid)
+vfn_life_stop(struct vfn_dev *dev, int vid)
 {
-	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
-	bool stopped;
+	struct vfn_guest *guest = vfn_life_guest(dev, vid);
+	bool runs = dev->state == VFN_RUNNING;
 
 	if (guest == NULL)
 		return;
 	guest->waits = false;
-	if (dev->state == VFN_IDLE || dev->guest != guest)
+	if (dev->guest != guest || (runs && may_move(dev, VFN_SUSPENDED) < 0))
 		return;
-	if (dev->state == VFN_RUNNING) {
-		stopped = queues_stop(dev) == 0;
-		move(dev, VFN_SUSPENDED);
-		vfn_state_keep(dev, stopped);
-	}
+	if (runs || dev->pci.failed)
+		queues_stop(dev);
+	if (runs && move(dev, dev->pci.failed ? VFN_FAILED : VFN_SUSPENDED) < 0)
+		return;
+	if (runs)
+		vfn_saved_keep(dev, !dev->pci.failed);
 	vfn_lm_stop(dev);
 	vfn_notify_stop(dev);
 	vfn_config_stop(dev);
-	release(dev);
-	move(dev, VFN_IDLE);
+	if (move(dev, release(dev) < 0 ? VFN_FAILED : VFN_IDLE) < 0)
+		return;
+	dev->guest = NULL;
 	DEV_LOG(INFO, dev, "stopped");
 }
 
 /* The driver hears of a connection before librte_vhost has read any of its messages. */
 int
-vfn_conf_connection(struct vfn_dev *dev, int vid)
+vfn_life_connection(struct vfn_dev *dev, int vid)
 {
 	return guest_get(dev, vid) != NULL ? 0 : dev->removed ? -ENODEV : -ENOMEM;
 }
@@ -429,19 +468,19 @@ guest_renew(struct vfn_guest *guest)
 		.barred = old.barred,
 		.resetting = true,
 	};
-	vfn_watch_forgive(guest);
+	vfn_message_forgive(guest);
 }
 
 /* The guest is gone; its rings are not told one by one. */
 void
-vfn_conf_forget(struct vfn_dev *dev, int vid)
+vfn_life_forget(struct vfn_dev *dev, int vid)
 {
-	struct vfn_guest *guest = vfn_conf_guest(dev, vid);
+	struct vfn_guest *guest = vfn_life_guest(dev, vid);
 
 	if (guest == NULL)
 		return;
-	vfn_conf_stop(dev, vid);
-	vfn_map_put(guest->log);
+	vfn_life_stop(dev, vid);
+	vfn_map_put(guest->dirty);
 	vfn_map_put(guest->inflight.map);
 	if (guest->resetting) {
 		guest_renew(guest);
@@ -451,13 +490,15 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
 	}
 	if (dev->config_reader == vid)
 		dev->config_reader = -1;
-	if (dev->state != VFN_IDLE)
+	if (dev->guest != NULL)
 		return;
 	TAILQ_FOREACH(guest, &dev->guests, next) {
-		if (guest->waits) {
-			start(dev, guest);
-			return;
-		}
+		if (!guest->waits)
+			continue;
+		/* librte_vhost takes it for configured since it waits. */
+		if (start(dev, guest) < 0)
+			DEV_LOG(ERR, dev, "the connection that has waited gets no device");
+		return;
 	}
 }
 
@@ -466,7 +507,7 @@ vfn_conf_forget(struct vfn_dev *dev, int vid)
  * dev_conf asks for the features again.
  */
 void
-vfn_conf_features(struct vfn_dev *dev, int vid)
+vfn_life_features(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest = guest_get(dev, vid);
 	uint64_t features;
@@ -474,13 +515,13 @@ vfn_conf_features(struct vfn_dev *dev, int vid)
 	if (guest == NULL)
 		return;
 	guest->features = true;
-	if (dev->state == VFN_RUNNING && dev->guest->vid == vid &&
+	if (dev->state == VFN_RUNNING && dev->guest == guest &&
 		rte_vhost_get_negotiated_features(vid, &features) == 0)
 		vfn_lm_update(dev, features);
 }
 
 int
-vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
+vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 {
 	struct vfn_guest *guest;
 	int ret = 0;
@@ -503,7 +544,8 @@ vfn_conf_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	if (on)
 		ret = queue_start(dev, queue);
 	else
-		queue_stop(dev, queue);
+		ret = queue_stop(dev, queue);
 	vfn_shadow_resume(dev);
+	vfn_life_check(dev);
 	return ret;
 }

@@ -3,7 +3,7 @@
  */
 
 /*
- * The state of a device over its guests: kept when one stops, saved to and loaded from files, and
+ * The parts of a device over its guests: kept when one stops, saved to and loaded from files, and
  * given to the next one. With the device's lock held on librte_vhost's message thread, and on any
  * thread that saves or restores.
  */
@@ -32,21 +32,21 @@
 #define PACKED_START 0x8000 /* position of a ring that was never used */
 
 static void
-kept_free(struct vfn_kept *kept)
+saved_free(struct vfn_saved *kept)
 {
 	free(kept->data);
-	*kept = (struct vfn_kept){0};
+	*kept = (struct vfn_saved){0};
 }
 
 void
-vfn_state_free(struct vfn_dev *dev)
+vfn_saved_free(struct vfn_dev *dev)
 {
-	kept_free(&dev->last);
-	kept_free(&dev->pending);
+	saved_free(&dev->last);
+	saved_free(&dev->pending);
 }
 
 /*
- * The function knows the shadow rings; the state is to have the guest's. Fields of a part are
+ * The function knows the shadow rings; the parts are to have the guest's. Fields of a part are
  * replaced in place.
  */
 static void
@@ -59,7 +59,7 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 
 	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
 		uint8_t *field = data + (value - data);
-		const struct vfn_ring *ring;
+		const struct vfn_vpci_ring *ring;
 
 		if (part.type != VFN_PART_VQ_CFG && part.type != VFN_PART_VQ_POSITION)
 			continue;
@@ -76,10 +76,10 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 			cfg.device = ring->device;
 			memcpy(field, &cfg, sizeof(cfg));
 		} else {
-			struct vfn_part_vq_position state = {
-				.avail = ring->avail, .used = ring->used, .dirty = ring->log};
+			struct vfn_part_vq_position position = {
+				.avail = ring->avail, .used = ring->used, .dirty = ring->dirty};
 
-			memcpy(field, &state, sizeof(state));
+			memcpy(field, &position, sizeof(position));
 		}
 	}
 	memcpy(&header, data, sizeof(header));
@@ -88,54 +88,54 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 }
 
 static int
-state_get(struct vfn_dev *dev, struct vfn_kept *kept)
+parts_get(struct vfn_dev *dev, struct vfn_saved *kept)
 {
-	uint8_t *data = malloc(dev->window.length);
+	uint8_t *data = malloc(dev->pci.parts.length);
 	int len;
 
 	if (data == NULL)
 		return -ENOMEM;
-	len = vfn_pci_state_get(dev, data);
+	len = vfn_vpci_parts_get(&dev->pci, data);
 	if (len < 0) {
 		free(data);
 		return len;
 	}
 	replace_shadow_rings(dev, data, len);
-	kept_free(kept);
-	*kept = (struct vfn_kept){.data = data, .len = len};
+	saved_free(kept);
+	*kept = (struct vfn_saved){.data = data, .len = len};
 	return 0;
 }
 
 /* The function is about to be reset; exact: the guest's queues stand still. */
 void
-vfn_state_keep(struct vfn_dev *dev, bool exact)
+vfn_saved_keep(struct vfn_dev *dev, bool exact)
 {
-	int ret = exact ? state_get(dev, &dev->last) : -ETIMEDOUT;
+	int ret = exact ? parts_get(dev, &dev->last) : -ETIMEDOUT;
 	uint16_t q;
 
 	if (ret < 0) {
-		kept_free(&dev->last);
-		DEV_LOG(ERR, dev, "the guest's state is lost: %s", strerror(-ret));
+		saved_free(&dev->last);
+		DEV_LOG(ERR, dev, "the guest's parts are lost: %s", strerror(-ret));
 		return;
 	}
 	/* A guest that has not come to all of its queues yet begins anew. */
-	for (q = 0; q < dev->nb_queues && !dev->restored[q]; q++)
+	for (q = 0; q < dev->pci.nb_queues && !dev->restored[q]; q++)
 		;
-	if (q < dev->nb_queues) {
+	if (q < dev->pci.nb_queues) {
 		dev->pending = dev->last;
-		dev->last = (struct vfn_kept){0};
+		dev->last = (struct vfn_saved){0};
 	}
 }
 
 /*
- * Give the function the state that waits for a guest. Features are negotiated and memory is
- * mapped; without such a state, or if it does not fit, the guest starts as any other.
+ * Give the function the parts that wait for a guest. Features are negotiated and memory is
+ * mapped; without such parts, or if they do not fit, the guest starts as any other.
  */
 void
-vfn_state_apply(struct vfn_dev *dev, uint64_t features)
+vfn_saved_apply(struct vfn_dev *dev, uint64_t features)
 {
-	struct vfn_kept *pending = &dev->pending;
-	struct vfn_queue_info info;
+	struct vfn_saved *pending = &dev->pending;
+	struct vfn_vpci_queue info;
 	uint64_t saved = 0;
 	uint16_t q;
 	int ret;
@@ -146,19 +146,19 @@ vfn_state_apply(struct vfn_dev *dev, uint64_t features)
 	vfn_parts_find(pending->data, pending->len, VFN_PART_DRV_FEATURES, &saved, sizeof(saved));
 	if (saved != features) {
 		DEV_LOG(ERR, dev,
-			"the restored state is dropped: it is of a guest with features 0x%" PRIx64
-			", this one has 0x%" PRIx64,
+			"the restored parts are dropped: they are of a guest with features "
+			"0x%" PRIx64 ", this one has 0x%" PRIx64,
 			saved, features);
-	} else if ((ret = vfn_pci_state_set(dev, pending->data, pending->len, false)) < 0) {
-		DEV_LOG(ERR, dev, "the restored state is dropped: %s", strerror(-ret));
+	} else if ((ret = vfn_vpci_parts_set(&dev->pci, pending->data, pending->len, false)) < 0) {
+		DEV_LOG(ERR, dev, "the restored parts are dropped: %s", strerror(-ret));
 	} else {
-		for (q = 0; q < dev->nb_queues; q++) {
-			vfn_pci_queue_info(dev, q, &info);
+		for (q = 0; q < dev->pci.nb_queues; q++) {
+			vfn_vpci_queue_info(&dev->pci, q, &info);
 			dev->restored[q] = info.enabled;
 		}
-		DEV_LOG(INFO, dev, "goes on with the restored state");
+		DEV_LOG(INFO, dev, "goes on with the restored parts");
 	}
-	kept_free(pending);
+	saved_free(pending);
 }
 
 /*
@@ -166,7 +166,7 @@ vfn_state_apply(struct vfn_dev *dev, uint64_t features)
  * looks like that only at the beginning of a lap, where the position is the same.
  */
 static bool
-is_fresh(const struct vfn_dev *dev, const struct vfn_ring *ring)
+is_fresh(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring)
 {
 	const struct vring_packed_desc *desc =
 		vfn_memory_at(dev, ring->desc, ring->size * sizeof(*desc));
@@ -178,32 +178,32 @@ is_fresh(const struct vfn_dev *dev, const struct vfn_ring *ring)
 }
 
 /*
- * Have a ring go on where the restored state says, if it is the ring of that state.
+ * Have a ring go on where the restored parts say, if it is the ring of those.
  *
  * A split ring tells itself where it stands, and librte_vhost has looked: QEMU uses up what a guest
- * sends while nobody is connected. Of a packed ring nobody knows but the state: QEMU says where it
+ * sends while nobody is connected. Of a packed ring nobody knows but the parts: QEMU says where it
  * once began; DPDK's virtio-user says the same and sets a new ring up in the same place.
  */
 void
-vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ring)
+vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 {
-	struct vfn_queue_info info;
-	const struct vfn_ring *saved = &info.ring;
+	struct vfn_vpci_queue info;
+	const struct vfn_vpci_ring *saved = &info.ring;
 	bool same, moved, packed;
 	uint64_t features;
 
 	if (!dev->restored[queue])
 		return;
 	dev->restored[queue] = false;
-	vfn_pci_queue_info(dev, queue, &info);
+	vfn_vpci_queue_info(&dev->pci, queue, &info);
 	packed = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
 		(features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	same = saved->desc == ring->desc && saved->driver == ring->driver &&
 		saved->device == ring->device && saved->size == ring->size &&
-		saved->log == ring->log;
+		saved->dirty == ring->dirty;
 	moved = saved->avail != ring->avail || saved->used != ring->used;
 	if (same && moved && !packed) {
-		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored state says 0x%x", queue,
+		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored parts say 0x%x", queue,
 			ring->used, saved->used);
 		return;
 	}
@@ -211,7 +211,7 @@ vfn_state_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_ring *ri
 		same = !is_fresh(dev, ring);
 	if (!same) {
 		DEV_LOG(WARNING, dev,
-			"queue %u is not the one of the restored state, which stood at 0x%x; it "
+			"queue %u is not the one of the restored parts, which stood at 0x%x; it "
 			"starts at 0x%x as its front-end says",
 			queue, saved->used, ring->used);
 		return;
@@ -241,7 +241,7 @@ write_all(int fd, const uint8_t *data, size_t len)
  * device, a FIFO, a link that somebody else may have put there.
  */
 static int
-file_write(const char *path, const struct vfn_kept *kept)
+file_write(const char *path, const struct vfn_saved *kept)
 {
 	char *temporary;
 	struct stat st;
@@ -269,7 +269,7 @@ file_write(const char *path, const struct vfn_kept *kept)
 
 /* At most `max` bytes, of a regular file. */
 static int
-file_read(const char *path, size_t max, struct vfn_kept *kept)
+file_read(const char *path, size_t max, struct vfn_saved *kept)
 {
 	struct stat st;
 	ssize_t n = -1;
@@ -290,7 +290,7 @@ file_read(const char *path, size_t max, struct vfn_kept *kept)
 		ret = (n = read(fd, kept->data, st.st_size)) < 0 ? -errno : 0;
 	close(fd);
 	if (ret < 0)
-		kept_free(kept);
+		saved_free(kept);
 	else
 		kept->len = n;
 	return ret;
@@ -300,14 +300,14 @@ int
 rte_vdpa_vfn_snapshot(const char *name, const char *path)
 {
 	struct vfn_dev *dev = vfn_dev_lock_by_name(name);
-	const struct vfn_kept *from;
-	struct vfn_kept kept = {0};
+	const struct vfn_saved *from;
+	struct vfn_saved kept = {0};
 	int ret = 0;
 
 	if (dev == NULL)
 		return -ENODEV;
 	from = dev->pending.data != NULL ? &dev->pending : &dev->last;
-	if (dev->state == VFN_IDLE && from->data != NULL) {
+	if (dev->guest == NULL && from->data != NULL) {
 		kept.data = malloc(from->len);
 		if (kept.data == NULL) {
 			ret = -ENOMEM;
@@ -316,47 +316,48 @@ rte_vdpa_vfn_snapshot(const char *name, const char *path)
 			kept.len = from->len;
 		}
 	} else if (vfn_shadow_any_live(dev)) {
-		DEV_LOG(ERR, dev, "a state cannot be taken while shadow rings are in use");
+		DEV_LOG(ERR, dev, "parts cannot be taken while shadow rings are in use");
 		ret = -EBUSY;
 	} else {
-		ret = state_get(dev, &kept);
+		ret = parts_get(dev, &kept);
+		vfn_life_check(dev);
 	}
 	vfn_dev_release(dev);
 	if (ret == 0)
 		ret = file_write(path, &kept);
 	if (ret < 0)
-		DRV_LOG(ERR, "%s: cannot save the state to %s: %s", name, path, strerror(-ret));
+		DRV_LOG(ERR, "%s: cannot save the parts to %s: %s", name, path, strerror(-ret));
 	else
-		DRV_LOG(INFO, "%s: state saved to %s, %u bytes", name, path, kept.len);
+		DRV_LOG(INFO, "%s: parts saved to %s, %u bytes", name, path, kept.len);
 	free(kept.data);
 	return ret < 0 ? ret : (int)kept.len;
 }
 
-/* On success the device has the state. */
+/* On success the device has the parts. */
 static int
-restore(struct vfn_dev *dev, struct vfn_kept *kept)
+restore(struct vfn_dev *dev, struct vfn_saved *kept)
 {
 	uint8_t status = 0;
 	int ret;
 
-	if (dev->state != VFN_IDLE)
+	if (dev->guest != NULL)
 		return -EBUSY;
-	ret = vfn_pci_state_set(dev, kept->data, kept->len, true);
+	ret = vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
 	if (ret < 0)
 		return ret;
-	kept_free(&dev->pending);
+	saved_free(&dev->pending);
 	vfn_parts_find(kept->data, kept->len, VFN_PART_STATUS, &status, sizeof(status));
 	if (!(status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-		DEV_LOG(INFO, dev, "the restored state is of a device without a guest");
-		kept_free(kept);
+		DEV_LOG(INFO, dev, "the restored parts are of a device without a guest");
+		saved_free(kept);
 		return 0;
 	}
 	dev->pending = *kept;
-	DEV_LOG(INFO, dev, "state restored, %u bytes; it waits for a guest", kept->len);
+	DEV_LOG(INFO, dev, "parts restored, %u bytes; they wait for a guest", kept->len);
 	return 0;
 }
 
-/* The state in which the last guest left it. */
+/* The parts as the last guest left them. */
 static int
 restore_last(const char *name)
 {
@@ -368,7 +369,7 @@ restore_last(const char *name)
 	if (dev->pending.data == NULL && dev->last.data != NULL) {
 		ret = restore(dev, &dev->last);
 		if (ret == 0)
-			dev->last = (struct vfn_kept){0};
+			dev->last = (struct vfn_saved){0};
 	}
 	vfn_dev_release(dev);
 	return ret;
@@ -377,7 +378,7 @@ restore_last(const char *name)
 int
 rte_vdpa_vfn_restore(const char *name, const char *path)
 {
-	struct vfn_kept kept = {0};
+	struct vfn_saved kept = {0};
 	struct vfn_dev *dev;
 	int ret = 0;
 
@@ -390,10 +391,10 @@ rte_vdpa_vfn_restore(const char *name, const char *path)
 		if (dev != NULL)
 			vfn_dev_release(dev);
 		if (ret < 0)
-			kept_free(&kept);
+			saved_free(&kept);
 	}
 	if (ret < 0)
-		DRV_LOG(ERR, "%s: cannot restore the state from %s: %s", name, path,
+		DRV_LOG(ERR, "%s: cannot restore the parts from %s: %s", name, path,
 			ret == -EBUSY ? "a guest uses the device" : strerror(-ret));
 	return ret;
 }
@@ -441,10 +442,10 @@ tell_restore(const char *cmd, const char *params, struct rte_tel_data *d)
 }
 
 void
-vfn_state_register(void)
+vfn_saved_register(void)
 {
 	vfn_telemetry_command("/vfn/snapshot", tell_snapshot,
-		"Save the state of a device. Parameters: device name, file");
+		"Save the parts of a device. Parameters: device name, file");
 	vfn_telemetry_command("/vfn/restore", tell_restore,
-		"Load the state for the next guest of a device. Parameters: device name, file");
+		"Load the parts for the next guest of a device. Parameters: device name, file");
 }

@@ -100,12 +100,12 @@ msg_fd(struct vfn_msg *msg)
 }
 
 static enum rte_vhost_msg_result
-log_base(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+dirty_base(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 {
 	int fd = msg_fd(msg);
 
 	if (fd < 0 || msg->size != sizeof(msg->log) ||
-		vfn_lm_set_log(dev, guest, fd, msg->log.offset, msg->log.size) < 0)
+		vfn_lm_set_dirty(dev, guest, fd, msg->log.offset, msg->log.size) < 0)
 		return refuse(msg);
 	msg_close(msg);
 	/* QEMU expects an answer, and nothing in it. */
@@ -205,7 +205,7 @@ guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 	case SET_MEM_TABLE:
 		return mem_table(guest, msg);
 	case SET_LOG_BASE:
-		return log_base(dev, guest, msg);
+		return dirty_base(dev, guest, msg);
 	case GET_INFLIGHT_FD:
 		return get_inflight(dev, guest, msg);
 	case SET_INFLIGHT_FD:
@@ -251,7 +251,7 @@ before(int vid, void *msg)
 
 	if (dev == NULL)
 		return result;
-	guest = vfn_conf_guest(dev, vid);
+	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL) {
 		result = guest_before(dev, guest, msg);
 		/* librte_vhost reads rings while it maps them. */
@@ -271,7 +271,7 @@ after(int vid, void *msg)
 	vfn_guard(NULL);
 	if (dev == NULL)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
-	guest = vfn_conf_guest(dev, vid);
+	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL)
 		guest_after(guest, msg);
 	vfn_dev_release(dev);
@@ -280,7 +280,7 @@ after(int vid, void *msg)
 
 /* From the next message of the connection on, to its end. */
 int
-vfn_watch_start(struct vfn_guest *guest)
+vfn_message_start(struct vfn_guest *guest)
 {
 	static const struct rte_vhost_user_extern_ops ops = {
 		.pre_msg_handle = before,
@@ -291,7 +291,7 @@ vfn_watch_start(struct vfn_guest *guest)
 
 	if (guest->vid < 0 || guest->vid >= RTE_MAX_VHOST_DEVICE)
 		return -EINVAL;
-	vfn_watch_forgive(guest);
+	vfn_message_forgive(guest);
 	/* Of every ring that there may be: not only the device's are looked at. */
 	for (queue = 0; queue <= UINT8_MAX && !guest->barred; queue++)
 		guest->barred =
@@ -301,14 +301,14 @@ vfn_watch_start(struct vfn_guest *guest)
 
 /* librte_vhost has none of the connection's memory now. */
 void
-vfn_watch_forgive(struct vfn_guest *guest)
+vfn_message_forgive(struct vfn_guest *guest)
 {
 	__atomic_store_n(&lost[guest->vid], false, __ATOMIC_RELAXED);
 }
 
 /* May the guest's memory be asked for? If not, the log says so once for every table. */
 bool
-vfn_watch_memory(struct vfn_dev *dev, struct vfn_guest *guest)
+vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest)
 {
 	bool cut = __atomic_load_n(&lost[guest->vid], __ATOMIC_ACQUIRE);
 

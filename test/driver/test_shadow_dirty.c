@@ -182,7 +182,7 @@ log_that_is_late_makes_all_dirty(void **state)
 		play_log(p, step == 0 ? 0 : step == 1 ? len - 1 : len);
 		play_log_all(p, true);
 		assert_int_equal(p->dev->shadow[0] != NULL, step >= 2);
-		assert_int_equal(p->dev->log.refusals, step == 0 ? 1 : 2);
+		assert_int_equal(p->dev->dirty.refusals, step == 0 ? 1 : 2);
 		if (step >= 2)
 			assert_int_equal(all_dirty(p), step == 2);
 		passes(p, step);
