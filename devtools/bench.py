@@ -122,7 +122,8 @@ def limits_table(found):
 
 def report(args, machine, rows, gauges):
     """What the file holds."""
-    return {"date": datetime.date.today().isoformat(), "commit": bench_machine.commit(), "machine": bench_machine.computer(),
+    return {"date": datetime.date.today().isoformat(), "commit": bench_machine.commit(),
+            "machine": bench_machine.computer(),
             "tsc_ghz": machine.ghz, "dpdk": bench_machine.dpdk_version(),
             "command": shlex.join(["devtools/bench.py", *args.argv]),
             "runs": args.runs, "windows": args.windows, "seconds": args.seconds,

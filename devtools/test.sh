@@ -59,7 +59,7 @@ while [ $# -gt 0 ]; do
 done
 if [ "$mode" = tsan ]; then
 	[ ${#suites[@]} -eq 0 ] || [ "${suites[*]}" = unit ] || fail 2 "--tsan is for unit only"
-	[ ${#runner_args[@]} -gt 0 ] || runner_args=(threads log_threads)
+	[ ${#runner_args[@]} -gt 0 ] || runner_args=(threads dirty_threads)
 fi
 if [ ${#suites[@]} -eq 0 ]; then
 	suites=(unit)
@@ -97,7 +97,7 @@ coverage)
 	;;
 tsan)
 	# shellcheck disable=SC2034  # of build()
-	build_targets=(test/unit/test_threads test/unit/test_log_threads)
+	build_targets=(test/unit/test_threads test/unit/test_dirty_threads)
 	# gcc's warning that it does not know of fences: the tests don't depend on that
 	CC=gcc build "$dir" -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false \
 		-Dc_args=-Wno-tsan

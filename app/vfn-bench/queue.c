@@ -25,7 +25,6 @@ static const uint32_t nb_regions[VRINGH_MEM_MAX] = {
 	[VRINGH_MEM_REGION] = 4,
 	[VRINGH_MEM_IOTLB] = 16,
 	[VRINGH_MEM_IOMEM] = 2,
-	[VRINGH_MEM_BOUNCE] = 1,
 };
 
 static bool

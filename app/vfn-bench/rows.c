@@ -14,7 +14,6 @@ static const char *const memory_names[] = {
 	[VRINGH_MEM_REGION] = "region",
 	[VRINGH_MEM_IOTLB] = "iotlb",
 	[VRINGH_MEM_IOMEM] = "iomem",
-	[VRINGH_MEM_BOUNCE] = "bounce",
 	[VRINGH_MEM_MAX] = NULL,
 };
 static const char *const shape_names[] = {

@@ -43,7 +43,6 @@ static const struct {
 	{"region, to direct", BY_MEMORY, VRINGH_MEM_REGION, VRINGH_MEM_DIRECT, 1.10},
 	{"iotlb, to direct", BY_MEMORY, VRINGH_MEM_IOTLB, VRINGH_MEM_DIRECT, 1.10},
 	{"iomem, to direct", BY_MEMORY, VRINGH_MEM_IOMEM, VRINGH_MEM_DIRECT, 0},
-	{"bounce, to direct", BY_MEMORY, VRINGH_MEM_BOUNCE, VRINGH_MEM_DIRECT, 0},
 	{"dirty log, to none", BY_LOG, LOG_ON, LOG_OFF, 1.15},
 	{"inline, to handwritten", BY_VARIANT, INLINE, HANDWRITTEN, 1.03},
 	{"pointer, to inline", BY_VARIANT, POINTER, INLINE, 0, .variant = POINTER},

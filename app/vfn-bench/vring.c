@@ -19,7 +19,7 @@ static const char usage[] =
 	"Measure lib/vring on one CPU: nanoseconds per chain, medians over windows.\n"
 	"\n"
 	"  --format LIST     split, packed, split-in-order, packed-in-order\n"
-	"  --memory LIST     direct, region, iotlb, iomem, bounce\n"
+	"  --memory LIST     direct, region, iotlb, iomem\n"
 	"  --shape LIST      direct1, direct4, indirect1, indirect4, pull64; push64 and\n"
 	"                    push1500, which are measured with and without dirty log\n"
 	"  --complete LIST   each, batch\n"

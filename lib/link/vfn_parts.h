@@ -5,7 +5,7 @@
 /**
  * @file
  * The device parts of a virtio function, its saved form: in the window of
- * vfn_vendor_cfg.parts_offset, in files and on the way between processes. See doc/state.md.
+ * vfn_vendor_cfg.parts_offset, in files and on the way between processes. See doc/parts.md.
  *
  * A header and, back to back, the device parts of virtio 1.4 ("Device parts", "Network Device /
  * Device parts"), which the headers of the kernel that this is built with do not know yet.

@@ -7,8 +7,6 @@
  * its state, and what stands before the core. Runs on the thread that owns the queue.
  */
 
-#include <string.h>
-
 #include "vringh_core.h"
 
 const char *
@@ -228,7 +226,7 @@ vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max)
 
 	if (max > room)
 		max = room;
-	if (vringh_unlikely(vr->special))
+	if (vringh_unlikely(is_special(vr)))
 		return fetch_special(vr, batch, max);
 	return vr->ops->fetch(vr, batch, max);
 }
@@ -291,7 +289,7 @@ vringh_complete(struct vringh *vr, const struct vringh_chain *chain, unsigned in
 {
 	if (vringh_unlikely(n == 0))
 		return;
-	if (vringh_unlikely(vr->special))
+	if (vringh_unlikely(is_special(vr)))
 		complete_special(vr, chain, n);
 	else
 		vr->ops->complete(vr, chain, n);

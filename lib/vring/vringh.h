@@ -12,16 +12,12 @@
  * takes the ring's state. It allocates nothing, starts nothing and needs neither EAL nor hugepages.
  *
  * Threads: a vringh, and the struct vringh_mem that it uses, have one owner at a time; no
- * function may run concurrently with another on the same ones. Only vringh_pending() may be
- * called by a thread that merely waits. The driver on the other side runs concurrently, and
- * none of what it writes is trusted.
+ * function may run concurrently with another on the same ones. Only those that say "any thread",
+ * and vringh_pending(), may be called by others. The driver on the other side runs concurrently,
+ * and none of what it writes is trusted.
  *
- * Errors: a function that can refuse returns an int, 0 or what it says on success, or a negative
- * reason: -VRINGH_E_..., which vringh_strerror() takes as it is. Nothing sets or returns errno. The
- * reason itself, positive, is what vringh_broken() and vringh_chain.error tell. A bool or a number
- * of bytes is an answer, never an error.
- *
- * There are three answers to bad input (enum vringh_error says which reason leads to which).
+ * Errors: vringh_error.h says how every function tells them, and which reason leads to which of
+ * the three answers to bad input.
  * A queue that can no longer be trusted is *broken*: every later call leaves its memory alone
  * until vringh_init(). A chain that is bad, but whose identity is known, is returned like any
  * other with vringh_chain.error set and no segments, and has to be completed like any other.
@@ -43,133 +39,16 @@
 #endif
 #include <linux/virtio_ring.h>
 
+#include "vringh_error.h"
+#include "vringh_mem.h"
+
 #ifdef __cplusplus
-/* Of structs without a name, which C has, not every C++ compiler keeps quiet. */
-#pragma GCC system_header
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /** Largest queue size of both formats (2.7, 2.8.10.1). */
 #define VRINGH_MAX_SIZE 32768
-
-/** What a region may be used for, seen from the device. */
-enum vringh_perm {
-	VRINGH_PERM_READ = 1,  /**< The device may read. */
-	VRINGH_PERM_WRITE = 2, /**< The device may write. */
-	VRINGH_PERM_RW = 3,
-};
-
-/** A range of bus addresses and the memory behind it. */
-struct vringh_region {
-	uint64_t iova;	/**< First bus address. */
-	uint64_t len;	/**< Bytes; the last one is at most at 2^64 - 1. */
-	uint8_t *host;	/**< Where the range is mapped in this process. */
-	uint64_t dirty; /**< What the dirty log calls the first byte; VRINGH_MEM_IOTLB only. */
-	uint32_t perm;	/**< enum vringh_perm. */
-};
-
-/** How memory is reached. */
-enum vringh_mem_kind {
-	VRINGH_MEM_DIRECT, /**< One contiguous mapping, the table's only entry. */
-	VRINGH_MEM_REGION, /**< A table of guest-physical regions; the last hit is tried first. */
-	/**
-	 * One window, all that a protected guest shares. What lies outside is refused; buffers are
-	 * only copied to and from it, since the other side may write there at any time.
-	 */
-	VRINGH_MEM_BOUNCE,
-	/**
-	 * A table of IOVA ranges that changes at any time, see vringh_iotlb_map(). An address
-	 * that is not in it is a miss.
-	 */
-	VRINGH_MEM_IOTLB,
-	/**
-	 * IO windows: reached by naturally aligned accesses of 1, 2, 4 or 8 bytes only; bytes in
-	 * buffers only by vringh_pull(), vringh_push() and vringh_copy().
-	 */
-	VRINGH_MEM_IOMEM,
-	VRINGH_MEM_MAX,
-};
-
-/** What a link needs whose two sides do not see each other's writes by themselves. */
-struct vringh_io {
-	/** Before a range is read that the other side may have written. May be NULL. */
-	void (*invalidate)(void *arg, const void *addr, size_t len);
-	/**
-	 * After a range was written, before anything is written that announces it. With length 0:
-	 * what was written elsewhere is ordered before what follows. May be NULL.
-	 */
-	void (*flush)(void *arg, const void *addr, size_t len);
-	void *arg;
-};
-
-/**
- * The memory that a device can reach. Several virtqueues may share it.
- *
- * Regions are sorted by iova and do not overlap; no two host ranges need to be adjacent. A
- * buffer or an indirect table may cross from one region into the next.
- */
-struct vringh_mem {
-	enum vringh_mem_kind kind;
-	uint32_t nb_regions;
-	struct vringh_region *table; /**< The owner's. Copied from, not kept pointers into. */
-	const struct vringh_io *io;  /**< VRINGH_MEM_IOMEM: NULL for a coherent link. */
-	uint32_t max_regions;	     /**< VRINGH_MEM_IOTLB: room in table. */
-	uint32_t gen;		     /**< VRINGH_MEM_IOTLB: changes with every unmap. Private. */
-};
-
-/**
- * Add a range to a translation table.
- *
- * @return
- *   0; -VRINGH_E_RANGE if it is empty or wraps; -VRINGH_E_OVERLAP if it overlaps another;
- *   -VRINGH_E_FULL if the table is full.
- */
-int vringh_iotlb_map(struct vringh_mem *mem, const struct vringh_region *region);
-
-/**
- * Remove every range that has a byte in [iova, iova + len) from a translation table; 0, 0 removes
- * all.
- *
- * Chains in flight stay: vringh_pull(), vringh_push() and vringh_copy() translate what is left of
- * them anew, and end where that fails. Segments must not be used in place any more. Each
- * virtqueue that uses the table must be told by vringh_set_mem() before its next use.
- *
- * @return Number of ranges removed.
- */
-uint32_t vringh_iotlb_unmap(struct vringh_mem *mem, uint64_t iova, uint64_t len);
-
-/** Reasons for which a ring, a queue's memory or a chain is refused. */
-enum vringh_error {
-	VRINGH_OK,
-	/* The queue can't be trusted any more. */
-	VRINGH_E_AVAIL_IDX, /**< Split: more made available than the queue size. */
-	VRINGH_E_HEAD,	    /**< Split: head outside the descriptor table. */
-	VRINGH_E_RUNAWAY,   /**< Packed: more made available than the ring has slots. */
-	/* The chain is bad; it is completed with length 0. */
-	VRINGH_E_NEXT,	   /**< Split: next outside the descriptor table. */
-	VRINGH_E_LOOP,	   /**< Chain longer than the queue size. */
-	VRINGH_E_ORDER,	   /**< Device-readable descriptor after a device-writable one. */
-	VRINGH_E_INDIRECT, /**< Indirect not negotiated, nested, or together with NEXT. */
-	VRINGH_E_TABLE,	   /**< Indirect table of length 0, ragged, or longer than the queue. */
-	VRINGH_E_ADDR,	   /**< Address outside the memory, or wrapping. */
-	VRINGH_E_PERM,	   /**< Memory is not readable, or not writable, for the device. */
-	VRINGH_E_LEN,	   /**< Lengths of one direction add up to 2^32 or more. */
-	VRINGH_E_SEGS,	   /**< More segments than the whole batch can hold. */
-	/* The ring was refused by vringh_init(). */
-	VRINGH_E_SIZE,	  /**< Size 0, above 32768, or (split) not a power of two. */
-	VRINGH_E_ALIGN,	  /**< An area is not aligned (2.7, 2.8), on the bus or in this process. */
-	VRINGH_E_AREA,	  /**< An area is not in one piece with the rights it needs. */
-	VRINGH_E_OVERLAP, /**< Areas overlap, or ranges of a translation table. */
-	VRINGH_E_STATE,	  /**< Indices that cannot occur on a ring of this size. */
-	/* Can be mended by a map: nothing was consumed. */
-	VRINGH_E_MISS, /**< An address that the translation table does not know. */
-	/* A call was refused: nothing has changed. */
-	VRINGH_E_RANGE,	   /**< A range that is empty, or wraps. */
-	VRINGH_E_FULL,	   /**< No room in the translation table. */
-	VRINGH_E_DIRTY,	   /**< The dirty log is too short. */
-	VRINGH_E_INFLIGHT, /**< In-flight region too small, or contradicting the ring or itself. */
-	VRINGH_E_MAX,
-};
 
 /**
  * Ring position, as it is saved and restored.
@@ -227,9 +106,9 @@ struct vringh_config {
 };
 
 /**
- * A piece of a buffer, contiguous in this process. Of memory that is VRINGH_MEM_IOMEM or
- * VRINGH_MEM_BOUNCE, addr must not be used but by vringh_pull(), vringh_push() and
- * vringh_copy(); of VRINGH_MEM_IOTLB not after an unmap.
+ * A piece of a buffer, contiguous in this process. Of memory that is VRINGH_MEM_IOMEM, addr must
+ * not be used but by vringh_pull(), vringh_push() and vringh_copy(); of VRINGH_MEM_IOTLB not after
+ * an unmap.
  */
 struct vringh_seg {
 	uint8_t *addr;
@@ -291,12 +170,6 @@ struct vringh_dirty_log {
 /** As an area's address in the dirty log: what is written there is not logged. */
 #define VRINGH_DIRTY_NOWHERE (UINT64_C(1) << 63)
 
-/** An address that was not found, and what it was wanted for. */
-struct vringh_miss {
-	uint64_t iova;
-	uint32_t perm; /**< enum vringh_perm. */
-};
-
 /** Tracking of one virtqueue in flight. All fields are private. */
 struct vringh_inflight {
 	void *region;
@@ -310,22 +183,26 @@ struct vringh_inflight {
 
 struct vringh_ops;
 
+/* Private: where the areas are mapped. */
+struct vringh_split_areas {
+	const struct vring_desc *desc;
+	const struct vring_avail *avail;
+	struct vring_used *used;
+};
+struct vringh_packed_areas {
+	struct vring_packed_desc *desc;
+	const struct vring_packed_desc_event *driver;
+	struct vring_packed_desc_event *device;
+};
+
 /**
  * Device side of one virtqueue. All fields are private; the struct is public so that it can be
  * embedded and vringh_pending() inlined.
  */
 struct vringh {
 	union {
-		struct {
-			const struct vring_desc *desc;
-			const struct vring_avail *avail;
-			struct vring_used *used;
-		} split;
-		struct {
-			struct vring_packed_desc *desc;
-			const struct vring_packed_desc_event *driver;
-			struct vring_packed_desc_event *device;
-		} packed_ring;
+		struct vringh_split_areas split;
+		struct vringh_packed_areas packed_ring;
 		void *area_host[VRINGH_AREA_MAX];
 	};
 	const struct vringh_ops *ops;
@@ -342,15 +219,11 @@ struct vringh {
 	bool reads_only;
 	bool vector; /* chains may be filled by vringh_avx2.c */
 	bool fenced; /* since something was completed */
-	union {
-		struct {
-			uint8_t broken;	  /* enum vringh_error, sticky */
-			bool refuse_miss; /* the next miss is an error */
-			bool dirty;	  /* dirty_log is in use */
-			bool tracked;	  /* inflight is in use */
-		};
-		uint32_t special; /* any of these */
-	};
+	/* Looked at as one word: is any of them set? */
+	__attribute__((aligned(4))) uint8_t broken; /* enum vringh_error, sticky */
+	bool refuse_miss;			    /* the next miss is an error */
+	bool dirty;				    /* dirty_log is in use */
+	bool tracked;				    /* inflight is in use */
 	uint32_t in_flight;  /* packed: slots fetched and not yet completed */
 	uint32_t unnotified; /* entries completed since the last notification decision */
 
@@ -367,9 +240,6 @@ struct vringh {
 	struct vringh_inflight *inflight;
 	uint64_t nb_errors[VRINGH_E_MAX];
 } __attribute__((aligned(64)));
-
-/** Text for an error, without a full stop; of either sign. */
-const char *vringh_strerror(int error);
 
 /**
  * Prepare a virtqueue. Nothing is written to the ring.
@@ -409,9 +279,9 @@ int vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
  * @param max
  *   Most chains to fetch; never more than the room left in the batch.
  * @return
- *   Number of chains appended; 0 if there is nothing (or no room); why the queue is broken; or
- * -VRINGH_E_MISS if the next chain has an address that the translation table does not know: see
- * vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
+ *   Number of chains appended; 0 if there is nothing (or no room); why the queue is broken; or, if
+ *   the next chain has an address that the translation table does not know, -VRINGH_E_MISS: see
+ *   vringh_get_miss(), map it and fetch again, or vringh_refuse_miss().
  */
 int vringh_fetch(struct vringh *vr, struct vringh_batch *batch, unsigned int max);
 
@@ -540,7 +410,11 @@ int vringh_rewind(struct vringh *vr);
 static inline enum vringh_error
 vringh_broken(const struct vringh *vr)
 {
+#ifdef __cplusplus
+	return static_cast<enum vringh_error>(vr->broken);
+#else
 	return (enum vringh_error)vr->broken;
+#endif
 }
 
 /**
@@ -574,7 +448,7 @@ vringh_walked(const struct vringh *vr)
 	return vr->walked;
 }
 
-/** Where an area is mapped in this process; NULL if it was not found. */
+/** Where an area is mapped in this process; of a broken queue where it was, or NULL. */
 static inline void *
 vringh_area(const struct vringh *vr, enum vringh_area area)
 {
@@ -613,7 +487,8 @@ vringh_pending(const struct vringh *vr)
 
 /**
  * What tells whether a queue has chains to fetch, for one who looks at many queues: struct vringh
- * need not be touched. Good until the queue is fetched from, set up or broken.
+ * need not be touched. Good until the queue is fetched from, handed back to, set up or broken, or
+ * its memory replaced.
  */
 struct vringh_watch {
 	const uint16_t *word; /**< Of the ring. */
@@ -638,85 +513,11 @@ vringh_watch_pending(const struct vringh_watch *watch)
 	return ((word & watch->mask) == watch->value) != watch->differs;
 }
 
-/** A place in a chain's readable or writable bytes. */
-struct vringh_iter {
-	const struct vringh_seg *seg;
-	const struct vringh_mem *mem; /**< NULL: bytes are where the segments say. */
-	uint32_t nb_segs;	      /**< Segments left, the current one included. */
-	uint32_t off;		      /**< Bytes of the current segment already passed. */
-};
-
-/** Iterator over the bytes that the device may read. */
-static inline struct vringh_iter
-vringh_iter_read(const struct vringh *vr, const struct vringh_chain *chain)
-{
-	struct vringh_iter it = {chain->seg, vr->seg_mem, chain->nb_read, 0};
-
-	return it;
-}
-
-/** Iterator over the bytes that the device may write. */
-static inline struct vringh_iter
-vringh_iter_write(const struct vringh *vr, const struct vringh_chain *chain)
-{
-	struct vringh_iter it = {chain->seg + chain->nb_read, vr->seg_mem, chain->nb_write, 0};
-
-	return it;
-}
-
-/* Are the next bytes in one piece that may be accessed in place? */
-static inline bool
-vringh_iter_flat(const struct vringh_iter *it, uint32_t len)
-{
-#ifdef VRINGH_ACCESS_POINTERS
-	return false; /* every access is to be seen */
-#endif
-	return it->nb_segs > 0 && it->seg->len - it->off >= len &&
-		(it->mem == NULL ||
-			(it->mem->kind == VRINGH_MEM_IOTLB && it->seg->gen == it->mem->gen));
-}
-
-/* Private: what is not in one piece. */
-size_t vringh_pull_pieces(struct vringh_iter *it, void *dst, uint32_t len);
-size_t vringh_push_pieces(struct vringh_iter *it, const void *src, uint32_t len);
-
-/**
- * Copy bytes out of a chain.
- * @return Bytes copied, less than @p len at the end of the chain, or of what is still mapped.
- */
-static inline size_t
-vringh_pull(struct vringh_iter *it, void *dst, uint32_t len)
-{
-	if (!vringh_iter_flat(it, len))
-		return vringh_pull_pieces(it, dst, len);
-	__builtin_memcpy(dst, it->seg->addr + it->off, len);
-	it->off += len;
-	return len;
-}
-
-/**
- * Copy bytes into a chain.
- * @return Bytes copied, less than @p len at the end of the chain, or of what is still mapped.
- */
-static inline size_t
-vringh_push(struct vringh_iter *it, const void *src, uint32_t len)
-{
-	if (!vringh_iter_flat(it, len))
-		return vringh_push_pieces(it, src, len);
-	__builtin_memcpy(it->seg->addr + it->off, src, len);
-	it->off += len;
-	return len;
-}
-
-/**
- * Copy bytes from one chain into another: the one copy between two queues, whatever their
- * formats and memories.
- * @return Bytes copied, less than @p len where either ends.
- */
-size_t vringh_copy(struct vringh_iter *dst, struct vringh_iter *src, size_t len);
-
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
+
+#include "vringh_bytes.h"
 
 #endif /* VRINGH_H */

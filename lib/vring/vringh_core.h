@@ -10,6 +10,8 @@
 #ifndef VRINGH_CORE_H
 #define VRINGH_CORE_H
 
+#include <string.h>
+
 #include "vringh.h"
 #include "vringh_access.h"
 
@@ -107,6 +109,18 @@ static vringh_inline bool
 in_order_skips(const struct vringh_chain *chain)
 {
 	return chain->write_len == 0 && chain->error == VRINGH_OK;
+}
+
+/* A queue for which not everything is as it mostly is. */
+static vringh_inline bool
+is_special(const struct vringh *vr)
+{
+	uint32_t word;
+
+	_Static_assert(offsetof(struct vringh, tracked) - offsetof(struct vringh, broken) == 3,
+		"one word");
+	memcpy(&word, (const uint8_t *)vr + offsetof(struct vringh, broken), sizeof(word));
+	return word != 0;
 }
 
 /* Count the error that made a queue broken, or a chain bad. */

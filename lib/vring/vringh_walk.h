@@ -468,14 +468,13 @@ quick_table(const struct vringh *vr, const struct desc *d, uint32_t *n)
 			fetch_##name##_io, complete_##order##_io, again_##name##_io \
 		} \
 	}
-/* A direct mapping and a bounce window are tables of one region. */
+/* A direct mapping is a table of one region. */
 #define OPS_TABLE(order) \
 	{ \
 		[VRINGH_MEM_DIRECT] = OPS_ENTRY(region, order), \
 		[VRINGH_MEM_REGION] = OPS_ENTRY(region, order), \
 		[VRINGH_MEM_IOTLB] = OPS_ENTRY(iotlb, order), \
 		[VRINGH_MEM_IOMEM] = OPS_ENTRY(iomem, order), \
-		[VRINGH_MEM_BOUNCE] = OPS_ENTRY(region, order), \
 	}
 
 /* One chain at a time is frequent enough to be spared the loop. */

@@ -158,7 +158,7 @@ main_regions(struct guest *g)
 	uint16_t cut[FUZZ_MAX_CUTS];
 	uint32_t i, at = 0, k = 0;
 
-	if (s->mem.kind == VRINGH_MEM_DIRECT || s->mem.kind == VRINGH_MEM_BOUNCE) {
+	if (s->mem.kind == VRINGH_MEM_DIRECT) {
 		region_map(g, s, s->base, s->len, VRINGH_PERM_RW & ~(g->head.region[0] & 3));
 		return;
 	}

@@ -333,7 +333,7 @@ change_mem(struct fuzz *f, const struct fuzz_op *op)
 			guest_permit(s, op->b % s->nb, op->e % (VRINGH_PERM_RW + 1));
 		break;
 	case SET_MEM_REMOVE:
-		/* Direct memory and a bounce window are always one region. */
+		/* Direct memory is always one region. */
 		if (s->nb > 1)
 			guest_remove(s, op->b % s->nb);
 		break;

@@ -414,7 +414,7 @@ emit_records(struct recorder *r, const char *name, seed_fn fn, void *arg)
 static void
 record(const struct fuzz_head *head, bool packed, uint32_t features, seed_fn fn, void *arg)
 {
-	static const char *const kind[] = {"direct", "region", "iotlb", "iomem", "bounce"};
+	static const char *const kind[] = {"direct", "region", "iotlb", "iomem"};
 	static struct recorder r;
 	bool own_areas = head->area_kind[0] != 0;
 	struct guest g;
@@ -427,7 +427,7 @@ record(const struct fuzz_head *head, bool packed, uint32_t features, seed_fn fn,
 	r.features = features;
 	r.seed = head->size + (head->flags << 16) + ((uint64_t)features << 24) +
 		((uint64_t)head->kind << 32);
-	if (head->kind != VRINGH_MEM_DIRECT && head->kind != VRINGH_MEM_BOUNCE) {
+	if (head->kind != VRINGH_MEM_DIRECT) {
 		guest_open(&g, head, packed);
 		cut_exactly(&r.head, &g, own_areas);
 		guest_close(&g);
@@ -488,8 +488,7 @@ seeds(bool packed, uint32_t features, seed_fn fn, void *arg)
 			if (kind != VRINGH_MEM_IOTLB)
 				with &= ~S_MISS;
 			/* An NTB: every area in another kind of memory. */
-			if (i % 6 == 5 && kind != VRINGH_MEM_DIRECT && kind != VRINGH_MEM_BOUNCE &&
-				!(features & S_RAW)) {
+			if (i % 6 == 5 && kind != VRINGH_MEM_DIRECT && !(features & S_RAW)) {
 				head.area_kind[AREA_DESC] = 1 + VRINGH_MEM_REGION;
 				head.area_kind[AREA_DRIVER] = 1 + VRINGH_MEM_DIRECT;
 				head.area_kind[AREA_DEVICE] = 1 + VRINGH_MEM_IOMEM;

@@ -209,7 +209,6 @@ def frame_larger_than_the_bucket(a):
     assert fe.settle(timeout=10), "the next one is stuck"
 
 
-
 # --- requests that nobody offered ----------------------------------------------------------------
 
 @attack(SPLIT, PACKED)

@@ -94,7 +94,7 @@ mock_mem_init(struct mock_mem *mem, enum vringh_mem_kind kind, uint64_t iova, ui
 	*mem = (struct mock_mem){.view.kind = kind, .link = link};
 	mem->view.table = mem->table;
 	mem->view.max_regions = MOCK_MAX_REGIONS;
-	if (kind == VRINGH_MEM_DIRECT || kind == VRINGH_MEM_BOUNCE)
+	if (kind == VRINGH_MEM_DIRECT)
 		mem->window = (struct vringh_region){
 			.iova = iova, .len = len, .host = window_new(len), .perm = VRINGH_PERM_RW};
 	return mem->window.len == 0 || mem->window.host != NULL;

@@ -40,7 +40,7 @@ struct mock_mem {
  * Choose the kind in which the device sees the memory, which is empty.
  *
  * @param iova, len
- *   Of the window of VRINGH_MEM_DIRECT and VRINGH_MEM_BOUNCE, in whole pages.
+ *   Of the window of VRINGH_MEM_DIRECT, in whole pages.
  * @param link
  *   VRINGH_MEM_IOMEM: what is between the two sides; NULL: nothing. Has to stay.
  * @return

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the tests with a scripted front-end share: one server with two functions, or those that a
-test module names in DEVS, serves most of them. After each test the server must be alive, have as many descriptors open as before, and have
-said nothing about its devices that the test did not expect; one that died is replaced.
+"""What the tests with a scripted front-end share: one server with two functions, or those that a test
+module names in DEVS, serves most of them. After each test the server must be alive, have as many
+descriptors open as before, and have said nothing about its devices that the test did not expect;
+one that died is replaced.
 """
 
 import contextlib

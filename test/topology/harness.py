@@ -114,7 +114,8 @@ class Echo(Testpmd):
                   f"packed_vq={int(packed)},server={int(server)}{options}")
         arguments = [f"--rxq={pairs}", f"--txq={pairs}", f"--rxd={ring_size}",
                      f"--txd={ring_size}", "--no-flush-rx", *args]
-        super().__init__(["net_pcap0," + ",".join(files), virtio], args=arguments, memory=memory, megabytes=megabytes,
+        super().__init__(["net_pcap0," + ",".join(files), virtio], args=arguments,
+                         memory=memory, megabytes=megabytes,
                          eal=["--log-level=pmd.net.virtio.*:debug", *eal], start=False)
         if start:
             self.ready()

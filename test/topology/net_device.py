@@ -10,9 +10,11 @@ import time
 from harness import (IN_ORDER, MQ, MRG_RXBUF, PROTOCOL_FEATURES, RING_PACKED, SLOW, VERSION_1,
                      difference)
 from rings import Memory, WRITE, BUFFER, SplitRing, PackedRing
-from vhost_user import (Request, F_MQ, F_LOG_SHMFD, F_RARP, F_REPLY_ACK, F_CONFIG, F_STATUS, INDIRECT, DRIVER_OK,
+from vhost_user import (Request, F_MQ, F_LOG_SHMFD, F_RARP, F_REPLY_ACK, F_CONFIG, F_STATUS, INDIRECT,
+                        DRIVER_OK,
                         get_features, set_features, get_protocol_features, set_protocol_features,
-                        get_queue_num, set_owner, set_mem_table, set_vring_base, get_vring_base, set_vring_kick,
+                        get_queue_num, set_owner, set_mem_table, set_vring_base, get_vring_base,
+                        set_vring_kick,
                         set_vring_call, set_status, Connection)
 
 

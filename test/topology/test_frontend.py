@@ -24,6 +24,7 @@ from vhost_user import (VERSION, NEED_REPLY, F_CONFIG, EVENT_IDX, INDIRECT, Requ
 
 # --- frames --------------------------------------------------------------------------------------
 
+
 @FORMATS
 @pytest.mark.parametrize("how", [{}, {"cuts": (HEADER,)}, {"cuts": (1, 5, HEADER, HEADER + 1, 40)},
                                  {"indirect": True}, {"indirect": True, "cuts": (3, HEADER, 30)}],
@@ -91,6 +92,7 @@ def test_comparison_can_fail(opened):
 
 
 # --- life cycle ----------------------------------------------------------------------------------
+
 
 @FORMATS
 def test_pairs_become_ready_later(server, packed):
@@ -393,6 +395,7 @@ def test_disabled_queue_rests(opened, packed):
 
 # --- reconnects ----------------------------------------------------------------------------------
 
+
 def test_thousand_reconnects_leave_nothing_behind():
     """Descriptors and memory are what they were, with traffic in every tenth connection."""
     with Server(eal=["--log-level=lib.vhost.config:error"]) as server:
@@ -536,6 +539,7 @@ def test_somebody_looks_at_a_socket_in_use(server, opened):
 
 
 # --- messages ------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("size", [256, 257, 4096, 65536, 0xffffffff])
 def test_configuration_space_of_any_size(server, neighbour, size):

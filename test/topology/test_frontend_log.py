@@ -56,6 +56,7 @@ def all_memory(fe):
 
 # --- what is marked ------------------------------------------------------------------------------
 
+
 @FORMATS
 @pytest.mark.parametrize("features", [
     FEATURES, FEATURES | 1 << EVENT_IDX, FEATURES | 1 << IN_ORDER, FEATURES & ~(1 << MRG_RXBUF)],
@@ -166,6 +167,7 @@ def test_nothing_is_marked_when_nothing_happens(migrating, packed):
 
 
 # --- when --------------------------------------------------------------------------------------
+
 
 @FORMATS
 def test_on_off_and_on_again(migrating, packed):
@@ -294,6 +296,7 @@ def test_front_end_gone_while_it_logs(server, packed):
 @bare
 # --- logs that don't fit -------------------------------------------------------------------------
 
+
 @FORMATS
 @pytest.mark.parametrize("short", [1, 4096, -1], ids=["one-byte", "one-page", "almost-all"])
 def test_log_too_short(server, neighbour, migrating, packed, short):
@@ -419,6 +422,7 @@ def test_memory_far_up(migrating):
 
 
 # --- logs and memory that change -----------------------------------------------------------------
+
 
 @FORMATS
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -599,6 +603,7 @@ def test_rarp_is_taken():
 
 
 # --- negative controls ---------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def faulty():

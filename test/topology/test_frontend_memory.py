@@ -18,6 +18,7 @@ from vhost_user import set_mem_table, set_vring_kick, set_vring_call, set_vring_
 
 # --- memory --------------------------------------------------------------------------------------
 
+
 @FORMATS
 def test_memory_at_guest_physical_0(server, packed):
     """The rings are at address 0."""
@@ -174,6 +175,7 @@ def test_memory_file_shorter_than_its_region(server, neighbour, when):
 
 
 # --- kicks and calls -----------------------------------------------------------------------------
+
 
 def eventfds():
     return os.eventfd(0, os.EFD_CLOEXEC), 0xfffffffffffffffe

@@ -14,6 +14,7 @@ from vhost_user import INDIRECT, Request, set_features, set_vring_num, Refused
 
 # --- rings that are refused ----------------------------------------------------------------------
 
+
 def align(area, by):
     def spoil(ring):
         setattr(ring, area, getattr(ring, area) + by)
@@ -138,6 +139,7 @@ def test_ring_outside_memory_never_gets_ready(server, neighbour, packed, area):
 
 
 # --- chains --------------------------------------------------------------------------------------
+
 
 def good(ring):
     """A buffer with a frame that would pass, of 100 bytes with its header."""
@@ -308,10 +310,11 @@ def test_receive_chain_that_cannot_be_used(server, opened, packed):
     rx.publish()
     fe.check(frames("lap", 3 * rx.size))
     assert wait_until(lambda: wrong("errors")) == {"errors_direction": 1, "errors_header": 1,
-                                                     "errors_addr": 1}
+                                                    "errors_addr": 1}
 
 
 # --- rings that cannot be trusted any more -------------------------------------------------------
+
 
 def avail_ahead(ring):
     ring.publish(ring.avail + ring.size + 1)

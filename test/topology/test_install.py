@@ -59,16 +59,36 @@ def test_driver_is_among_those_that_dpdk_loads(installed):
     assert glob.glob(f"{os.path.dirname(links[0])[len(installed):]}/librte_eal.so*")
 
 
+@pytest.mark.parametrize("library", ["shared", "static"])
 @pytest.mark.parametrize("name, said", [
     ("vring_echo.c", "hello ring\nchain 4: address is not mapped\n"),
     ("vring_in_cpp.cc", "queue size")])
-def test_examples_build_against_the_library(installed, workdir, name, said):
+def test_examples_build_against_the_library(installed, workdir, name, said, library):
     compiler = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror"] if name.endswith(".c") else [
         "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-    run(*compiler, "-o", f"{workdir}/example", os.path.join(EXAMPLES, name), *flags(installed))
-    printed = run(f"{workdir}/example")
+    link = flags(installed)
+    if library == "static":
+        link = [flag.replace("-lvring", "-l:libvring.a") for flag in link]
+    run(*compiler, "-o", f"{workdir}/example", os.path.join(EXAMPLES, name), *link)
+    shared = found(installed, "libvring.so.*")
+    needed = [line for line in run("readelf", "-d", f"{workdir}/example").splitlines()
+              if "(NEEDED)" in line and "libvring" in line]
+    assert len(needed) == (library == "shared")
+    printed = run(f"{workdir}/example",
+                  env={**os.environ, "LD_LIBRARY_PATH": os.path.dirname(shared)})
     assert said.split("\n")[0] in printed
     assert all(line in printed for line in said.split("\n"))
+
+
+def test_soname_is_made_of_the_version(installed):
+    version = json.loads(run("meson", "introspect", "--projectinfo", build_dir()))["version"]
+    major, minor = version.split(".")[:2]
+    shared = found(installed, "libvring.so.*")
+    assert os.path.basename(shared) == f"libvring.so.{version.split('-')[0]}"
+    soname = run("readelf", "-d", shared).split("Library soname: [")[1].split("]")[0]
+    assert soname == f"libvring.so.{f'0.{minor}' if major == '0' else major}"
+    assert os.path.samefile(os.path.join(os.path.dirname(shared), soname), shared)
+    assert f"\nVersion: {version}\n" in open(found(installed, "libvring.pc"), encoding="ascii").read()
 
 
 def test_every_example_is_tried():

@@ -66,7 +66,8 @@ def test_firmware_asks_for_an_address(opened, server, props):
     # vectors=0: QEMU 7.2 without KVM crashes with MSI-X and vhost-user
     with subprocess.Popen(
             [QEMU, "-nodefaults", "-no-user-config", "-display", "none",
-             "-machine", "pc,accel=tcg,graphics=off", "-m", "128M", "-object", "memory-backend-memfd,id=ram,size=128M,share=on",
+             "-machine", "pc,accel=tcg,graphics=off", "-m", "128M",
+             "-object", "memory-backend-memfd,id=ram,size=128M,share=on",
              "-numa", "node,memdev=ram", "-boot", "n",
              "-chardev", f"socket,id=c,path={server.sockets[1]}",
              "-netdev", "vhost-user,id=n,chardev=c", "-device",

@@ -76,14 +76,16 @@ fetch_refusing(struct queue *q, unsigned int max)
 bool
 pending(struct queue *q)
 {
-	const struct vringh_mem *mem = q->vr.area_mem[q->v.packed ? 0 : 1];
+	enum vringh_area area = q->v.packed ? VRINGH_AREA_DESC : VRINGH_AREA_DRIVER;
+	const struct vringh_mem *mem = &q->area[area]->view;
+	const struct vring_packed_desc *desc = vringh_area(&q->vr, area);
+	const struct vring_avail *avail = vringh_area(&q->vr, area);
+	uint32_t slot = vringh_get_state(&q->vr).avail & 0x7fff;
 	struct vringh_watch watch;
 
 	/* Behind a link that is not coherent the waiter has to look for itself. */
 	if (mem->io != NULL && vringh_broken(&q->vr) == VRINGH_OK)
-		mem->io->invalidate(mem->io->arg,
-			q->v.packed ? (const void *)&q->vr.packed_ring.desc[q->vr.avail].flags :
-				      (const void *)&q->vr.split.avail->idx,
+		mem->io->invalidate(mem->io->arg, q->v.packed ? &desc[slot].flags : &avail->idx,
 			sizeof(uint16_t));
 	watch = vringh_watch(&q->vr);
 	assert_int_equal(vringh_watch_pending(&watch), vringh_pending(&q->vr));
@@ -155,7 +157,7 @@ static void
 expect_bytes(struct queue *q, const struct vringh_seg *seg, unsigned int nb_seg, int id,
 	const struct mock_buf *buf, unsigned int nb, bool write, uint32_t len)
 {
-	bool in_place = buffer_kind(q) != VRINGH_MEM_IOMEM && buffer_kind(q) != VRINGH_MEM_BOUNCE;
+	bool in_place = buffer_kind(q) != VRINGH_MEM_IOMEM;
 	uint64_t own = 0;
 	uint32_t k, n, total = 0, off = 0;
 	unsigned int i, s = 0;

@@ -23,11 +23,10 @@ static const struct {
 	[VRINGH_MEM_REGION] = {.name = "region"},
 	[VRINGH_MEM_IOTLB] = {.name = "iotlb"},
 	[VRINGH_MEM_IOMEM] = {.name = "iomem"},
-	[VRINGH_MEM_BOUNCE] = {.name = "bounce"},
 	[MEM_NTB] = {"ntb", VRINGH_MEM_IOTLB,
 		{VRINGH_MEM_REGION, VRINGH_MEM_DIRECT, VRINGH_MEM_IOMEM}},
 	[MEM_MIX] = {"mix", VRINGH_MEM_DIRECT,
-		{VRINGH_MEM_IOMEM, VRINGH_MEM_IOTLB, VRINGH_MEM_BOUNCE}},
+		{VRINGH_MEM_IOMEM, VRINGH_MEM_IOTLB, VRINGH_MEM_DIRECT}},
 	[MEM_FAR] = {"far", VRINGH_MEM_IOMEM,
 		{VRINGH_MEM_REGION, VRINGH_MEM_REGION, VRINGH_MEM_REGION}},
 };
@@ -314,8 +313,8 @@ has(const struct variant *v)
 	bits |= v->mem == VRINGH_MEM_IOMEM || !one ? T_LINK : 0;
 	bits |= one ? T_ONE_MEM : 0;
 	bits |= kind != VRINGH_MEM_IOTLB ? T_NO_MISS : 0;
-	bits |= kind != VRINGH_MEM_DIRECT && kind != VRINGH_MEM_BOUNCE ? T_REGIONS : T_WINDOW;
-	bits |= kind != VRINGH_MEM_IOMEM && kind != VRINGH_MEM_BOUNCE ? T_IN_PLACE : 0;
+	bits |= kind != VRINGH_MEM_DIRECT ? T_REGIONS : T_WINDOW;
+	bits |= kind != VRINGH_MEM_IOMEM ? T_IN_PLACE : 0;
 	return bits;
 }
 

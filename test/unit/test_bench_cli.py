@@ -16,7 +16,7 @@ import unittest
 
 BENCH, BROKEN = sys.argv[1:3]
 FORMATS = ['split', 'packed', 'split-in-order', 'packed-in-order']
-MEMORIES = ['direct', 'region', 'iotlb', 'iomem', 'bounce']
+MEMORIES = ['direct', 'region', 'iotlb', 'iomem']
 SHAPES = ['direct1', 'direct4', 'indirect1', 'indirect4', 'pull64']
 COPIES = ['inline', 'pointer']
 ONE = ['vring', '--quick', '--format', 'split', '--memory', 'direct', '--variant', 'inline']
@@ -154,7 +154,6 @@ class Rows(unittest.TestCase):
         out = run(*ONE, '--shape', 'direct1').stdout
         targets = out[out.index('\nTargets'):]
         self.assertEqual(targets.count(' met') + targets.count('MISSED'), 2)
-
 
     def test_a_target_missed_is_no_failure(self):
         # a ring of 4 entries and chains one by one reach nothing, and nothing at all is slow

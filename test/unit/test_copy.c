@@ -18,7 +18,7 @@
 #define LAND	 0x2000 /* bytes where buffers lie */
 
 static const unsigned int mems[] = {VRINGH_MEM_DIRECT, VRINGH_MEM_REGION, VRINGH_MEM_IOTLB,
-	VRINGH_MEM_IOMEM, VRINGH_MEM_BOUNCE, MEM_NTB, MEM_MIX, MEM_FAR};
+	VRINGH_MEM_IOMEM, MEM_NTB, MEM_MIX, MEM_FAR};
 
 struct pair {
 	unsigned int from, to; /* memories */

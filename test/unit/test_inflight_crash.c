@@ -373,7 +373,7 @@ begin(struct rig *r)
 	r->resumed += n > 0;
 	if (n < 0 || !r->rewinds)
 		return;
-	if (q->v.packed && q->vr.area_mem[0]->kind == VRINGH_MEM_IOMEM) {
+	if (q->v.packed && q->area[0]->view.kind == VRINGH_MEM_IOMEM) {
 		if (n > 0 && vringh_rewind(&q->vr) != -VRINGH_E_INFLIGHT)
 			FAULT(r, "a ring in a window is restored");
 		return;

@@ -283,8 +283,12 @@ vandalized(struct queue *q)
 				again += n > 0 && chain[held - n].again;
 			}
 			if (q->v.packed) {
-				assert_true(q->vr.used < q->v.size && q->vr.avail < q->v.size);
-				assert_true(q->vr.in_flight <= q->v.size);
+				struct vringh_state at = vringh_get_state(&q->vr);
+				uint32_t avail = at.avail & 0x7fff, used = at.used & 0x7fff;
+
+				assert_true(used < q->v.size && avail < q->v.size);
+				assert_true((at.avail ^ at.used) & 0x8000 ? avail <= used :
+									    avail >= used);
 			}
 		}
 		broken += vringh_broken(&q->vr) != VRINGH_OK;

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 META_PACKAGE = "linux-image-cloud-amd64"
-MODULES = ("virtio_pci", "virtio_console", "virtio_net")  # what they depend on is read from the modules themselves
+# what they depend on is read from the modules themselves
+MODULES = ("virtio_pci", "virtio_console", "virtio_net")
 # Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
 TOOLS = ("ethtool", "nc.openbsd")
 PACKAGES = {

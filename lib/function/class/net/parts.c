@@ -41,7 +41,7 @@ vfn_net_parts_get(struct vfn_function *fn, struct vfn_parts_writer *w)
 	uint8_t tables[2 * (sizeof(uint32_t) + (VFN_MAC_TABLE + 1) * RTE_ETHER_ADDR_LEN)];
 	uint64_t offloads = fn->regs.driver_features & VFN_CTRL_GUEST_OFFLOADS & ~r->offloads_off;
 	size_t len;
-	uint8_t cmd;
+	unsigned int cmd;
 
 	for (cmd = 0; cmd < sizeof(f->mode); cmd++)
 		if (vfn_has(fn,

@@ -86,7 +86,7 @@ int vfn_manage_announce(struct vfn_function *fn, bool on);
 int vfn_manage_mtu(struct vfn_function *fn, uint32_t mtu);
 
 /**
- * Another MAC address. The guest is told, and has it from its next negotiation on.
+ * Another MAC address. The guest has it from its next negotiation on.
  *
  * @return
  *   0, or -EINVAL: not an address that one station may have.
