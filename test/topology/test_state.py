@@ -222,7 +222,7 @@ def test_rings_that_are_others_start_as_the_front_end_says(backends, workdir, pa
     by_prompt(backend, "restore", "vdpa_vfn0", path)
     with open_frontend(backend.sockets[0], packed=not packed) as fe:
         fe.check(frames("other format", 100))
-        dropped = re.findall(r"state is dropped: it is of a guest with features (0x\w+), this one "
+        dropped = re.findall(r"parts are dropped: they are of a guest with features (0x\w+), this one "
                              r"has (0x\w+)", backend.log())
         assert len(dropped) == 1 and dropped[0][0] != dropped[0][1]
     backend.stop()

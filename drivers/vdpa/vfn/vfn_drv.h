@@ -7,7 +7,8 @@
  * DMA maps of a virtio function behind a link; packets are not its business.
  *
  * Threads: librte_vhost calls the operations that have a vid on its one message thread, the
- * others on any thread. Everything is short and under the device's lock.
+ * others on any thread. Everything is under the device's lock, and short as long as the function
+ * answers; how long that is waited for has a bound.
  */
 
 #ifndef VFN_DRV_H

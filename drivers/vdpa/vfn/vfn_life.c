@@ -4,7 +4,7 @@
 
 /*
  * The life cycle of a device: from librte_vhost's idea of a guest to a running function and
- * back. On librte_vhost's message thread, with the device's lock held.
+ * back. With the device's lock held; on librte_vhost's message thread, but for vfn_life_check().
  */
 
 #include <errno.h>

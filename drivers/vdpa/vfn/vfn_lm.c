@@ -363,8 +363,9 @@ vfn_lm_stop(struct vfn_dev *dev)
 }
 
 /*
- * The guest has arrived and can't announce itself. There is nobody to be told: a function's port
- * is looped back or wired to one other, and neither learns addresses.
+ * The guest has arrived and can't announce itself. Nobody is told: a function that is looped back or
+ * wired to another has nobody behind it who learns addresses, and behind a DPDK port they are
+ * learnt from what the guest sends next.
  */
 void
 vfn_lm_announce(struct vfn_dev *dev)
