@@ -229,7 +229,7 @@ def test_snapshots_replace_files_only(workdir, odd_files, device):
     with open(os.path.join(odd_files, "target"), encoding="ascii") as file:
         assert file.read() == "old"
     # the control: a file is replaced
-    assert "is in" in backend.cmd(f"snapshot vdpa_vfn0 {odd_files}/target")
+    assert "is saved in" in backend.cmd(f"snapshot vdpa_vfn0 {odd_files}/target")
     assert os.path.getsize(f"{odd_files}/target") > 100
 
 
