@@ -36,7 +36,7 @@ extern struct options {
 	bool client;	    /**< the front-end owns the sockets */
 	bool no_gate;	    /**< front-ends reach librte_vhost itself */
 	bool interactive;
-	const char *restore;   /**< directory with the states of the devices, or NULL */
+	const char *restore;   /**< directory with the parts of the devices, or NULL */
 	const char *take_over; /**< file prefix of the process to replace, or NULL */
 	bool no_confine;
 } options;
@@ -120,23 +120,23 @@ const char *served_path(const struct rte_vdpa_device *dev);
 /** Rings of the connected front-end of a device, 0 when there is none. */
 uint16_t served_rings(const struct rte_vdpa_device *dev);
 
-/** Save the state of a device to a file. 0, or -1 with the reason reported. */
-int state_save(struct rte_vdpa_device *dev, const char *path);
+/** Save a device, as its parts, to a file. 0, or -1 with the reason reported. */
+int parts_save(struct rte_vdpa_device *dev, const char *path);
 
-/** Have the next guest of a device go on with a saved state. 0, or -1 with the reason reported. */
-int state_load(struct rte_vdpa_device *dev, const char *path);
+/** Have the next guest of a device go on with saved parts. 0, or -1 with the reason reported. */
+int parts_load(struct rte_vdpa_device *dev, const char *path);
 
 /** Save every device in a directory, in files with their names. 0; -1 if one failed. */
-int states_save(const char *directory);
+int parts_save_all(const char *directory);
 
 /** Load every device that has a file in a directory, which has to be there. -1 if one failed. */
-int states_load(const char *directory);
+int parts_load_all(const char *directory);
 
-/** Remove the files of states_save(). */
-void states_remove(const char *directory);
+/** Remove the files of parts_save_all(). */
+void parts_remove_all(const char *directory);
 
 /** Have the next guest of every device go on where the last one stopped. -1 if one failed. */
-int states_resume(void);
+int parts_resume_all(void);
 
 /** Be ready to hand over: a descriptor to wait on for handover_run(), or -1: reported. */
 int handover_init(void);

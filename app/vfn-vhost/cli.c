@@ -66,12 +66,12 @@ static const struct {
 		"Counters begin with the device, not with the guest; what each of them counts is "
 		"in the\n"
 		"guide of the driver, doc/vdpadevs/vfn.rst. all: needs a guest.\n"},
-	{"snapshot", "DEVNAME FILE", "save the state of a device; traffic goes on",
-		"Without a guest, the state in which the last one left it. FILE is replaced at "
+	{"snapshot", "DEVNAME FILE", "save a device; traffic goes on",
+		"Without a guest, as the last one left it. FILE is replaced at "
 		"once or\n"
 		"not at all.\n"},
-	{"restore", "DEVNAME FILE", "have the next guest of a device go on with a saved state",
-		"The device must have no guest. A state that does not fit is refused.\n"},
+	{"restore", "DEVNAME FILE", "have the next guest of a device go on with what was saved",
+		"The device must have no guest. What does not fit is refused.\n"},
 	{"quit", "", "disconnect, remove the sockets, end", "exit does the same.\n"},
 };
 
@@ -228,8 +228,8 @@ cmd_snapshot(void *parsed, struct cmdline *cl, void *data)
 	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
 
 	(void)data;
-	if (dev != NULL && state_save(dev, cmd->path) == 0)
-		cmdline_printf(cl, "The state of %s is in %s.\n", cmd->device, cmd->path);
+	if (dev != NULL && parts_save(dev, cmd->path) == 0)
+		cmdline_printf(cl, "%s is saved in %s.\n", cmd->device, cmd->path);
 }
 
 static void
@@ -239,7 +239,7 @@ cmd_restore(void *parsed, struct cmdline *cl, void *data)
 	struct rte_vdpa_device *dev = find_device(cl, cmd->device);
 
 	(void)data;
-	if (dev != NULL && state_load(dev, cmd->path) == 0)
+	if (dev != NULL && parts_load(dev, cmd->path) == 0)
 		cmdline_printf(
 			cl, "The next guest of %s goes on with %s.\n", cmd->device, cmd->path);
 }

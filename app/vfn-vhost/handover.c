@@ -6,7 +6,7 @@
  *   new                                     old
  *   EAL and devices are up
  *   /vfn_vhost/prepare,DIRECTORY      ->    saves every device there, guests go on
- *   tries every state on its devices  <-
+ *   tries all parts on its devices   <-
  *   /vfn_vhost/hand_over,DIRECTORY    ->    disconnects its front-ends, saves every device;
  *                                     <-    the file .offer is there
  *   restores, makes its sockets
@@ -230,9 +230,9 @@ static void
 take_back(const char *why)
 {
 	printf("vfn-vhost: %s: serving again\n", why);
-	states_remove(offer.path);
+	parts_remove_all(offer.path);
 	meeting_end(&offer);
-	states_resume();
+	parts_resume_all();
 	if (serving_resume() != 0)
 		report("not every socket is served again");
 }
@@ -245,8 +245,8 @@ hand_over(const char *directory)
 
 	if (offer.fd >= 0)
 		return "the devices are being handed over already";
-	/* What can fail is tried before anybody is disconnected: a directory, room, every state. */
-	if (states_save(directory) != 0)
+	/* What can fail is tried before anybody is disconnected: a directory, room, all parts. */
+	if (parts_save_all(directory) != 0)
 		return "not every device can be saved there, nothing has changed";
 	if (request.asked == TO_PREPARE)
 		return NULL;
@@ -258,8 +258,8 @@ hand_over(const char *directory)
 		return "who asked has ended, nothing has changed";
 	}
 	serving_suspend();
-	states_remove(directory);
-	fd = states_save(directory) == 0 ? create(&offer, OFFER) : -1;
+	parts_remove_all(directory);
+	fd = parts_save_all(directory) == 0 ? create(&offer, OFFER) : -1;
 	if (fd < 0) {
 		take_back("the devices cannot be handed over");
 		return "not every device could be saved, they are served as before";
@@ -400,7 +400,7 @@ greeted(int sigfd)
 	return false;
 }
 
-/* A state that is of none of our devices would be lost with its guest. */
+/* Parts that are of none of our devices would be lost with its guest. */
 static bool
 all_known(void)
 {
@@ -424,7 +424,7 @@ static void
 give_up(void)
 {
 	if (other.at.fd >= 0) {
-		states_remove(other.at.path);
+		parts_remove_all(other.at.path);
 		meeting_end(&other.at);
 	}
 	if (other.lock_fd >= 0)
@@ -457,8 +457,8 @@ take_over(const char *file_prefix, int sigfd)
 	if (other.fd < 0)
 		return -1;
 	if (meet() != 0 || !greeted(sigfd) || !ask(sigfd, PREPARE) || !all_known() ||
-		states_load(other.at.path) != 0 || !ask(sigfd, HAND_OVER) ||
-		states_load(other.at.path) != 0) {
+		parts_load_all(other.at.path) != 0 || !ask(sigfd, HAND_OVER) ||
+		parts_load_all(other.at.path) != 0) {
 		report("%s is not replaced, it serves on", file_prefix);
 		give_up();
 		return -1;
@@ -469,7 +469,7 @@ take_over(const char *file_prefix, int sigfd)
 int
 take_over_commit(void)
 {
-	states_remove(other.at.path);
+	parts_remove_all(other.at.path);
 	if (renameat(other.at.fd, OFFER, other.at.fd, TAKEN) == 0)
 		return 0;
 	report("it took too long here: the other process serves again");

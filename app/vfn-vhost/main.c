@@ -34,7 +34,7 @@ static const char usage[] =
 	"  --iface PREFIX     sockets are PREFIX0, PREFIX1, ... (default " DEFAULT_PREFIX ";\n"
 	"                     with -i none unless given)\n"
 	"  --client           connect to sockets which the front-ends own, reconnect for ever\n"
-	"  --restore DIR      go on with the states of the devices saved in DIR, files by name\n"
+	"  --restore DIR      go on with the devices saved in DIR, files by name\n"
 	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
@@ -259,7 +259,7 @@ serve(int sigfd)
 	if (confine() != 0)
 		return EXIT_RUNTIME;
 	if (fds[2].fd < 0 || (!options.no_gate && gate_start() != 0) ||
-		(options.restore != NULL && states_load(options.restore) != 0))
+		(options.restore != NULL && parts_load_all(options.restore) != 0))
 		return EXIT_RUNTIME;
 	/* Last of all that can fail: from here on the front-ends wait. */
 	if (options.take_over != NULL) {
@@ -321,7 +321,7 @@ main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	sigfd = signalfd(-1, &signals, SFD_CLOEXEC);
 	signal(SIGPIPE, SIG_IGN); /* a log reader that leaves must not end the server */
-	signal(SIGXFSZ, SIG_IGN); /* nor a state that is too large a file: an error */
+	signal(SIGXFSZ, SIG_IGN); /* nor parts that are too large a file: an error */
 	if (sigfd < 0) {
 		report("signalfd: %s", strerror(errno));
 		return EXIT_RUNTIME;

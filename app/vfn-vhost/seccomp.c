@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The system calls that are left to a running server, on all of its threads. What serving,
- * reconnects, migration, state files, hand-over, telemetry, the prompt and DPDK's ports need is
+ * reconnects, migration, files of parts, hand-over, telemetry, the prompt and DPDK's ports need is
  * allowed, found by tracing the tests; all else answers EPERM. An error and no signal: should a
  * library ask for something that no test made it ask for, one operation fails, not every guest's
  * network; and whoever took over a thread gains nothing by asking again. Runs on the main thread.

@@ -34,7 +34,7 @@ STAGES = (
     (r"prefetch", "prefetch"),
     (r":vfn_net_copy|:vringh_copy|mem(cpy|move|set)", "copy"),
     (r"complete|batch_|:used_|avx2_used|inflight_after|log_", "complete"),
-    (r"poller_(iterate|thread)|poller_loop", "poll"),
+    (r"poller_(iterate|thread)|poller/loop", "poll"),
     (r"lib/vring/|^(singles|fetch|quick|vringh)_", "fetch"),
     (r"", "forward"),
 )

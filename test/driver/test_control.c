@@ -44,7 +44,7 @@ receive_modes_are_acknowledged(const struct shape *shape)
 	assert_int_equal(COMMAND(g, CTRL, 0, VIRTIO_NET_CTRL_RX_ALLMULTI, 2), VIRTIO_NET_ERR);
 	assert_int_equal(COMMAND(g, CTRL, 0, VIRTIO_NET_CTRL_RX_PROMISC), VIRTIO_NET_ERR);
 	assert_int_equal(COMMAND(g, CTRL, 0, VIRTIO_NET_CTRL_RX_PROMISC, 1, 1), VIRTIO_NET_ERR);
-	/* these need CTRL_RX_EXTRA, which is not offered */
+	/* these need CTRL_RX_EXTRA, which was not negotiated */
 	assert_int_equal(COMMAND(g, CTRL, 0, VIRTIO_NET_CTRL_RX_ALLUNI, 1), VIRTIO_NET_ERR);
 	assert_int_equal(COMMAND(g, CTRL, 0, 255, 1), VIRTIO_NET_ERR);
 	assert_int_equal(stat_of(g, CTRL, VFN_STAT_PACKETS), 8);

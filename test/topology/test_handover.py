@@ -308,7 +308,7 @@ def played(answers, **how):
     ({"prepare": lambda _: {"error": "no room"}}, "no room"),
     ({"prepare": lambda _: "?"}, "prepare"),
     ({"prepare": with_stranger}, "vdpa_vfn7 of the other process is not among the devices"),
-    ({"prepare": with_nonsense}, "cannot restore its state"),
+    ({"prepare": with_nonsense}, "cannot restore its parts"),
     ({"prepare": complete, "hand_over": lambda _: {"error": "busy"}}, "busy"),
     ({"prepare": complete, "hand_over": withdrawn}, "serves again"),
 ], ids=["refused", "nonsense", "stranger", "no-state", "not-handed-over", "withdrawn"])

@@ -49,7 +49,7 @@ def test_restored_with_the_same_header(server):
         fe.check(frames("before", 50))
         fe.disconnect()
         assert wait_until(lambda: server.telemetry("/vfn/info,vdpa_vfn0")["state"] == "idle")
-        assert "The state of" in server.cmd(f"snapshot vdpa_vfn0 {path}")
+        assert "is saved in" in server.cmd(f"snapshot vdpa_vfn0 {path}")
         assert "The next guest of" in server.cmd(f"restore vdpa_vfn0 {path}")
         fe.again(stale=True)
         fe.check(frames("after", 100))

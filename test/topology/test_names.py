@@ -161,7 +161,7 @@ def test_restore_from_a_directory_without_a_state_says_so(workdir):
     path = os.path.join(workdir, "states")
     os.mkdir(path)
     with Server(workdir, "vdpa_vfn0", args=["--restore", path]) as server:
-        assert f"vdpa_vfn0: there is no state of it at {path}/vdpa_vfn0" in server.process.log()
+        assert f"vdpa_vfn0: there are no parts of it at {path}/vdpa_vfn0" in server.process.log()
 
 
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM",
@@ -221,7 +221,7 @@ def test_snapshots_replace_files_only(workdir, odd_files, device):
     before = listing(odd_files)
     for name in ("device", "fifo", "link", "dangling", "dir", "socket", "small/x", "no/such"):
         path = os.path.join(odd_files, name)
-        assert "is in" not in backend.cmd(f"snapshot vdpa_vfn0 {path}")
+        assert "is saved in" not in backend.cmd(f"snapshot vdpa_vfn0 {path}")
         assert f"cannot save the parts to {path}: " in backend.log()
         answer = backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}")
         assert answer is None or list(answer) == ["error"]

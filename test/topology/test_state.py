@@ -74,7 +74,7 @@ def idle(backend):
 
 def by_prompt(backend, what, dev, path):
     answer = backend.cmd(f"{what} {dev} {path}")
-    assert {"snapshot": "The state of", "restore": "The next guest of"}[what] in answer, answer
+    assert {"snapshot": "vdpa_vfn0 is saved in", "restore": "The next guest of"}[what] in answer, answer
 
 
 def by_telemetry(backend, what, dev, path):

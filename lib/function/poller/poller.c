@@ -5,7 +5,7 @@
 /*
  * Pollers come and go here, and are given work. A poller is a DPDK service where the application
  * gives service cores, else a thread of its own; functions that name the same CPU share one. What
- * it does is in poller_loop.c.
+ * it does is in loop.c.
  *
  * Control reaches a poller by request and acknowledgement: it posts a function that the poller
  * runs between two bursts, and waits until it has run. Nobody else touches a poller's work.

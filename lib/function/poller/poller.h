@@ -2,7 +2,7 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* What a poller is, for poller.c (control) and poller_loop.c (poller) only. */
+/* What a poller is, for poller.c (control) and loop.c (poller) only. */
 
 #ifndef VFN_POLLER_H
 #define VFN_POLLER_H
@@ -49,7 +49,7 @@ struct vfn_poller {
 	uint64_t last_progress;
 	uint64_t spin; /* cycles to look for work before it sleeps */
 	bool busy;     /* the last iteration moved something */
-	/* Fairness, see poller_loop.c; in TSC. */
+	/* Fairness, see loop.c; in TSC. */
 	uint64_t floor;			  /* what those who want it have been served at least */
 	uint64_t next_floor[2];		  /* of whom this iteration has seen, by in_vain */
 	struct vfn_account quiet_account; /* of the quiet queues that move nothing, together */
@@ -80,7 +80,7 @@ struct vfn_poller {
 	uint8_t scratch[VFN_SCRATCH_SIZE]; /* poller */
 };
 
-/* poller_loop.c */
+/* loop.c */
 int vfn_poller_iterate(struct vfn_poller *p);
 /* Cycles to spin before the next sleep, after one of slept cycles; pending: there was work. */
 uint64_t vfn_poller_next_spin(const struct vfn_poller *p, uint64_t slept, bool pending);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The state of devices in files. Saving and restoring is not among the operations of a vDPA driver:
+ * Devices in files, as their parts. Saving and restoring is not among the operations of a vDPA driver:
  * the functions are looked up in the library that holds the driver of the device, so that this
  * program is linked with no driver. Runs on the main thread.
  */
@@ -46,7 +46,7 @@ call(struct rte_vdpa_device *dev, const char *name, const char *what, const char
 	int ret = function != NULL ? function(vdpa_name(dev), path) : -ENOTSUP;
 
 	if (function == NULL)
-		report("the driver of %s keeps no state", vdpa_name(dev));
+		report("the driver of %s saves nothing", vdpa_name(dev));
 	else if (ret < 0)
 		report("%s: cannot %s %s: %s", vdpa_name(dev), what, path != NULL ? path : "",
 			strerror(-ret));
@@ -54,15 +54,15 @@ call(struct rte_vdpa_device *dev, const char *name, const char *what, const char
 }
 
 int
-state_save(struct rte_vdpa_device *dev, const char *path)
+parts_save(struct rte_vdpa_device *dev, const char *path)
 {
-	return call(dev, "rte_vdpa_vfn_snapshot", "save its state to", path);
+	return call(dev, "rte_vdpa_vfn_snapshot", "save its parts to", path);
 }
 
 int
-state_load(struct rte_vdpa_device *dev, const char *path)
+parts_load(struct rte_vdpa_device *dev, const char *path)
 {
-	return call(dev, "rte_vdpa_vfn_restore", "restore its state from", path);
+	return call(dev, "rte_vdpa_vfn_restore", "restore its parts from", path);
 }
 
 /* Of every device the file in the directory that has its name. */
@@ -83,22 +83,22 @@ for_each(const char *directory, int (*what)(struct rte_vdpa_device *, const char
 }
 
 int
-states_save(const char *directory)
+parts_save_all(const char *directory)
 {
-	return for_each(directory, state_save);
+	return for_each(directory, parts_save);
 }
 
 static int
 load(struct rte_vdpa_device *dev, const char *path)
 {
 	if (access(path, F_OK) == 0 || errno != ENOENT)
-		return state_load(dev, path);
-	report("%s: there is no state of it at %s, it starts anew", vdpa_name(dev), path);
+		return parts_load(dev, path);
+	report("%s: there are no parts of it at %s, it starts anew", vdpa_name(dev), path);
 	return 0;
 }
 
 int
-states_load(const char *directory)
+parts_load_all(const char *directory)
 {
 	struct stat st;
 
@@ -122,7 +122,7 @@ remove_state(struct rte_vdpa_device *dev, const char *path)
 }
 
 void
-states_remove(const char *directory)
+parts_remove_all(const char *directory)
 {
 	for_each(directory, remove_state);
 }
@@ -131,11 +131,11 @@ static int
 resume(struct rte_vdpa_device *dev, const char *path)
 {
 	(void)path;
-	return call(dev, "rte_vdpa_vfn_restore", "go on with its last state", NULL);
+	return call(dev, "rte_vdpa_vfn_restore", "go on where it was", NULL);
 }
 
 int
-states_resume(void)
+parts_resume_all(void)
 {
 	return for_each("", resume);
 }
