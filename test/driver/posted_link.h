@@ -5,9 +5,9 @@
 /*
  * A link as bad as a link may be, around the one that vfn_function_open() makes, by the linker's
  * --wrap. With VFN_POSTED=writes in the environment register writes are posted: a thread applies
- * them later, and whatever comes after waits for that. With VFN_POSTED=all every completion is late,
- * too: a register that starts something reads as before for a while; maps need a file, and the
- * function has its own mapping of that; and a completion is lost on request.
+ * them later, and whatever comes after waits for that. With VFN_POSTED=all every completion is
+ * late, too: a register that starts something reads as before for a while; maps need a file, and
+ * the function has its own mapping of that; and a completion is lost on request.
  */
 
 #ifndef POSTED_LINK_H

@@ -363,8 +363,8 @@ vfn_lm_stop(struct vfn_dev *dev)
 }
 
 /*
- * The guest has arrived and can't announce itself. Nobody is told: a function that is looped back or
- * wired to another has nobody behind it who learns addresses, and behind a DPDK port they are
+ * The guest has arrived and can't announce itself. Nobody is told: a function that is looped back
+ * or wired to another has nobody behind it who learns addresses, and behind a DPDK port they are
  * learnt from what the guest sends next.
  */
 void
