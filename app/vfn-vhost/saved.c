@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Devices in files, as their parts. Saving and restoring is not among the operations of a vDPA driver:
- * the functions are looked up in the library that holds the driver of the device, so that this
- * program is linked with no driver. Runs on the main thread.
+ * Devices in files, as their parts. Saving and restoring is not among the operations of a vDPA
+ * driver: the functions are looked up in the library that holds the driver of the device, so that
+ * this program is linked with no driver. Runs on the main thread.
  */
 
 #include <dlfcn.h>
