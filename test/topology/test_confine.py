@@ -252,7 +252,7 @@ def test_user_serves_snapshots_restarts_and_cleans_up(home, spec, group):
             assert_identity(backend.pid, USER, group)
             assert os.stat(backend.sockets[0]).st_uid == pwd.getpwnam(USER).pw_uid
             traffic(backend, home, f"{spec} {number}")
-            assert "is in" in backend.cmd(f"snapshot vdpa_vfn0 {state}")
+            assert "is saved in" in backend.cmd(f"snapshot vdpa_vfn0 {state}")
             assert os.stat(state).st_uid == pwd.getpwnam(USER).pw_uid
             assert "goes on" in backend.cmd(f"restore vdpa_vfn0 {state}")
             assert backend.telemetry("/vfn/info,vdpa_vfn0")["state"] == "idle"
