@@ -112,7 +112,8 @@ vfu_do_region_io_fds(struct vfu_server *server, const void *payload, size_t len)
 
 	(void)len;
 	if (asked->index >= server->device.nb_regions || asked->flags != 0)
-		return vfu_refuse(server, -EINVAL, "there is no such region, or its flags are not 0");
+		return vfu_refuse(
+			server, -EINVAL, "there is no such region, or its flags are not 0");
 	if (asked->argsz < sizeof(mine.info))
 		return vfu_refuse(server, -EINVAL, "argsz has no room for the answer");
 	if (server->device.ops->ioeventfds != NULL)
@@ -335,8 +336,6 @@ static uint32_t
 irqs(struct vfu_server *server, unsigned int index, uint32_t *flags)
 {
 	*flags = 0;
-	if (index >= server->device.nb_irqs)
-		return 0;
 	return server->device.ops->irqs(server->device.priv, index, flags);
 }
 
@@ -379,7 +378,8 @@ set_fds(struct vfu_server *server, const struct vfu_irq_set *s)
 	if (set == NULL)
 		return -ENOTSUP;
 	if (server->now->nb_fds != 0 && server->now->nb_fds != s->count)
-		return vfu_refuse(server, -EINVAL, "it has fewer descriptors than interrupts, or more");
+		return vfu_refuse(
+			server, -EINVAL, "it has fewer descriptors than interrupts, or more");
 	for (i = 0; i < s->count && ret == 0; i++)
 		ret = set(server->device.priv, s->index, s->start + i,
 			server->now->nb_fds != 0 ? server->now->fds[i] : -1);
@@ -409,9 +409,12 @@ vfu_do_set_irqs(struct vfu_server *server, const void *payload, size_t len)
 {
 	const struct vfu_irq_set *s = payload;
 	const uint8_t *bools = (const uint8_t *)(s + 1);
+	const struct vfu_device_ops *ops = server->device.ops;
 	uint32_t flags, count, i;
 	int ret = 0;
 
+	if (s->index >= server->device.nb_irqs)
+		return vfu_refuse(server, -EINVAL, "there is no such type of interrupts");
 	count = irqs(server, s->index, &flags);
 	if (s->argsz < sizeof(*s) ||
 		(s->flags &
@@ -432,8 +435,12 @@ vfu_do_set_irqs(struct vfu_server *server, const void *payload, size_t len)
 	/* "a count (and start) of 0 [...] disables all interrupts of the index" */
 	if (s->count == 0 && (s->flags & VFIO_IRQ_SET_ACTION_TRIGGER) &&
 		(s->flags & VFIO_IRQ_SET_DATA_NONE)) {
-		for (i = 0; i < count && ret == 0; i++)
-			ret = server->device.ops->irq_fd(server->device.priv, s->index, i, -1);
+		for (i = 0; i < count && ret == 0; i++) {
+			ret = ops->irq_fd(server->device.priv, s->index, i, -1);
+			if (ret == 0 && (flags & VFIO_IRQ_INFO_MASKABLE) &&
+				ops->irq_unmask_fd != NULL)
+				ret = ops->irq_unmask_fd(server->device.priv, s->index, i, -1);
+		}
 		return ret;
 	}
 	for (i = 0; i < s->count && ret == 0; i++)
