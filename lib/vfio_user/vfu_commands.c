@@ -63,6 +63,8 @@ vfu_do_region_info(struct vfu_server *server, const void *payload, size_t len)
 	(void)len;
 	if (!region_get(server, asked->index, &region))
 		return vfu_refuse(server, -EINVAL, "there is no such region");
+	if (server->peer.max_fds == 0)
+		region.fd = -1; /* it could not be sent */
 	if (asked->argsz < sizeof(mine.info))
 		return vfu_refuse(server, -EINVAL, "argsz has no room for the answer");
 	memset(&mine, 0, sizeof(mine));
@@ -237,9 +239,8 @@ vfu_do_reset(struct vfu_server *server, const void *payload, size_t len)
 
 /* ---- memory ---- */
 
-/* Index of the first map that ends behind address. */
-static unsigned int
-map_find(const struct vfu_server *server, uint64_t address)
+unsigned int
+vfu_map_find(const struct vfu_server *server, uint64_t address)
 {
 	unsigned int low = 0, high = server->nb_maps;
 
@@ -277,7 +278,7 @@ vfu_do_dma_map(struct vfu_server *server, const void *payload, size_t len)
 		return vfu_refuse(server, -EINVAL, "the range is empty, or does not end");
 	if (server->now->nb_fds > 1)
 		return vfu_refuse(server, -EINVAL, "it has too many descriptors");
-	at = map_find(server, m->address);
+	at = vfu_map_find(server, m->address);
 	if (at < server->nb_maps && server->map[at].address - m->address < m->size)
 		return vfu_refuse(server, -EEXIST, "it overlaps another map");
 	if (at < server->nb_maps && m->address >= server->map[at].address)
@@ -314,7 +315,7 @@ vfu_do_dma_unmap(struct vfu_server *server, const void *payload, size_t len)
 {
 	const struct vfu_dma_unmap *m = payload;
 	bool all = m->flags == VFIO_DMA_UNMAP_FLAG_ALL && m->address == 0 && m->size == 0;
-	unsigned int at = map_find(server, m->address);
+	unsigned int at = vfu_map_find(server, m->address);
 	int ret = 0;
 
 	if (m->argsz < len || (m->flags != 0 && !all))
