@@ -1,0 +1,672 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/* A function behind vfio-user as its client sees it: regions, memory, doorbells, interrupts. */
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include <vfn_guard.h>
+
+#include "ep_rig.h"
+
+#define PCI_COMMAND  0x04
+#define PCI_INTX_OFF 0x0400
+#define MSIX_ENTRY   16
+#define BUFFERS	     64
+
+static struct frame f;
+static struct sigaction guards; /* cmocka takes SIGBUS for itself before every test */
+
+static void
+echo(struct guest *g)
+{
+	static uint32_t number;
+
+	frame_make(&f, number++, 200);
+	frame_passes(g, 1, g, 0, &f);
+}
+
+static int
+eventfd_new(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* ---- regions ---- */
+
+static void
+device_has_the_regions_of_pci(void **state)
+{
+	static const uint64_t size[VFN_ENDPOINT_NUM_REGIONS] = {VFN_BAR0_SIZE, VFN_BAR1_SIZE,
+		VFN_BAR2_SIZE, [VFN_REGION_CONFIG] = VFN_PCI_CONFIG_SIZE};
+	struct rig *r = rig_new(&(struct guest_conf){.pairs = 2}, NULL);
+	struct vfu_device_info info;
+	struct vfu_irq_info irq;
+	unsigned int i;
+
+	(void)state;
+	rig_connect(r);
+	assert_int_equal(vfu_client_info(r->client, &info), 0);
+	assert_int_equal(info.flags, VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI);
+	assert_int_equal(info.num_regions, VFN_ENDPOINT_NUM_REGIONS);
+	assert_int_equal(info.num_irqs, VFN_ENDPOINT_NUM_IRQS);
+	for (i = 0; i < VFN_ENDPOINT_NUM_REGIONS; i++) {
+		struct vfu_region region;
+
+		assert_int_equal(vfu_client_region(r->client, i, &region), 0);
+		assert_int_equal(region.size, size[i]);
+		/* pollers that never sleep see a plain store */
+		assert_int_equal(region.fd >= 0, i == VFN_REGION_BAR2);
+		if (region.fd >= 0)
+			close(region.fd);
+	}
+	assert_int_equal(vfu_client_irq_info(r->client, VFIO_PCI_MSIX_IRQ_INDEX, &irq), 0);
+	assert_int_equal(irq.count, 6);
+	assert_int_equal(vfu_client_irq_info(r->client, VFN_ENDPOINT_IRQ_DOORBELL, &irq), 0);
+	assert_int_equal(irq.count, 5);
+	assert_int_equal(vfu_client_irq_info(r->client, VFIO_PCI_MSI_IRQ_INDEX, &irq), 0);
+	assert_int_equal(irq.count, 0);
+	/* nobody has left control to the client */
+	assert_true(client_set(r, VFN_ENDPOINT_REGION_CONTROL, 0, 4, 0) < 0);
+}
+
+static void
+second_client_is_refused(void **state)
+{
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	struct vfu_client *other;
+
+	(void)state;
+	rig_connect(r);
+	assert_int_equal(vfu_client_connect(r->path, NULL, NULL, PATIENCE_MS, &other), -EBUSY);
+	assert_int_equal(client_get(r, VFN_REGION_CONFIG, 0, 2), VFN_PCI_VENDOR);
+	rig_disconnect(r);
+	rig_connect(r);
+	assert_int_equal(client_get(r, VFN_REGION_CONFIG, 0, 2), VFN_PCI_VENDOR);
+}
+
+/* ---- doorbells ---- */
+
+static void
+frames_pass_by_eventfds(const struct shape *shape)
+{
+	unsigned int sleep, i;
+
+	for (sleep = 0; sleep < 2; sleep++) {
+		struct guest_conf conf = {.features = shape_features(shape), .sleep = sleep};
+		struct rig *r = rig_new(&conf, NULL);
+		struct guest *g;
+
+		rig_connect(r);
+		g = rig_guest(r, &conf);
+		guest_start(g);
+		rx_post(g, 0, BUFFERS, 2048, 1);
+		for (i = 0; i < BUFFERS; i++) {
+			echo(g);
+			if (sleep)
+				nap_us(500);
+		}
+		rigs_close(NULL);
+	}
+}
+
+static void
+frames_pass_by_trapped_doorbells(const struct shape *shape)
+{
+	unsigned int sleep, i;
+
+	for (sleep = 0; sleep < 2; sleep++) {
+		struct guest_conf conf = {
+			.features = shape_features(shape), .sleep = sleep, .kick_by_write = true};
+		struct rig *r = rig_new(&conf, NULL);
+		struct vfn_poller_stats stats;
+		struct guest *g;
+
+		rig_connect(r);
+		g = rig_guest(r, &conf);
+		guest_start(g);
+		rx_post(g, 0, BUFFERS, 2048, 1);
+		for (i = 0; i < BUFFERS; i++) {
+			echo(g);
+			if (sleep)
+				nap_us(2000);
+		}
+		/* the poller can wait for every doorbell, though the client has given none */
+		assert_int_equal(vfn_manage_poller_stats(r->fn, 0, &stats), 0);
+		assert_int_equal(stats.sleeps > 0, sleep);
+		rigs_close(NULL);
+	}
+}
+
+static void
+doorbells_are_mapped_where_pollers_never_sleep(void **state)
+{
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	struct vfu_region region;
+	volatile uint16_t *bell;
+
+	(void)state;
+	rig_connect(r);
+	assert_int_equal(vfu_client_region(r->client, VFN_REGION_BAR2, &region), 0);
+	assert_true(region.fd >= 0);
+	bell = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, region.fd,
+		region.offset);
+	assert_true(bell != MAP_FAILED);
+	bell[VFN_NOTIFY_STEP / 2] = 77;
+	assert_int_equal(client_get(r, VFN_REGION_BAR2, VFN_NOTIFY_STEP, 2), 77);
+	assert_int_equal(client_set(r, VFN_REGION_BAR2, 0, 2, 78), 0);
+	assert_int_equal(bell[0], 78);
+	/* whoever has the file cannot take the pages away */
+	assert_true(ftruncate(region.fd, 0) < 0);
+	munmap((void *)(uintptr_t)bell, region.size);
+	close(region.fd);
+}
+
+static void
+doorbells_are_ioeventfds_where_pollers_sleep(void **state)
+{
+	struct guest_conf conf = {.pairs = 10, .used_pairs = 1, .sleep = true};
+	struct rig *r = rig_new(&conf, NULL);
+	struct vfu_ioeventfd fds[VFU_MAX_FDS];
+	struct vfu_region region;
+	struct guest *g;
+	int i, n;
+
+	(void)state;
+	rig_connect(r);
+	assert_int_equal(vfu_client_region(r->client, VFN_REGION_BAR2, &region), 0);
+	assert_int_equal(region.fd, -1);
+	n = vfu_client_ioeventfds(r->client, VFN_REGION_BAR2, fds);
+	assert_int_equal(n, VFU_MAX_FDS);
+	assert_int_equal(vfu_client_ioeventfds(r->client, VFN_REGION_BAR0, fds + n - 1), 0);
+	conf.kick_by_write = true;
+	g = rig_guest(r, &conf);
+	guest_start(g);
+	rx_post(g, 0, 8, 2048, 1);
+	g->q[1].kick = fds[1].fd;
+	assert_int_equal(fds[1].offset, VFN_NOTIFY_STEP);
+	for (i = 0; i < 8; i++) {
+		nap_us(2000);
+		echo(g);
+	}
+	for (i = 0; i < n; i++)
+		if (i != 1)
+			close(fds[i].fd);
+}
+
+/* ---- interrupts ---- */
+
+/* A guest behind a hypervisor: it has set up its queues, and nobody has written the MSI-X table. */
+static struct guest *
+hypervisor_guest(struct rig **rig)
+{
+	static const struct guest_conf conf = {.features = BIT(VIRTIO_NET_F_STATUS)};
+	struct rig *r = rig_new(&conf, NULL);
+	struct guest *g;
+
+	rig_connect(r);
+	g = rig_guest(r, &conf);
+	/* the harness wrote the table: from the start again */
+	assert_int_equal(vfu_client_reset(r->client), 0);
+	guest_start(g);
+	rx_post(g, 0, BUFFERS, 2048, 1);
+	mock_events_enable(&g->q[0].drv, 0);
+	*rig = r;
+	return g;
+}
+
+static void
+msix_on(struct rig *r, struct guest *g)
+{
+	assert_int_equal(client_set(r, VFN_REGION_CONFIG, g->msix + 2, 2, 0x8000), 0);
+}
+
+static bool
+entry_masked(struct rig *r, unsigned int vector)
+{
+	return client_get(r, VFN_REGION_BAR1, vector * MSIX_ENTRY + 12, 4) & 1;
+}
+
+static bool
+is_pending(struct rig *r, unsigned int vector)
+{
+	return client_get(r, VFN_REGION_BAR1, VFN_OFF_MSIX_PBA, 4) >> vector & 1;
+}
+
+static int
+vector_fd(struct rig *r, unsigned int vector, const int *fd)
+{
+	return vfu_client_irq_fds(r->client, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER,
+		vector, fd, 1);
+}
+
+static int
+vector_mask(struct rig *r, unsigned int vector, bool mask)
+{
+	return vfu_client_irq_action(r->client, VFIO_PCI_MSIX_IRQ_INDEX,
+		mask ? VFIO_IRQ_SET_ACTION_MASK : VFIO_IRQ_SET_ACTION_UNMASK, vector, 1);
+}
+
+static void
+receive(struct guest *g)
+{
+	echo(g);
+	mock_events_enable(&g->q[0].drv, 0);
+}
+
+static void
+vectors_with_an_eventfd_are_unmasked(void **state)
+{
+	struct rig *r;
+	struct guest *g = hypervisor_guest(&r);
+	int call = g->q[0].call;
+
+	(void)state;
+	msix_on(r, g);
+	assert_true(entry_masked(r, 0));
+	assert_false(entry_masked(r, 1));
+	receive(g);
+	assert_true(signalled(call));
+
+	assert_int_equal(vector_fd(r, 1, NULL), 0);
+	assert_true(entry_masked(r, 1));
+	receive(g);
+	assert_int_equal(signals(call, false), 0);
+	assert_true(is_pending(r, 1));
+	assert_int_equal(vector_fd(r, 1, &call), 0);
+	assert_true(signalled(call));
+	assert_false(is_pending(r, 1));
+
+	assert_int_equal(vector_mask(r, 1, true), 0);
+	receive(g);
+	assert_int_equal(signals(call, false), 0);
+	assert_true(is_pending(r, 1));
+	assert_int_equal(vector_mask(r, 1, false), 0);
+	assert_int_equal(signals(call, false), 1);
+	assert_int_equal(vector_mask(r, 1, false), 0);
+	assert_int_equal(signals(call, false), 0);
+
+	/* raised by the client, as it tests them */
+	assert_int_equal(vfu_client_irq_action(r->client, VFIO_PCI_MSIX_IRQ_INDEX,
+				 VFIO_IRQ_SET_ACTION_TRIGGER, 1, 1),
+		0);
+	assert_int_equal(signals(call, false), 1);
+	assert_int_equal(vfu_client_irqs_off(r->client, VFIO_PCI_MSIX_IRQ_INDEX), 0);
+	assert_true(entry_masked(r, 1));
+	assert_int_equal(vector_fd(r, 4, &call), -EINVAL);
+}
+
+static void
+table_that_the_client_fills_is_left_alone(void **state)
+{
+	struct rig *r;
+	struct guest *g = hypervisor_guest(&r);
+	int call = g->q[0].call;
+
+	(void)state;
+	msix_on(r, g);
+	assert_int_equal(client_set(r, VFN_REGION_BAR1, MSIX_ENTRY + 12, 4, 1), 0);
+	assert_int_equal(vector_fd(r, 1, &call), 0);
+	assert_true(entry_masked(r, 1));
+	receive(g);
+	assert_int_equal(signals(call, false), 0);
+	assert_int_equal(client_set(r, VFN_REGION_BAR1, MSIX_ENTRY + 12, 4, 0), 0);
+	assert_int_equal(signals(call, false), 1);
+}
+
+#define ISR(r) client_get(r, VFN_REGION_BAR0, VFN_OFF_ISR, 1)
+
+static int
+intx_action(struct rig *r, uint32_t action)
+{
+	return vfu_client_irq_action(r->client, VFIO_PCI_INTX_IRQ_INDEX, action, 0, 1);
+}
+
+static void
+pin_is_a_level_that_masks_itself(void **state)
+{
+	struct rig *r;
+	struct guest *g = hypervisor_guest(&r);
+	int pin = eventfd_new(), unmask = eventfd_new(), none = -1;
+
+	(void)state;
+	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
+				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &pin, 1),
+		0);
+	receive(g);
+	assert_true(signalled(pin));
+	/* nothing more until it is unmasked, however much there is */
+	receive(g);
+	nap_us(20000);
+	assert_int_equal(signals(pin, false), 0);
+	/* the level is still there */
+	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
+	assert_int_equal(signals(pin, false), 1);
+	assert_int_equal(ISR(r), 1);
+	assert_int_equal(ISR(r), 0);
+	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
+	nap_us(20000);
+	assert_int_equal(signals(pin, false), 0);
+
+	/* raised while it was masked */
+	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_MASK), 0);
+	receive(g);
+	nap_us(20000);
+	assert_int_equal(signals(pin, false), 0);
+	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
+	assert_int_equal(signals(pin, false), 1);
+
+	/* unmasked by an eventfd: the level is still there */
+	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
+				 VFIO_IRQ_SET_ACTION_UNMASK, 0, &unmask, 1),
+		0);
+	eventfd_write(unmask, 1);
+	assert_true(signalled(pin));
+	assert_int_equal(ISR(r), 1);
+	eventfd_write(unmask, 1);
+	nap_us(20000);
+	assert_int_equal(signals(pin, false), 0);
+	receive(g);
+	assert_true(signalled(pin));
+	ISR(r);
+	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
+
+	/* the driver has switched the pin off */
+	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, PCI_INTX_OFF), 0);
+	receive(g);
+	nap_us(20000);
+	assert_int_equal(signals(pin, false), 0);
+	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, 0), 0);
+	assert_true(signalled(pin));
+
+	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
+				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &none, 0),
+		0);
+	assert_int_equal(vfu_client_irqs_off(r->client, VFIO_PCI_INTX_IRQ_INDEX), 0);
+	close(pin);
+	close(unmask);
+}
+
+static void
+operator_asks_for_the_device(void **state)
+{
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	int request = eventfd_new();
+
+	(void)state;
+	assert_int_equal(vfn_endpoint_ask_removal(r->ep), -ENOTCONN);
+	rig_connect(r);
+	assert_int_equal(client_get(r, VFN_REGION_CONFIG, 0, 2), VFN_PCI_VENDOR);
+	assert_int_equal(vfn_endpoint_ask_removal(r->ep), -ENOTSUP);
+	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_REQ_IRQ_INDEX,
+				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &request, 1),
+		0);
+	assert_int_equal(vfn_endpoint_ask_removal(r->ep), 0);
+	assert_int_equal(signals(request, false), 1);
+	close(request);
+}
+
+/* ---- memory ---- */
+
+#define ELSEWHERE 0x10000000000u
+
+static struct vfu_dma
+dma_of(uint64_t address, uint64_t size, uint32_t flags, int fd)
+{
+	return (struct vfu_dma){.address = address, .size = size, .flags = flags, .fd = fd};
+}
+
+static int
+memory_fd(uint64_t size)
+{
+	int fd = memfd_create("memory", MFD_CLOEXEC);
+
+	assert_true(fd >= 0 && ftruncate(fd, size) == 0);
+	return fd;
+}
+
+static void
+maps_are_what_their_descriptors_allow(void **state)
+{
+	const uint32_t rw = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	int fd = memory_fd(65536), reader, pipes[2];
+	struct vfn_endpoint_info info;
+	struct vfu_dma d;
+	char path[64];
+
+	(void)state;
+	rig_connect(r);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	reader = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(reader >= 0 && pipe(pipes) == 0);
+
+	/* a hypervisor's ROM */
+	d = dma_of(ELSEWHERE, 4096, VFIO_DMA_MAP_FLAG_READ, reader);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), 0);
+	d = dma_of(ELSEWHERE + 65536, 4096, rw, reader);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), -EACCES);
+	d = dma_of(ELSEWHERE + 65536, 4096, rw, pipes[0]);
+	assert_true(vfu_client_dma_map(r->client, &d) < 0);
+	/* it ends before */
+	d = dma_of(ELSEWHERE + 65536, 65536 + 4096, rw, fd);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), -ENODATA);
+	/* into both address spaces */
+	d = dma_of(VFN_ENDPOINT_OWN - 4096, 8192, rw, fd);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), -EINVAL);
+	d = dma_of(ELSEWHERE - 4096, 8192, rw, fd);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), -EEXIST);
+	/* the same addresses in the other one */
+	d = dma_of(VFN_ENDPOINT_OWN | ELSEWHERE, 8192, rw, fd);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), 0);
+	vfn_endpoint_info(r->ep, &info);
+	assert_int_equal(info.maps, 2);
+	assert_int_equal(info.map_bytes, 4096 + 8192);
+	assert_int_equal(vfu_client_dma_unmap(r->client, ELSEWHERE, 8192), -ENOENT);
+	assert_int_equal(vfu_client_dma_unmap(r->client, ELSEWHERE, 4096), 0);
+	assert_int_equal(vfu_client_dma_unmap(r->client, VFN_ENDPOINT_OWN | ELSEWHERE, 8192), 0);
+	vfn_endpoint_info(r->ep, &info);
+	assert_int_equal(info.maps, 0);
+	assert_int_equal(info.map_bytes, 0);
+	close(fd);
+	close(reader);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+/* A file can be as large as it likes without having a byte. */
+static void
+address_space_is_not_taken_from_others(void **state)
+{
+	const uint32_t rw = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	const uint64_t size = UINT64_C(1) << 44;
+	int fd = memory_fd(size);
+	struct vfu_dma d;
+	unsigned int n;
+	void *other;
+	int ret = 0;
+
+	(void)state;
+	rig_connect(r);
+	for (n = 0; ret == 0 && n < 64; n++) {
+		d = dma_of(n * size, size, rw, fd);
+		ret = vfu_client_dma_map(r->client, &d);
+	}
+	assert_int_equal(ret, -ENOSPC);
+	other = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_true(other != MAP_FAILED);
+	munmap(other, size);
+	close(fd);
+}
+
+static void
+memory_without_a_descriptor_is_out_of_reach(void **state)
+{
+	const uint32_t rw = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+	static const struct guest_conf conf = {0};
+	struct rig *r = rig_new(&conf, NULL);
+	struct vfu_dma d = dma_of(ELSEWHERE, 65536, rw, -1);
+	struct mock_buf buf = {.len = 100, .fixed = true, .iova = ELSEWHERE};
+	struct vfn_endpoint_info info;
+	struct guest *g;
+
+	(void)state;
+	rig_connect(r);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), 0);
+	vfn_endpoint_info(r->ep, &info);
+	assert_int_equal(info.unreachable, 1);
+	assert_int_equal(info.maps, 0);
+	g = rig_guest(r, &conf);
+	guest_start(g);
+	assert_true(mock_post(&g->q[1].drv, &buf, 1, 0, 0) >= 0);
+	mock_publish(&g->q[1].drv);
+	queue_kick_always(g, 1);
+	stat_wait(g, 1, VFN_STAT_ERRORS_ADDR, 1);
+	assert_int_equal(vfu_client_dma_unmap(r->client, ELSEWHERE, 65536), 0);
+	vfn_endpoint_info(r->ep, &info);
+	assert_int_equal(info.unreachable, 0);
+}
+
+/* The hypervisor's file is cut off while the function uses it. */
+static void
+lost_memory_is_an_error_of_the_device(void **state)
+{
+	static const struct guest_conf conf = {0};
+	struct rig *r = rig_new(&conf, NULL);
+	int error = eventfd_new();
+	struct guest *g;
+	uint64_t offset;
+
+	(void)state;
+	sigaction(SIGBUS, &guards, NULL);
+	rig_connect(r);
+	g = rig_guest(r, &conf);
+	guest_start(g);
+	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_ERR_IRQ_INDEX,
+				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &error, 1),
+		0);
+	nap_us(20000);
+	assert_int_equal(signals(error, false), 0);
+	assert_int_equal(ftruncate(mock_mem_fd(&g->mem, HEAP_AT, &offset), 0), 0);
+	/* the pollers find it; the client only waits */
+	eventfd_write(g->q[1].kick, 1);
+	assert_true(signalled(error));
+	assert_true(CGET(g, device_status) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	/* its rings are in what is gone */
+	assert_int_equal(ftruncate(mock_mem_fd(&g->mem, HEAP_AT, &offset), g->heap_end - HEAP_AT),
+		0);
+	close(error);
+}
+
+/* ---- control of the client ---- */
+
+static void
+client_decides_what_is_offered(void **state)
+{
+	static const struct guest_conf conf = {.pairs = 4, .mtu = 1500};
+	struct vfn_endpoint_control all, some, now;
+	struct virtio_net_config config;
+	struct rig *r = rig_new(&conf, vfn_manage_net_offer);
+	unsigned int i;
+	struct guest *g;
+
+	(void)state;
+	rig_connect(r);
+	g = rig_guest(r, &conf);
+	assert_int_equal(
+		vfu_client_read(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &all, sizeof(all)), 0);
+	assert_int_equal(all.max_pairs, 4);
+	assert_int_equal(all.mtu, 1500);
+	assert_true(all.features == guest_features(g));
+	some = (struct vfn_endpoint_control){
+		.features = all.features & ~BIT(VIRTIO_NET_F_CSUM),
+		.mac = {2, 1, 2, 3, 4, 5},
+		.mtu = 9000,
+		.max_pairs = 2,
+	};
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
+					 sizeof(some)),
+			0);
+		assert_int_equal(vfu_client_read(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &now,
+					 sizeof(now)),
+			0);
+		assert_memory_equal(&now, &some, sizeof(now));
+		assert_true(guest_features(g) == some.features);
+		assert_int_equal(g->link->ops->read(g->link, g->device.bar, g->device.offset,
+					 &config, sizeof(config)),
+			0);
+		assert_memory_equal(config.mac, some.mac, 6);
+		assert_int_equal(config.mtu, some.mtu);
+		assert_int_equal(config.max_virtqueue_pairs, some.max_pairs);
+		/* one pair: no MQ, and no MTU */
+		some.mtu = 0;
+		some.max_pairs = 1;
+		some.features &= ~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU));
+	}
+	some.max_pairs = 5;
+	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
+				 sizeof(some)),
+		-EINVAL);
+	some.max_pairs = 1;
+	some.mac[0] = 1;
+	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
+				 sizeof(some)),
+		-EINVAL);
+	some.mac[0] = 2;
+	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
+				 sizeof(some) - 2),
+		-EINVAL);
+	CSET(g, device_status, STATUS_DRIVER);
+	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
+				 sizeof(some)),
+		-EBUSY);
+	/* the next one finds it as the operator has made it */
+	guests_close(NULL);
+	rig_disconnect(r);
+	rig_connect(r);
+	assert_int_equal(
+		vfu_client_read(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &now, sizeof(now)), 0);
+	assert_memory_equal(&now, &all, sizeof(now));
+}
+
+int
+main(void)
+{
+	static bool lost;
+	static const struct CMUnitTest plain[] = {
+#define RIGGED(test) cmocka_unit_test_teardown(test, rigs_close)
+		RIGGED(device_has_the_regions_of_pci),
+		RIGGED(second_client_is_refused),
+		RIGGED(doorbells_are_mapped_where_pollers_never_sleep),
+		RIGGED(doorbells_are_ioeventfds_where_pollers_sleep),
+		RIGGED(vectors_with_an_eventfd_are_unmasked),
+		RIGGED(table_that_the_client_fills_is_left_alone),
+		RIGGED(pin_is_a_level_that_masks_itself),
+		RIGGED(operator_asks_for_the_device),
+		RIGGED(maps_are_what_their_descriptors_allow),
+		RIGGED(address_space_is_not_taken_from_others),
+		RIGGED(memory_without_a_descriptor_is_out_of_reach),
+		RIGGED(lost_memory_is_an_error_of_the_device),
+		RIGGED(client_decides_what_is_offered),
+	};
+	static const struct shaped_test shaped[] = {
+		SHAPED(frames_pass_by_eventfds),
+		SHAPED(frames_pass_by_trapped_doorbells),
+	};
+
+	if (fn_eal_init(NULL) < 0 || vfn_guard_add(&f, sizeof(f), &lost) < 0)
+		return 1;
+	vfn_guard_remove(&f, &lost);
+	sigaction(SIGBUS, NULL, &guards);
+	shaped_teardown = rigs_close;
+	return run_list("endpoint", plain, DIM(plain), shaped, DIM(shaped));
+}
