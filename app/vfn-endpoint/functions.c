@@ -104,8 +104,8 @@ parse_pair(const struct rte_kvargs_pair *pair, struct served *s, uint64_t *seen)
 	}
 	if (good)
 		return 0;
-	report("--function %s: \"%s=%s\": expected %s", name, pair->key,
-		value != NULL ? value : "", values);
+	report("--function %s: \"%s=%s\": expected %s", name, pair->key, value != NULL ? value : "",
+		values);
 	return -1;
 }
 
@@ -213,7 +213,8 @@ functions_complete(const char *socket_path, const char *fd)
 			return -1;
 		}
 		if (fd != NULL && served[0].has_mode) {
-			report("%s: socket-mode and socket-owner are for sockets of our own", option);
+			report("%s: socket-mode and socket-owner are for sockets of our own",
+				option);
 			return -1;
 		}
 		if (fd != NULL && parse_fd(fd, &served[0]) != 0)
@@ -234,8 +235,8 @@ functions_complete(const char *socket_path, const char *fd)
 			return -1;
 		for (j = 0; s->fd < 0 && j < i; j++) {
 			if (strcmp(served[j].socket.path, s->socket.path) == 0) {
-				report("%s and %s have the same socket", served[j].args.function.name,
-					s->args.function.name);
+				report("%s and %s have the same socket",
+					served[j].args.function.name, s->args.function.name);
 				return -1;
 			}
 		}
@@ -275,7 +276,8 @@ functions_open(void)
 			return -1;
 		}
 		if (ret < 0) {
-			report("cannot make function %s: %s", s->args.function.name, strerror(-ret));
+			report("cannot make function %s: %s", s->args.function.name,
+				strerror(-ret));
 			return -1;
 		}
 		warn_of_peer(s);

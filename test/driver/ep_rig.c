@@ -122,8 +122,8 @@ rig_new(const struct guest_conf *conf, vfn_endpoint_offer offer)
 {
 	static unsigned int number;
 	struct rig *r = calloc(1, sizeof(*r));
-	struct vfn_endpoint_params params = {.name = "ep", .fd = -1, .busy = !conf->sleep,
-		.offer = offer};
+	struct vfn_endpoint_params params = {
+		.name = "ep", .fd = -1, .busy = !conf->sleep, .offer = offer};
 
 	assert_non_null(r);
 	r->link.ops = &rig_ops;
@@ -223,4 +223,50 @@ bool
 signalled(int fd)
 {
 	return signals(fd, true) > 0;
+}
+
+static struct frame f;
+
+void
+rig_echo(struct guest *g, uint32_t number)
+{
+	frame_make(&f, number, 60 + number % 900);
+	frame_passes(g, 1, g, 0, &f);
+}
+
+struct guest *
+rig_guest_on(struct rig **rig, const struct guest_conf *conf)
+{
+	struct guest *g;
+
+	*rig = rig_new(conf, NULL);
+	rig_connect(*rig);
+	g = rig_guest(*rig, conf);
+	guest_start(g);
+	return g;
+}
+
+void
+mig_state_is(struct rig *r, enum vfio_device_mig_state state)
+{
+	enum vfio_device_mig_state now;
+
+	assert_int_equal(vfu_client_mig_state(r->client, &now), 0);
+	assert_int_equal(now, state);
+}
+
+void
+mig_go_to(struct rig *r, enum vfio_device_mig_state state)
+{
+	assert_int_equal(vfu_client_set_mig_state(r->client, state), 0);
+	mig_state_is(r, state);
+}
+
+int
+eventfd_new(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	assert_true(fd >= 0);
+	return fd;
 }

@@ -36,6 +36,10 @@ void rig_connect(struct rig *r);
 void rig_disconnect(struct rig *r);
 /* And a guest that drives it through the link, not started. */
 struct guest *rig_guest(struct rig *r, const struct guest_conf *conf);
+/* All of that, and the guest is started. */
+struct guest *rig_guest_on(struct rig **rig, const struct guest_conf *conf);
+/* A frame goes out and comes back. */
+void rig_echo(struct guest *g, uint32_t number);
 /* Teardown of every test. */
 int rigs_close(void **state);
 
@@ -45,6 +49,11 @@ void rig_wait_idle(struct rig *r);
 uint32_t client_get(struct rig *r, unsigned int region, uint64_t offset, size_t len);
 int client_set(struct rig *r, unsigned int region, uint64_t offset, size_t len, uint32_t v);
 
+/* Of migration. */
+void mig_state_is(struct rig *r, enum vfio_device_mig_state state);
+void mig_go_to(struct rig *r, enum vfio_device_mig_state state);
+
+int eventfd_new(void);
 /* How often an eventfd was signalled; waits for the first time if it has to be. */
 unsigned int signals(int fd, bool wait);
 /* It is signalled within a while; not more often than that counts. */

@@ -2,7 +2,7 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* A function behind vfio-user as its client sees it: regions, memory, doorbells, interrupts. */
+/* A function behind vfio-user as its client sees it: regions, doorbells, memory. */
 
 #include <fcntl.h>
 #include <signal.h>
@@ -13,31 +13,10 @@
 
 #include "ep_rig.h"
 
-#define PCI_COMMAND  0x04
-#define PCI_INTX_OFF 0x0400
-#define MSIX_ENTRY   16
-#define BUFFERS	     64
+#define BUFFERS 64
 
 static struct frame f;
 static struct sigaction guards; /* cmocka takes SIGBUS for itself before every test */
-
-static void
-echo(struct guest *g)
-{
-	static uint32_t number;
-
-	frame_make(&f, number++, 200);
-	frame_passes(g, 1, g, 0, &f);
-}
-
-static int
-eventfd_new(void)
-{
-	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
-	assert_true(fd >= 0);
-	return fd;
-}
 
 /* ---- regions ---- */
 
@@ -109,7 +88,7 @@ frames_pass_by_eventfds(const struct shape *shape)
 		guest_start(g);
 		rx_post(g, 0, BUFFERS, 2048, 1);
 		for (i = 0; i < BUFFERS; i++) {
-			echo(g);
+			rig_echo(g, 1);
 			if (sleep)
 				nap_us(500);
 		}
@@ -126,7 +105,6 @@ frames_pass_by_trapped_doorbells(const struct shape *shape)
 		struct guest_conf conf = {
 			.features = shape_features(shape), .sleep = sleep, .kick_by_write = true};
 		struct rig *r = rig_new(&conf, NULL);
-		struct vfn_poller_stats stats;
 		struct guest *g;
 
 		rig_connect(r);
@@ -134,13 +112,12 @@ frames_pass_by_trapped_doorbells(const struct shape *shape)
 		guest_start(g);
 		rx_post(g, 0, BUFFERS, 2048, 1);
 		for (i = 0; i < BUFFERS; i++) {
-			echo(g);
+			rig_echo(g, 1);
 			if (sleep)
 				nap_us(2000);
 		}
 		/* the poller can wait for every doorbell, though the client has given none */
-		assert_int_equal(vfn_manage_poller_stats(r->fn, 0, &stats), 0);
-		assert_int_equal(stats.sleeps > 0, sleep);
+		assert_int_equal(stat_of(g, 1, VFN_STAT_ARMED) > 0, sleep);
 		rigs_close(NULL);
 	}
 }
@@ -156,8 +133,8 @@ doorbells_are_mapped_where_pollers_never_sleep(void **state)
 	rig_connect(r);
 	assert_int_equal(vfu_client_region(r->client, VFN_REGION_BAR2, &region), 0);
 	assert_true(region.fd >= 0);
-	bell = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, region.fd,
-		region.offset);
+	bell = mmap(
+		NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, region.fd, region.offset);
 	assert_true(bell != MAP_FAILED);
 	bell[VFN_NOTIFY_STEP / 2] = 77;
 	assert_int_equal(client_get(r, VFN_REGION_BAR2, VFN_NOTIFY_STEP, 2), 77);
@@ -194,223 +171,11 @@ doorbells_are_ioeventfds_where_pollers_sleep(void **state)
 	assert_int_equal(fds[1].offset, VFN_NOTIFY_STEP);
 	for (i = 0; i < 8; i++) {
 		nap_us(2000);
-		echo(g);
+		rig_echo(g, 1);
 	}
 	for (i = 0; i < n; i++)
 		if (i != 1)
 			close(fds[i].fd);
-}
-
-/* ---- interrupts ---- */
-
-/* A guest behind a hypervisor: it has set up its queues, and nobody has written the MSI-X table. */
-static struct guest *
-hypervisor_guest(struct rig **rig)
-{
-	static const struct guest_conf conf = {.features = BIT(VIRTIO_NET_F_STATUS)};
-	struct rig *r = rig_new(&conf, NULL);
-	struct guest *g;
-
-	rig_connect(r);
-	g = rig_guest(r, &conf);
-	/* the harness wrote the table: from the start again */
-	assert_int_equal(vfu_client_reset(r->client), 0);
-	guest_start(g);
-	rx_post(g, 0, BUFFERS, 2048, 1);
-	mock_events_enable(&g->q[0].drv, 0);
-	*rig = r;
-	return g;
-}
-
-static void
-msix_on(struct rig *r, struct guest *g)
-{
-	assert_int_equal(client_set(r, VFN_REGION_CONFIG, g->msix + 2, 2, 0x8000), 0);
-}
-
-static bool
-entry_masked(struct rig *r, unsigned int vector)
-{
-	return client_get(r, VFN_REGION_BAR1, vector * MSIX_ENTRY + 12, 4) & 1;
-}
-
-static bool
-is_pending(struct rig *r, unsigned int vector)
-{
-	return client_get(r, VFN_REGION_BAR1, VFN_OFF_MSIX_PBA, 4) >> vector & 1;
-}
-
-static int
-vector_fd(struct rig *r, unsigned int vector, const int *fd)
-{
-	return vfu_client_irq_fds(r->client, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_IRQ_SET_ACTION_TRIGGER,
-		vector, fd, 1);
-}
-
-static int
-vector_mask(struct rig *r, unsigned int vector, bool mask)
-{
-	return vfu_client_irq_action(r->client, VFIO_PCI_MSIX_IRQ_INDEX,
-		mask ? VFIO_IRQ_SET_ACTION_MASK : VFIO_IRQ_SET_ACTION_UNMASK, vector, 1);
-}
-
-static void
-receive(struct guest *g)
-{
-	echo(g);
-	mock_events_enable(&g->q[0].drv, 0);
-}
-
-static void
-vectors_with_an_eventfd_are_unmasked(void **state)
-{
-	struct rig *r;
-	struct guest *g = hypervisor_guest(&r);
-	int call = g->q[0].call;
-
-	(void)state;
-	msix_on(r, g);
-	assert_true(entry_masked(r, 0));
-	assert_false(entry_masked(r, 1));
-	receive(g);
-	assert_true(signalled(call));
-
-	assert_int_equal(vector_fd(r, 1, NULL), 0);
-	assert_true(entry_masked(r, 1));
-	receive(g);
-	assert_int_equal(signals(call, false), 0);
-	assert_true(is_pending(r, 1));
-	assert_int_equal(vector_fd(r, 1, &call), 0);
-	assert_true(signalled(call));
-	assert_false(is_pending(r, 1));
-
-	assert_int_equal(vector_mask(r, 1, true), 0);
-	receive(g);
-	assert_int_equal(signals(call, false), 0);
-	assert_true(is_pending(r, 1));
-	assert_int_equal(vector_mask(r, 1, false), 0);
-	assert_int_equal(signals(call, false), 1);
-	assert_int_equal(vector_mask(r, 1, false), 0);
-	assert_int_equal(signals(call, false), 0);
-
-	/* raised by the client, as it tests them */
-	assert_int_equal(vfu_client_irq_action(r->client, VFIO_PCI_MSIX_IRQ_INDEX,
-				 VFIO_IRQ_SET_ACTION_TRIGGER, 1, 1),
-		0);
-	assert_int_equal(signals(call, false), 1);
-	assert_int_equal(vfu_client_irqs_off(r->client, VFIO_PCI_MSIX_IRQ_INDEX), 0);
-	assert_true(entry_masked(r, 1));
-	assert_int_equal(vector_fd(r, 4, &call), -EINVAL);
-}
-
-static void
-table_that_the_client_fills_is_left_alone(void **state)
-{
-	struct rig *r;
-	struct guest *g = hypervisor_guest(&r);
-	int call = g->q[0].call;
-
-	(void)state;
-	msix_on(r, g);
-	assert_int_equal(client_set(r, VFN_REGION_BAR1, MSIX_ENTRY + 12, 4, 1), 0);
-	assert_int_equal(vector_fd(r, 1, &call), 0);
-	assert_true(entry_masked(r, 1));
-	receive(g);
-	assert_int_equal(signals(call, false), 0);
-	assert_int_equal(client_set(r, VFN_REGION_BAR1, MSIX_ENTRY + 12, 4, 0), 0);
-	assert_int_equal(signals(call, false), 1);
-}
-
-#define ISR(r) client_get(r, VFN_REGION_BAR0, VFN_OFF_ISR, 1)
-
-static int
-intx_action(struct rig *r, uint32_t action)
-{
-	return vfu_client_irq_action(r->client, VFIO_PCI_INTX_IRQ_INDEX, action, 0, 1);
-}
-
-static void
-pin_is_a_level_that_masks_itself(void **state)
-{
-	struct rig *r;
-	struct guest *g = hypervisor_guest(&r);
-	int pin = eventfd_new(), unmask = eventfd_new(), none = -1;
-
-	(void)state;
-	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
-				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &pin, 1),
-		0);
-	receive(g);
-	assert_true(signalled(pin));
-	/* nothing more until it is unmasked, however much there is */
-	receive(g);
-	nap_us(20000);
-	assert_int_equal(signals(pin, false), 0);
-	/* the level is still there */
-	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
-	assert_int_equal(signals(pin, false), 1);
-	assert_int_equal(ISR(r), 1);
-	assert_int_equal(ISR(r), 0);
-	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
-	nap_us(20000);
-	assert_int_equal(signals(pin, false), 0);
-
-	/* raised while it was masked */
-	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_MASK), 0);
-	receive(g);
-	nap_us(20000);
-	assert_int_equal(signals(pin, false), 0);
-	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
-	assert_int_equal(signals(pin, false), 1);
-
-	/* unmasked by an eventfd: the level is still there */
-	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
-				 VFIO_IRQ_SET_ACTION_UNMASK, 0, &unmask, 1),
-		0);
-	eventfd_write(unmask, 1);
-	assert_true(signalled(pin));
-	assert_int_equal(ISR(r), 1);
-	eventfd_write(unmask, 1);
-	nap_us(20000);
-	assert_int_equal(signals(pin, false), 0);
-	receive(g);
-	assert_true(signalled(pin));
-	ISR(r);
-	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
-
-	/* the driver has switched the pin off */
-	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, PCI_INTX_OFF), 0);
-	receive(g);
-	nap_us(20000);
-	assert_int_equal(signals(pin, false), 0);
-	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, 0), 0);
-	assert_true(signalled(pin));
-
-	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
-				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &none, 0),
-		0);
-	assert_int_equal(vfu_client_irqs_off(r->client, VFIO_PCI_INTX_IRQ_INDEX), 0);
-	close(pin);
-	close(unmask);
-}
-
-static void
-operator_asks_for_the_device(void **state)
-{
-	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
-	int request = eventfd_new();
-
-	(void)state;
-	assert_int_equal(vfn_endpoint_ask_removal(r->ep), -ENOTCONN);
-	rig_connect(r);
-	assert_int_equal(client_get(r, VFN_REGION_CONFIG, 0, 2), VFN_PCI_VENDOR);
-	assert_int_equal(vfn_endpoint_ask_removal(r->ep), -ENOTSUP);
-	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_REQ_IRQ_INDEX,
-				 VFIO_IRQ_SET_ACTION_TRIGGER, 0, &request, 1),
-		0);
-	assert_int_equal(vfn_endpoint_ask_removal(r->ep), 0);
-	assert_int_equal(signals(request, false), 1);
-	close(request);
 }
 
 /* ---- memory ---- */
@@ -561,8 +326,8 @@ lost_memory_is_an_error_of_the_device(void **state)
 	assert_true(signalled(error));
 	assert_true(CGET(g, device_status) & VIRTIO_CONFIG_S_NEEDS_RESET);
 	/* its rings are in what is gone */
-	assert_int_equal(ftruncate(mock_mem_fd(&g->mem, HEAP_AT, &offset), g->heap_end - HEAP_AT),
-		0);
+	assert_int_equal(
+		ftruncate(mock_mem_fd(&g->mem, HEAP_AT, &offset), g->heap_end - HEAP_AT), 0);
 	close(error);
 }
 
@@ -613,21 +378,21 @@ client_decides_what_is_offered(void **state)
 		some.features &= ~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU));
 	}
 	some.max_pairs = 5;
-	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
-				 sizeof(some)),
+	assert_int_equal(
+		vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some, sizeof(some)),
 		-EINVAL);
 	some.max_pairs = 1;
 	some.mac[0] = 1;
-	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
-				 sizeof(some)),
+	assert_int_equal(
+		vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some, sizeof(some)),
 		-EINVAL);
 	some.mac[0] = 2;
 	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
 				 sizeof(some) - 2),
 		-EINVAL);
 	CSET(g, device_status, STATUS_DRIVER);
-	assert_int_equal(vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some,
-				 sizeof(some)),
+	assert_int_equal(
+		vfu_client_write(r->client, VFN_ENDPOINT_REGION_CONTROL, 0, &some, sizeof(some)),
 		-EBUSY);
 	/* the next one finds it as the operator has made it */
 	guests_close(NULL);
@@ -648,10 +413,6 @@ main(void)
 		RIGGED(second_client_is_refused),
 		RIGGED(doorbells_are_mapped_where_pollers_never_sleep),
 		RIGGED(doorbells_are_ioeventfds_where_pollers_sleep),
-		RIGGED(vectors_with_an_eventfd_are_unmasked),
-		RIGGED(table_that_the_client_fills_is_left_alone),
-		RIGGED(pin_is_a_level_that_masks_itself),
-		RIGGED(operator_asks_for_the_device),
 		RIGGED(maps_are_what_their_descriptors_allow),
 		RIGGED(address_space_is_not_taken_from_others),
 		RIGGED(memory_without_a_descriptor_is_out_of_reach),

@@ -75,7 +75,8 @@ intx_raise(struct vfn_endpoint *ep)
 
 	x->masked = true;
 	if (!vfn_signal(x->fd)) {
-		EP_LOG(ERR, ep, "the interrupt pin is off until its eventfd is replaced: it blocks");
+		EP_LOG(ERR, ep,
+			"the interrupt pin is off until its eventfd is replaced: it blocks");
 		replace(&x->fd, -1);
 	}
 }
@@ -269,8 +270,7 @@ static int
 doorbell(struct vfn_endpoint *ep, unsigned int queue, int fd)
 {
 	ep_change(ep);
-	return ep->link->ops->set_doorbell(
-		ep->link, queue, fd >= 0 ? fd : ep->doorbell_fd[queue]);
+	return ep->link->ops->set_doorbell(ep->link, queue, fd >= 0 ? fd : ep->doorbell_fd[queue]);
 }
 
 static int

@@ -117,8 +117,8 @@ state_save(struct vfn_endpoint *ep)
 	header.parts_len = EP_GET(ep, VENDOR, parts_len);
 	if (header.parts_len > VFN_PARTS_SIZE)
 		return -EIO;
-	ret = ops->read(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, s->data + sizeof(header),
-		table);
+	ret = ops->read(
+		ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, s->data + sizeof(header), table);
 	if (ret == 0)
 		ret = ops->read(ep->link, VFN_REGION_BAR0, EP_GET(ep, VENDOR, parts_offset),
 			s->data + sizeof(header) + table, header.parts_len);
@@ -219,8 +219,8 @@ state_load(struct vfn_endpoint *ep)
 	if (ret == 0)
 		ret = ep_set(ep, VFN_REGION_CONFIG, EP_PCI_COMMAND, 2, header.command);
 	if (ret == 0)
-		ret = ep_set(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2,
-			header.msix_control);
+		ret = ep_set(
+			ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2, header.msix_control);
 	ep_state_free(ep);
 	ep->driver_ok = header.driver_ok;
 	return ret < 0 ? -EIO : 0;
@@ -249,8 +249,7 @@ go_on(struct vfn_endpoint *ep)
 
 	if (loaded) {
 		EP_SET(ep, COMMON, device_status, status | VIRTIO_CONFIG_S_DRIVER_OK);
-		ret = EP_WAIT(
-			ep, COMMON, device_status, status | VIRTIO_CONFIG_S_DRIVER_OK);
+		ret = EP_WAIT(ep, COMMON, device_status, status | VIRTIO_CONFIG_S_DRIVER_OK);
 	}
 	if (ret < 0)
 		return -EIO;

@@ -325,8 +325,7 @@ look(struct vfn_endpoint *ep)
 	if (ep->msix == 0 || ep->nb_queues == 0 || ep->nb_queues > VFN_MAX_QUEUES ||
 		EP_GET(ep, VENDOR, version) != VFN_VENDOR_VERSION)
 		return -ENODEV;
-	ep->nb_vectors =
-		(ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) & 0x7ff) + 1;
+	ep->nb_vectors = (ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) & 0x7ff) + 1;
 	return ep->nb_vectors <= VFN_MAX_VECTORS ? 0 : -ENODEV;
 }
 
