@@ -52,6 +52,13 @@ parse_control(const char *value, struct served *s)
 	return s->host_control || strcmp(value, "endpoint") == 0;
 }
 
+static bool
+parse_msix(const char *value, struct served *s)
+{
+	s->args.function.no_msix = strcmp(value, "off") == 0;
+	return s->args.function.no_msix || strcmp(value, "on") == 0;
+}
+
 /* Beside those of every net function. */
 static const struct {
 	const char *key;
@@ -62,6 +69,7 @@ static const struct {
 	{"socket-mode", "an octal mode", parse_socket_mode},
 	{"socket-owner", "USER, USER:GROUP or :GROUP that is known", parse_socket_owner},
 	{"control", "endpoint or host", parse_control},
+	{"msix", "on or off", parse_msix},
 };
 
 /* Number of a key among all there are; UINT_MAX: there is none. */

@@ -71,6 +71,45 @@ second_client_is_refused(void **state)
 	assert_int_equal(client_get(r, VFN_REGION_CONFIG, 0, 2), VFN_PCI_VENDOR);
 }
 
+/* Hypervisors make a message of each error: a guest could fill a disk with them. */
+static void
+accesses_of_no_register_are_no_errors(void **state)
+{
+	static const struct {
+		unsigned int region;
+		uint64_t offset;
+		size_t len;
+	} none[] = {
+		{VFN_REGION_BAR0, 0x800, 4},
+		{VFN_REGION_BAR0, VFN_OFF_ISR, 4},
+		{VFN_REGION_BAR0, VFN_OFF_DEVICE + 100, 1},
+		{VFN_REGION_BAR0, 20, 8},
+		{VFN_REGION_BAR1, VFN_OFF_MSIX_PBA + 64, 8},
+	};
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	struct vfn_endpoint_info info;
+	uint64_t v, ones = UINT64_MAX;
+	unsigned int i;
+
+	(void)state;
+	rig_connect(r);
+	for (i = 0; i < DIM(none); i++) {
+		v = 0;
+		assert_int_equal(
+			vfu_client_read(r->client, none[i].region, none[i].offset, &v, none[i].len),
+			0);
+		assert_memory_equal(&v, &ones, none[i].len);
+		assert_int_equal(vfu_client_write(r->client, none[i].region, none[i].offset, &v,
+					 none[i].len),
+			0);
+	}
+	assert_int_equal(client_set(r, VFN_REGION_BAR2, 3, 2, 1), 0);
+	assert_int_equal(client_get(r, VFN_REGION_BAR0, 20, 1), 0);
+	vfn_endpoint_info(r->ep, &info);
+	assert_int_equal(info.refused, 2 * DIM(none) + 1);
+	assert_true(vfu_client_read(r->client, VFN_REGION_BAR0, VFN_BAR0_SIZE - 1, &v, 2) < 0);
+}
+
 /* ---- doorbells ---- */
 
 static void
@@ -411,6 +450,7 @@ main(void)
 #define RIGGED(test) cmocka_unit_test_teardown(test, rigs_close)
 		RIGGED(device_has_the_regions_of_pci),
 		RIGGED(second_client_is_refused),
+		RIGGED(accesses_of_no_register_are_no_errors),
 		RIGGED(doorbells_are_mapped_where_pollers_never_sleep),
 		RIGGED(doorbells_are_ioeventfds_where_pollers_sleep),
 		RIGGED(maps_are_what_their_descriptors_allow),

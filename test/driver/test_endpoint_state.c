@@ -112,6 +112,35 @@ guest_goes_on_elsewhere(const struct shape *shape)
 	rig_disconnect(from);
 }
 
+/* By the pin, which is asserted when the driver has not looked yet: it looks on the other side. */
+static void
+interrupt_that_nobody_has_seen_comes_again(void **state)
+{
+	static const struct guest_conf conf = {0};
+	static uint8_t data[STATE_MAX];
+	int pin = eventfd_new();
+	struct rig *r, *to;
+	struct guest *g = rig_guest_on(&r, &conf);
+	size_t len;
+
+	(void)state;
+	assert_int_equal(client_set(r, VFN_REGION_CONFIG, g->msix + 2, 2, 0), 0);
+	rx_post(g, 0, 32, 2048, 1);
+	mock_events_enable(&g->q[0].drv, 0);
+	rig_echo(g, 1);
+	mig_go_to(r, VFIO_DEVICE_STATE_STOP_COPY);
+	len = state_read(r, data);
+	to = take_over(r, g, &conf);
+	assert_int_equal(to->link.ops->set_irq(&to->link, VFN_VECTOR_INTX, pin), 0);
+	mig_go_to(to, VFIO_DEVICE_STATE_RESUMING);
+	assert_int_equal(vfu_client_state_write(to->client, data, len), 0);
+	assert_int_equal(signals(pin, false), 0);
+	mig_go_to(to, VFIO_DEVICE_STATE_RUNNING);
+	assert_true(signalled(pin));
+	assert_int_equal(client_get(to, VFN_REGION_BAR0, VFN_OFF_ISR, 1), 1);
+	close(pin);
+}
+
 /* A migration that is called off. */
 static void
 guest_goes_on_here(void **state)
@@ -398,6 +427,7 @@ main(void)
 {
 	static const struct CMUnitTest plain[] = {
 #define RIGGED(test) cmocka_unit_test_teardown(test, rigs_close)
+		RIGGED(interrupt_that_nobody_has_seen_comes_again),
 		RIGGED(guest_goes_on_here),
 		RIGGED(paused_guest_moves_twice),
 		RIGGED(state_that_is_none_is_refused),

@@ -16,7 +16,7 @@ import pytest
 
 from harness import wait_until
 from test_app import BUILD, EAL, App, directory, left, listens, stale_socket  # noqa: F401
-from vfio_user import BAR0, CONFIG, CONTROL, REQ, Client, Refused
+from vfio_user import BAR0, CONFIG, CONTROL, REQ, RESET, Client, Refused
 
 APP = str(BUILD / "app" / "vfn-endpoint")
 
@@ -98,6 +98,7 @@ def test_version(start):
     (["--function", "a,socket=/tmp/a,mtu"], '"mtu='),
     (["--function", "a,socket=/tmp/a,mtu=1500,mtu=1500"], '"mtu" is given twice'),
     (["--function", "a,socket=/tmp/a,control=guest"], '"control=guest": expected endpoint or host'),
+    (["--function", "a,socket=/tmp/a,msix=no"], '"msix=no": expected on or off'),
     (["--function", "a,socket=/tmp/a,socket-mode=888"], '"socket-mode=888"'),
     (["--function", "a,socket=/tmp/a,socket-owner=:nobody-here"], '"socket-owner=:nobody-here"'),
     (["--function", "a,socket=/tmp/a,peer=b"], '"peer" needs port=wire'),
@@ -266,6 +267,16 @@ def test_functions_are_wired_to_each_other(start, directory):  # noqa: F811
     assert (queue["queue"], queue["packets"], queue["errors_addr"]) == (6, 0, 0)
     assert "only 0 to 6" in app.telemetry("/vfn_endpoint/queue,b,7")["error"]
     assert "no function d" in app.telemetry("/vfn_endpoint/info,d")["error"]
+    assert app.stop()[0] == 0
+
+
+@pytest.mark.parametrize("msix, capability", [("on", 0x11), ("off", 0x09)])
+def test_msix_can_be_left_out(serve, directory, msix, capability):  # noqa: F811
+    app = serve(f",msix={msix}").ready()
+    with Client(directory / "s") as client:
+        first = client.read(CONFIG, 0x34, 1)[0]
+        assert client.read(CONFIG, first, 1)[0] == capability
+        client.command(RESET)
     assert app.stop()[0] == 0
 
 

@@ -57,7 +57,7 @@ struct vfn_endpoint {
 	bool busy;
 	char name[64];
 	unsigned int nb_queues, nb_vectors;
-	uint8_t msix; /* offset of the capability */
+	uint8_t msix; /* offset of the capability, 0: there is none, and no vector */
 
 	struct vfu_server *server;
 	int listen_fd, fd;

@@ -102,7 +102,9 @@ state_save(struct vfn_endpoint *ep)
 		.magic = STATE_MAGIC,
 		.version = STATE_VERSION,
 		.command = ep_get(ep, VFN_REGION_CONFIG, EP_PCI_COMMAND, 2),
-		.msix_control = ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2),
+		.msix_control = ep->msix != 0 ?
+			ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) :
+			0,
 		.nb_vectors = ep->nb_vectors,
 		/* It may have been loaded, and not run since. */
 		.driver_ok = ep->driver_ok ||
@@ -218,7 +220,7 @@ state_load(struct vfn_endpoint *ep)
 			s->data + sizeof(header), table);
 	if (ret == 0)
 		ret = ep_set(ep, VFN_REGION_CONFIG, EP_PCI_COMMAND, 2, header.command);
-	if (ret == 0)
+	if (ret == 0 && ep->msix != 0)
 		ret = ep_set(
 			ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2, header.msix_control);
 	ep_state_free(ep);
