@@ -83,7 +83,7 @@ accesses_of_no_register_are_no_errors(void **state)
 		{VFN_REGION_BAR0, 0x800, 4},
 		{VFN_REGION_BAR0, VFN_OFF_ISR, 4},
 		{VFN_REGION_BAR0, VFN_OFF_DEVICE + 100, 1},
-		{VFN_REGION_BAR0, 20, 8},
+		{VFN_REGION_BAR0, VFN_OFF_VENDOR + 0x800, 4},
 		{VFN_REGION_BAR1, VFN_OFF_MSIX_PBA + 64, 8},
 	};
 	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
