@@ -241,7 +241,7 @@ maps_are_what_their_descriptors_allow(void **state)
 {
 	const uint32_t rw = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
-	int fd = memory_fd(65536), reader, pipes[2];
+	int fd = memory_fd(65536), reader, pipes[2], file;
 	struct vfn_endpoint_info info;
 	struct vfu_dma d;
 	char path[64];
@@ -250,7 +250,8 @@ maps_are_what_their_descriptors_allow(void **state)
 	rig_connect(r);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	reader = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(reader >= 0 && pipe(pipes) == 0);
+	file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	assert_true(reader >= 0 && pipe(pipes) == 0 && file >= 0);
 
 	/* a hypervisor's ROM */
 	d = dma_of(ELSEWHERE, 4096, VFIO_DMA_MAP_FLAG_READ, reader);
@@ -259,6 +260,9 @@ maps_are_what_their_descriptors_allow(void **state)
 	assert_int_equal(vfu_client_dma_map(r->client, &d), -EACCES);
 	d = dma_of(ELSEWHERE + 65536, 4096, rw, pipes[0]);
 	assert_true(vfu_client_dma_map(r->client, &d) < 0);
+	/* of a file system that might be anybody's; it is not asked */
+	d = dma_of(ELSEWHERE + 65536, 4096, rw, file);
+	assert_int_equal(vfu_client_dma_map(r->client, &d), -EACCES);
 	/* it ends before */
 	d = dma_of(ELSEWHERE + 65536, 65536 + 4096, rw, fd);
 	assert_int_equal(vfu_client_dma_map(r->client, &d), -ENODATA);
@@ -281,6 +285,7 @@ maps_are_what_their_descriptors_allow(void **state)
 	assert_int_equal(info.map_bytes, 0);
 	close(fd);
 	close(reader);
+	close(file);
 	close(pipes[0]);
 	close(pipes[1]);
 }

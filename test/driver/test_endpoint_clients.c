@@ -9,6 +9,8 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
+#include <rte_log.h>
+
 #include "ep_rig.h"
 
 #define MSIX_ENTRY 16
@@ -229,12 +231,44 @@ storm_of_writes_is_slowed_down(void **state)
 	assert_true(now_ms() - start < 4000 * 1000 / VFN_ENDPOINT_CHANGES_PER_S);
 }
 
+/* Guests and clients can bring messages about as often as they like. */
+static void
+log_does_not_fill_up(void **state)
+{
+	struct rig *r = rig_new(&(struct guest_conf){0}, NULL);
+	char line[512];
+	unsigned int i, n = 0;
+	FILE *log = tmpfile();
+
+	(void)state;
+	assert_non_null(log);
+	rte_openlog_stream(log);
+	for (i = 0; i < 50; i++) {
+		unsigned int k;
+
+		rig_connect(r);
+		/* DRIVER_OK before FEATURES_OK; and no such region */
+		for (k = 0; k < 20; k++) {
+			client_set(r, VFN_REGION_BAR0, 20, 1, 4);
+			assert_true(client_set(r, 6, 0, 1, 0) < 0);
+		}
+		rig_disconnect(r);
+	}
+	rte_openlog_stream(stderr);
+	rewind(log);
+	while (fgets(line, sizeof(line), log) != NULL)
+		n++;
+	fclose(log);
+	assert_true(n >= 40 && n <= 2 * 40 + 2 * 4 * 10);
+}
+
 int
 main(void)
 {
 	static const struct CMUnitTest tests[] = {
 #define RIGGED(test) cmocka_unit_test_teardown(test, rigs_close)
 		RIGGED(next_client_finds_a_clean_device),
+		RIGGED(log_does_not_fill_up),
 		RIGGED(storm_of_writes_is_slowed_down),
 	};
 

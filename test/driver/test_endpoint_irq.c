@@ -5,6 +5,7 @@
 /* Interrupts of a function behind vfio-user: MSI-X, the pin, requests. */
 
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include "ep_rig.h"
 
@@ -204,6 +205,33 @@ pin_is_a_level_that_masks_itself(void **state)
 	close(unmask);
 }
 
+/* Whoever waits for a file that a client serves waits for the client: pollers, in the end. */
+static void
+files_are_no_eventfds(void **state)
+{
+	struct rig *r = rig_new(&(struct guest_conf){.sleep = true}, NULL);
+	int pipes[2], file = memfd_create("file", MFD_CLOEXEC);
+	unsigned int i;
+
+	(void)state;
+	assert_true(pipe(pipes) == 0 && file >= 0);
+	rig_connect(r);
+	for (i = 0; i < 2; i++) {
+		int fd = i == 0 ? file : pipes[1], ret = i == 0 ? -EINVAL : 0;
+
+		assert_int_equal(vector_fd(r, 1, &fd), ret);
+		assert_int_equal(r->link.ops->set_irq(&r->link, VFN_VECTOR_INTX, fd), ret);
+		fd = i == 0 ? file : pipes[0];
+		assert_int_equal(r->link.ops->set_doorbell(&r->link, 1, fd), ret);
+		assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,
+					 VFIO_IRQ_SET_ACTION_UNMASK, 0, &fd, 1),
+			ret);
+	}
+	close(file);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
 static void
 operator_asks_for_the_device(void **state)
 {
@@ -231,6 +259,7 @@ main(void)
 		RIGGED(vectors_with_an_eventfd_are_unmasked),
 		RIGGED(table_that_the_client_fills_is_left_alone),
 		RIGGED(pin_is_a_level_that_masks_itself),
+		RIGGED(files_are_no_eventfds),
 		RIGGED(operator_asks_for_the_device),
 	};
 

@@ -21,11 +21,16 @@
 #include <vfn_parts.h>
 #include <vfu_server.h>
 
+#include "../log.h"
 #include "../vfn_endpoint_server.h"
 
 extern int vfn_endpoint_logtype;
+/* Most of what is worth telling a client can bring about as often as it likes. */
 #define EP_LOG(level, ep, fmt, ...) \
-	rte_log(RTE_LOG_##level, vfn_endpoint_logtype, "%s: " fmt "\n", (ep)->name, ##__VA_ARGS__)
+	(vfn_log_may(&(ep)->log_pace, RTE_LOG_##level) ? \
+			rte_log(RTE_LOG_##level, vfn_endpoint_logtype, "%s: " fmt "\n", \
+				(ep)->name, ##__VA_ARGS__) : \
+			0)
 
 /* A function that does not answer within this time is broken. */
 #define EP_ANSWER_MS 1000
@@ -56,6 +61,7 @@ struct vfn_endpoint {
 	vfn_endpoint_offer offer;
 	bool busy;
 	char name[64];
+	struct vfn_log_pace log_pace;
 	unsigned int nb_queues, nb_vectors;
 	uint8_t msix; /* offset of the capability, 0: there is none, and no vector */
 
@@ -70,8 +76,8 @@ struct vfn_endpoint {
 	int doorbell_fd[VFN_MAX_QUEUES]; /* our own, -1: none */
 	int msix_fd[VFN_MAX_VECTORS];	 /* of the client, to be triggered; -1: none */
 	struct ep_saved saved;
-	bool driver_ok;	     /* of the state that was loaded: the device has it once it runs */
-	struct vfn_map *log; /* NULL: nothing is logged for the client */
+	bool driver_ok; /* of the state that was loaded: the device has it once it runs */
+	uint64_t *log;	/* NULL: nothing is logged for the client */
 	uint64_t log_len;
 	uint64_t change_empty; /* the bucket of changes: when it was empty, in ns */
 

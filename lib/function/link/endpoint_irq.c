@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -32,6 +33,23 @@
 
 /* What the irq thread was woken by. */
 enum source { SOURCE_LINE, SOURCE_UNMASK, SOURCE_WAKE };
+
+/*
+ * Is it an eventfd, or a pipe, as some front-ends have? The name in /proc is the kernel's word, for
+ * which nobody else is asked. Files may be on a file system that the client serves, and whoever
+ * waits for one waits for the client: here, or a poller.
+ */
+static bool
+is_event(int fd)
+{
+	char path[64], name[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, name, sizeof(name) - 1);
+	name[n > 0 ? n : 0] = '\0';
+	return strcmp(name, "anon_inode:[eventfd]") == 0 || strncmp(name, "pipe:[", 6) == 0;
+}
 
 /* *fd becomes a duplicate. */
 static int
@@ -292,6 +310,8 @@ ep_irq_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	struct vfn_endpoint *ep = device;
 	int ret = -EINVAL;
 
+	if (fd >= 0 && !is_event(fd))
+		return -EINVAL;
 	if (index == VFIO_PCI_MSIX_IRQ_INDEX)
 		return msix_fd(ep, irq, fd);
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL)
@@ -338,6 +358,8 @@ ep_irq_unmask_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	struct vfn_endpoint *ep = device;
 	int ret;
 
+	if (fd >= 0 && !is_event(fd))
+		return -EINVAL;
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL)
 		return doorbell(ep, irq, fd);
 	if (index != VFIO_PCI_INTX_IRQ_INDEX)

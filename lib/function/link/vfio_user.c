@@ -24,6 +24,9 @@
 
 RTE_LOG_REGISTER(vfn_endpoint_logtype, pmd.vdpa.vfn.endpoint, NOTICE);
 
+/* What a reset of the device costs, as changes. */
+#define RESET_CHANGES 20
+
 #define PCI_CAP_POINTER 0x34
 #define PCI_CAP_ID_MSIX 0x11
 #define PCI_INTERRUPT	0x3c
@@ -71,11 +74,11 @@ ep_wait(struct vfn_endpoint *ep, unsigned int region, uint64_t offset, size_t le
 }
 
 /* A bucket as one number: the time at which it was empty. */
-void
-ep_change(struct vfn_endpoint *ep)
+static void
+changes(struct vfn_endpoint *ep, unsigned int n)
 {
-	const uint64_t cost = UINT64_C(1000000000) / VFN_ENDPOINT_CHANGES_PER_S;
-	uint64_t now = now_ns(), room = VFN_ENDPOINT_CHANGES_BURST * cost, wait;
+	const uint64_t one = UINT64_C(1000000000) / VFN_ENDPOINT_CHANGES_PER_S, cost = n * one;
+	uint64_t now = now_ns(), room = VFN_ENDPOINT_CHANGES_BURST * one, wait;
 	struct timespec nap;
 
 	ep_count(&ep->accesses);
@@ -88,6 +91,12 @@ ep_change(struct vfn_endpoint *ep)
 	wait = ep->change_empty - now;
 	nap = (struct timespec){.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
 	nanosleep(&nap, NULL);
+}
+
+void
+ep_change(struct vfn_endpoint *ep)
+{
+	changes(ep, 1);
 }
 
 static int
@@ -234,7 +243,7 @@ ep_reset(void *device)
 	struct vfn_endpoint *ep = device;
 	int ret;
 
-	ep_change(ep);
+	changes(ep, RESET_CHANGES);
 	ep_state_free(ep);
 	ret = function_reset(ep);
 	if (ep->log != NULL)
@@ -247,6 +256,8 @@ ep_attached(void *device)
 {
 	struct vfn_endpoint *ep = device;
 
+	/* Who comes goes, and the device is reset then. */
+	changes(ep, RESET_CHANGES);
 	ep_count(&ep->clients);
 	__atomic_store_n(&ep->client, vfu_server_client(ep->server), __ATOMIC_RELAXED);
 	__atomic_store_n(&ep->refused, 0, __ATOMIC_RELAXED);
