@@ -185,6 +185,13 @@ vfn_common_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t le
 	return write_queue(fn, vfn_selected(fn), REG(offset, len), v);
 }
 
+/* Whatever was written, 0 or a power of 2 unless rings are packed (4.1.4.3.1); 0 is no queue. */
+static uint16_t
+size_shown(const struct vfn_function *fn, uint16_t size)
+{
+	return vfn_has(fn, VIRTIO_F_RING_PACKED) || (size & (size - 1)) == 0 ? size : 0;
+}
+
 int
 vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 {
@@ -207,7 +214,7 @@ vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 	if (q != NULL) {
 		const struct vfn_queue_regs *r = vfn_queue_regs(q);
 
-		cfg.queue_size = r->size;
+		cfg.queue_size = size_shown(fn, r->size);
 		cfg.queue_msix_vector = r->vector;
 		cfg.queue_enable = r->enabled;
 		cfg.queue_notify_off = q->index;

@@ -29,6 +29,37 @@ missing_queue_has_size_0(struct dev *d, uint64_t format)
 	}
 }
 
+/* Whatever the driver does, a split queue's size is 0 or a power of 2. */
+static void
+split_queue_size_is_a_power_of_2(struct dev *d, uint64_t format)
+{
+	static const uint16_t sizes[] = {64, 3, 100, 0, 65535, 1, 32768, 4097};
+	unsigned int i;
+	uint16_t size;
+
+	(void)format;
+	assert_true(negotiate(d, VERSION_1));
+	for (i = 0; i < d->nb_queues; i++) {
+		CSET(d, queue_select, i);
+		size = CGET(d, queue_size);
+		assert_int_equal(size & (size - 1), 0);
+	}
+	CSET(d, queue_select, 0);
+	for (i = 0; i < DIM(sizes); i++) {
+		CSET(d, queue_size, sizes[i]);
+		size = CGET(d, queue_size);
+		assert_int_equal(size & (size - 1), 0);
+		if ((sizes[i] & (sizes[i] - 1)) == 0)
+			assert_int_equal(size, sizes[i]);
+		/* and a size that is none makes no queue of another size */
+		if (size == 0) {
+			CSET(d, queue_enable, 1);
+			settle(d);
+			assert_int_equal(CGET(d, queue_enable), 0);
+		}
+	}
+}
+
 static void
 queue_reset_reads_0_when_done(struct dev *d, uint64_t format)
 {
@@ -180,6 +211,7 @@ queue_can_be_enabled_after_driver_ok(struct dev *d, uint64_t format)
 
 const struct check queue_checks[] = {
 	CHECK("4.1.4.3.1", missing_queue_has_size_0),
+	CHECK("4.1.4.3.1", split_queue_size_is_a_power_of_2),
 	CHECK_ON("4.1.4.3.1", queue_reset_reads_0_when_done, ON_BOTH),
 	CHECK_ON("2.6.1", queue_reset_is_nothing_unless_negotiated, ON_BOTH),
 	CHECK_ON("2.6.1.1.1", reset_queue_is_left_alone, ON_BOTH),
