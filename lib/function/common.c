@@ -35,6 +35,7 @@ vfn_function_reset(struct vfn_function *fn)
 	vfn_quiesce(fn);
 	vfn_doorbells_close(fn);
 	vfn_regs_clear(fn, &fn->regs);
+	__atomic_store_n(&fn->ring_lost, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&fn->isr, 0, __ATOMIC_RELAXED);
 	vfn_irqs_update(fn);
 	vfn_resume(fn);

@@ -143,6 +143,7 @@ struct vfn_function {
 	struct vringh_mem dma; /* VFN_DMA_GUEST */
 	struct vringh_mem own; /* VFN_DMA_OWN */
 	bool memory_lost;      /* some of it was replaced; set by the handler, see lost.c */
+	bool ring_lost;	       /* atomic: a ring broke that only a reset of the device mends */
 
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
@@ -289,8 +290,10 @@ void vfn_dma_free(struct vfn_function *fn);
 /* Memory of the function's own; NULL if some of it is not mapped. Valid until the next unmap. */
 void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
 
-/* lost.c: memory that was taken away. */
+/* lost.c: memory that was taken away, and rings that broke. */
 void vfn_lost_check(struct vfn_function *fn);
+/* Poller or control: only a reset of the device mends it. */
+void vfn_lost_ring(struct vfn_function *fn);
 
 /* dirty.c: the dirty log. */
 void vfn_dirty_control(struct vfn_function *fn, bool on);

@@ -218,6 +218,28 @@ used_length_is_what_was_written(struct dev *d, uint64_t format)
 	}
 }
 
+/* What cannot be gone on with is said; a reset mends it (2.1.2). */
+static void
+broken_queue_needs_a_reset(struct dev *d, uint64_t format)
+{
+	int fd = irq_fd(d, 0);
+
+	msix_on(d);
+	start(d, format);
+	CSET(d, msix_config, 0);
+	frame_loops(d, 1);
+	assert_int_equal(raised(fd, 0), 0);
+	ring_break(&d->tx);
+	ring_notify(&d->tx);
+	assert_true(CREADS(d, device_status, S_RUNNING | S_NEEDS_RESET));
+	assert_true(raised(fd, PATIENCE_MS) > 0);
+	assert_int_equal(get(d, &d->isr, 0, 1) & 2, 2);
+	dev_reset(d);
+	start(d, format);
+	frame_loops(d, 2);
+	assert_int_equal(status_now(d), S_RUNNING);
+}
+
 /* With VIRTIO_F_RING_RESET no reset of the device is needed: the queue's is enough. */
 static void
 broken_queue_is_mended_by_its_reset(struct dev *d, uint64_t format)
@@ -246,6 +268,7 @@ const struct check ring_checks[] = {
 	CHECK_ON("2.8.12", chains_are_used_in_ring_order, ON_BOTH),
 	CHECK_ON("6.2", in_order_is_in_order, ON_BOTH),
 	CHECK_ON("2.7.8.2", used_length_is_what_was_written, ON_BOTH),
+	CHECK_ON("2.1.2", broken_queue_needs_a_reset, ON_BOTH),
 	CHECK_ON("2.6.1", broken_queue_is_mended_by_its_reset, ON_BOTH),
 	{0},
 };
