@@ -228,6 +228,34 @@ masked_vector_stays_pending(struct dev *d, uint64_t format)
 	assert_int_equal(raised(fd, 0), 0);
 }
 
+/* What happened before a reset nobody is told after it (2.4.1, 2.6.1.1.1). */
+static void
+pending_interrupts_end_with_a_reset(struct dev *d, uint64_t format)
+{
+	int fd = irq_fd(d, 1);
+	unsigned int way;
+
+	msix_on(d);
+	for (way = 0; way < 2; way++) {
+		dev_reset(d);
+		start(d, BIT(F_RING_RESET) | format);
+		map_queue(d, 0, 1);
+		raised(fd, 0);
+		vector_mask(d, 1, true);
+		frame_loops(d, way);
+		nap_ms(5);
+		assert_true(vector_pending(d, 1));
+		if (way == 0)
+			dev_reset(d);
+		else
+			vq_reset(d, 0);
+		assert_false(vector_pending(d, 1));
+		vector_mask(d, 1, false);
+		settle(d);
+		assert_int_equal(raised(fd, 0), 0);
+	}
+}
+
 /* Another event of the same vector is not forgotten with a queue that is reset. */
 static void
 pending_interrupts_of_others_do_not_end_with_a_queue(struct dev *d, uint64_t format)
@@ -346,6 +374,7 @@ const struct check irq_checks[] = {
 	CHECK("4.1.5.1.2.1", vectors_are_unmapped_by_reset),
 	CHECK_ON("4.1.5.3.1", unmapped_events_do_not_interrupt, ON_BOTH),
 	CHECK_ON("4.1.1", masked_vector_stays_pending, ON_BOTH),
+	CHECK_ON("2.4.1", pending_interrupts_end_with_a_reset, ON_BOTH),
 	CHECK_ON("2.6.1.1.1", pending_interrupts_of_others_do_not_end_with_a_queue, ON_BOTH),
 	CHECK_ON("4.1.4.5.1", isr_and_the_pin_tell_without_messages, ON_BOTH),
 	CHECK_ON("4.1.4.5.1", isr_is_cleared_by_reading, ON_BOTH),
