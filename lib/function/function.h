@@ -70,7 +70,6 @@ struct vfn_regs {
 	uint16_t config_vector;
 	uint16_t queue_select;
 	uint8_t status;
-	uint8_t config_generation;
 	bool dirty_on;
 	uint64_t dirty_addr;
 	uint64_t dirty_len;
@@ -130,6 +129,10 @@ struct vfn_function {
 	struct vfn_pci pci;
 	uint8_t isr;	  /* atomic: VFN_ISR_* */
 	int doorbells_fd; /* memfd of BAR 2, -1: nobody asked for it since the last reset */
+	/* The device configuration as it was last read, and whether it is known to be another. */
+	uint8_t config_seen[VFN_CLASS_CONFIG_SIZE];
+	bool config_is_new;
+	uint8_t config_generation;
 	/* The window, and what became of the last command. */
 	uint8_t parts[VFN_PARTS_SIZE];
 	uint32_t parts_len;
@@ -231,6 +234,8 @@ int vfn_regs_write(
 /* common.c, vendor.c: the structures in BAR 0, by offsets in each; as the two above. */
 int vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_common_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len);
+/* The device configuration, by the driver. */
+int vfn_device_config_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_vendor_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_vendor_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len);
 int vfn_stats_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);

@@ -150,13 +150,8 @@ read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 		return vfn_stats_read(fn, offset - VFN_OFF_STATS, buf, len);
 	if (offset >= VFN_OFF_VENDOR)
 		return vfn_vendor_read(fn, offset - VFN_OFF_VENDOR, buf, len);
-	if (offset >= VFN_OFF_DEVICE) {
-		offset -= VFN_OFF_DEVICE;
-		if (offset > fn->class->config_size || len > fn->class->config_size - offset)
-			return -EINVAL;
-		fn->class->config_read(fn, offset, buf, len);
-		return 0;
-	}
+	if (offset >= VFN_OFF_DEVICE)
+		return vfn_device_config_read(fn, offset - VFN_OFF_DEVICE, buf, len);
 	if (offset >= VFN_OFF_ISR) {
 		if (offset != VFN_OFF_ISR || len != sizeof(isr))
 			return -EINVAL;

@@ -67,6 +67,46 @@ configuration_change_shows_in_the_generation(struct dev *d, uint64_t format)
 	assert_int_equal(CGET(d, config_generation), generation);
 }
 
+/* Eight bits wrap: as many changes as there are values are a change (the note in 4.1.4.3.1). */
+static void
+generation_does_not_wrap(struct dev *d, uint64_t format)
+{
+	uint8_t generation;
+	unsigned int i;
+
+	(void)format;
+	if (d->target.fn == NULL)
+		skip();
+	assert_int_equal(NETGET(d, mtu), 1500);
+	generation = CGET(d, config_generation);
+	for (i = 1; i <= 256; i++)
+		assert_int_equal(vfn_manage_mtu(d->target.fn, 1500 + i), 0);
+	assert_int_equal(NETGET(d, mtu), 1756);
+	assert_int_not_equal(CGET(d, config_generation), generation);
+}
+
+static void
+change_by_the_driver_shows_in_the_generation(struct dev *d, uint64_t format)
+{
+	static const uint8_t other[6] = {2, 0, 0, 0, 0, 7};
+	uint64_t first = mac(d);
+	uint8_t generation;
+
+	assert_true(negotiate(d, VERSION_1 | CTRL_VQ | MAC_ADDR | format));
+	ring_setup(&d->ctrl, d, 2, 16);
+	driver_ok(d);
+	generation = CGET(d, config_generation);
+	assert_int_equal(command(d, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, other, 6),
+		VIRTIO_NET_OK);
+	assert_int_equal(mac(d), 0x020000000007);
+	assert_int_not_equal(CGET(d, config_generation), generation);
+	/* a reset takes it back: that is a change as well */
+	generation = CGET(d, config_generation);
+	dev_reset(d);
+	assert_int_equal(mac(d), first);
+	assert_int_not_equal(CGET(d, config_generation), generation);
+}
+
 /* 3.2.1: no driver, nobody to be told. */
 static void
 configuration_change_is_told_to_a_driver_only(struct dev *d, uint64_t format)
@@ -93,6 +133,8 @@ configuration_change_is_told_to_a_driver_only(struct dev *d, uint64_t format)
 const struct check config_checks[] = {
 	CHECK("2.5.2", configuration_is_readable_before_features_ok),
 	CHECK("4.1.4.3.1", configuration_change_shows_in_the_generation),
+	CHECK("4.1.4.3.1", generation_does_not_wrap),
+	CHECK_ON("4.1.4.3.1", change_by_the_driver_shows_in_the_generation, ON_BOTH),
 	CHECK("3.2.1", configuration_change_is_told_to_a_driver_only),
 	{0},
 };
