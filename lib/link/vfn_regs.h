@@ -20,6 +20,14 @@
 
 #include <linux/virtio_pci.h>
 
+/* Feature bits (6) that the headers of older kernels do not have. */
+#ifndef VIRTIO_F_NOTIFICATION_DATA
+#define VIRTIO_F_NOTIFICATION_DATA 38
+#endif
+#ifndef VIRTIO_F_NOTIF_CONFIG_DATA
+#define VIRTIO_F_NOTIF_CONFIG_DATA 39
+#endif
+
 /** Regions of the function, numbered as in VFIO. */
 enum vfn_region {
 	VFN_REGION_BAR0 = 0,   /**< Structures, see VFN_OFF_*. */

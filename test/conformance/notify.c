@@ -56,6 +56,41 @@ notification_is_the_index_of_the_queue(struct dev *d, uint64_t format)
 		frame_needs_its_notification(d, i);
 }
 
+static void
+notification_has_the_position(struct dev *d, uint64_t format)
+{
+	unsigned int i;
+
+	assert_true(offered(d) & BIT(F_NOTIFICATION_DATA));
+	start_asleep(d, BIT(F_NOTIFICATION_DATA) | format);
+	for (i = 0; i < 3; i++)
+		frame_needs_its_notification(d, i);
+	/* with all positions, over the end of the ring */
+	for (i = 0; i < 200; i++)
+		frame_loops(d, i);
+}
+
+static void
+notification_has_data_of_the_device(struct dev *d, uint64_t format)
+{
+	const uint64_t both = BIT(F_NOTIFICATION_DATA) | BIT(F_NOTIF_CONFIG_DATA);
+	uint16_t before;
+	unsigned int i;
+
+	assert_true(offered(d) & BIT(F_NOTIF_CONFIG_DATA));
+	for (i = 0; i < 2; i++) {
+		dev_reset(d);
+		d->mem_used = 0;
+		start_asleep(d, (i == 0 ? BIT(F_NOTIF_CONFIG_DATA) : both) | format);
+		/* it is the device's */
+		CSET(d, queue_select, 1);
+		before = get(d, &d->common, QUEUE_NOTIF_DATA);
+		set(d, &d->common, QUEUE_NOTIF_DATA, before ^ 0xffff);
+		assert_int_equal(get(d, &d->common, QUEUE_NOTIF_DATA), before);
+		frame_needs_its_notification(d, i);
+	}
+}
+
 /* With nothing in the ring, with a position that is wrong, of a queue that is off: nothing. */
 static void
 spurious_notifications_are_harmless(struct dev *d, uint64_t format)
@@ -93,6 +128,8 @@ spurious_notifications_are_harmless(struct dev *d, uint64_t format)
 
 const struct check notify_checks[] = {
 	ASLEEP("4.1.5.2", notification_is_the_index_of_the_queue),
+	ASLEEP("2.9", notification_has_the_position),
+	ASLEEP("4.1.5.2", notification_has_data_of_the_device),
 	CHECK_ON("2.7.10.2", spurious_notifications_are_harmless, ON_BOTH),
 	{0},
 };
