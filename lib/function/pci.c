@@ -77,7 +77,7 @@ vfn_pci_power_on(struct vfn_function *fn)
 		.cap_vndr = PCI_CAP_ID_VENDOR,
 		.cap_len = sizeof(vendor),
 		.cfg_type = VFN_PCI_CAP_VENDOR_CFG,
-		.vendor_id = VFN_PCI_VENDOR,
+		.vendor_id = VFN_VENDOR_ID,
 		.bar = VFN_REGION_BAR0,
 		.offset = VFN_OFF_VENDOR,
 		.length = sizeof(struct vfn_vendor_cfg),

@@ -102,6 +102,27 @@ there_is_no_shared_memory(struct dev *d, uint64_t format)
 }
 
 static void
+vendor_capability_is_not_of_virtio(struct dev *d, uint64_t format)
+{
+	uint8_t bytes[256];
+	unsigned int i, k;
+
+	(void)format;
+	assert_int_equal(d->vendor.cap_len % 4, 0);
+	/* what is virtio's is not a vendor's */
+	assert_int_not_equal(pci_get(d, d->vendor.at + 4, 2), 0x1af4);
+	/* nothing happens by reading it */
+	for (k = 0; k < 2; k++)
+		for (i = 0; i < d->vendor.cap_len; i++) {
+			const uint8_t v = pci_get(d, d->vendor.at + i, 1);
+
+			assert_true(k == 0 || v == bytes[i]);
+			bytes[i] = v;
+		}
+	assert_int_equal(status_now(d), 0);
+}
+
+static void
 structures_are_there_and_aligned(struct dev *d, uint64_t format)
 {
 	(void)format;
@@ -235,6 +256,7 @@ const struct check caps_checks[] = {
 	CHECK("4.1.3.2", halves_of_64_bits_are_independent),
 	CHECK("4.1.4.2", capabilities_say_how_long_they_are),
 	CHECK("4.1.4.7.1", there_is_no_shared_memory),
+	CHECK("4.1.4.8.1", vendor_capability_is_not_of_virtio),
 	CHECK("4.1.4.3.1", structures_are_there_and_aligned),
 	CHECK("4.1.4", structures_do_not_overlap),
 	CHECK("4.1.4.3.1", device_features_beyond_63_are_0),
