@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A guest whose cards are PCI functions of another process, each on a vfio-user socket."""
+
+import json
+
+from . import Guest
+from .qemu11 import qemu11
+
+
+class FunctionGuest(Guest):
+    """Cards are Nic(socket, mac=""): the function has its own address, queues and features.
+
+    Each is in a slot of its own, and can be unplugged from it. `system`: arguments of QEMU that boot
+    something else than Linux, which takes no commands.
+    """
+    machine = "q35,graphics=off"    # the BIOS writes to the serial port
+
+    def __init__(self, nics, system=None, **more):
+        super().__init__(nics, **more)
+        self.system = system
+
+    def unplug(self, number=0):
+        """Press the slot's button, and wait until the guest has let go of the card."""
+        self.qmp("device_del", id=f"card{number}")
+        while self.event("DEVICE_DELETED").get("device") != f"card{number}":
+            pass
+
+    def plug(self, number=0):
+        """Put the card back: QEMU connects to its socket anew."""
+        self.qmp("device_add", **self._device(number, self.nics[number]))
+
+    def _program(self):
+        return str(qemu11())
+
+    def _system(self):
+        return super()._system() if self.system is None else self.system
+
+    def _card(self, number, nic):
+        return ["-device", f"pcie-root-port,id=slot{number},chassis={number + 1}",
+                "-device", json.dumps(self._device(number, nic))]
+
+    def _device(self, number, nic):
+        return {"driver": "vfio-user-pci", "id": f"card{number}", "bus": f"slot{number}",
+                "socket": {"type": "unix", "path": nic.socket}, **nic.props}
