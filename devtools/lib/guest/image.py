@@ -20,7 +20,7 @@ from pathlib import Path
 
 META_PACKAGE = "linux-image-cloud-amd64"
 # what they depend on is read from the modules themselves
-MODULES = ("virtio_pci", "virtio_console", "virtio_net", "8021q")
+MODULES = ("virtio_pci", "virtio_console", "virtio_net", "8021q", "macvlan")
 # Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
 TOOLS = ("ethtool", "lspci", "nc.openbsd")
 PACKAGES = {
