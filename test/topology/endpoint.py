@@ -5,6 +5,7 @@ import os
 
 from guest.vfio_user import FunctionGuest
 from harness import Scratch
+from pmd import Device, EalProcess, build_dir, cpu
 
 
 class ControlGuest(FunctionGuest):
@@ -39,5 +40,43 @@ class Control:
         return ""
 
 
-class Endpoint:
-    """To be written with vfn-endpoint."""
+class Endpoint(Device):
+    """vfn-endpoint with functions "a" and "b", wired to each other, each on a socket.
+
+    Keyword arguments are keys of both functions ("queues=2"), but for `own`: keys of one, by name.
+    """
+    guest = FunctionGuest
+
+    def __init__(self, names="ab", own=None, args=(), eal=(), start=True, directory=None, **keys):
+        super().__init__(False, directory)
+        self.names = names
+        self._keys = {"port": "wire", "idle": "sleep", "poll-cpu": cpu(1), **keys}
+        self._own, self._args, self._eal = own or {}, list(args), list(eal)
+        self.sockets = [os.path.join(self.directory, name) for name in names]
+        if start:
+            try:
+                self.start()
+            except BaseException:
+                self.close()
+                raise
+
+    def _function(self, number, name):
+        keys = {"socket": self.sockets[number], **self._keys, **self._own.get(name, {})}
+        if keys["port"] == "wire":
+            keys.setdefault("peer", self.names[number ^ 1])
+        return ",".join([name, *(f"{key}={value}" for key, value in keys.items())])
+
+    def start(self, timeout=15):
+        """Start (again), on the same sockets, and wait until they are served."""
+        program = os.path.join(build_dir(), "app", "vfn-endpoint")
+        args = [word for number, name in enumerate(self.names)
+                for word in ("--function", self._function(number, name))]
+        self.process = EalProcess(program, ["--lcores", f"0@{cpu(1)}", "--no-huge", "-m", "64",
+                                            "--no-shconf", *self._eal], [*args, *self._args])
+        self.process.expect(r"vfn-endpoint: ready, \d+ function", timeout)
+
+    def counter(self, number, name):
+        """Of all queues of a function."""
+        count = 2 * self.telemetry(f"/vfn_endpoint/info,{self.names[number]}")["queue_pairs"]
+        return sum(self.telemetry(f"/vfn_endpoint/queue,{self.names[number]},{queue}")[name]
+                   for queue in range(count))
