@@ -231,17 +231,16 @@ write_bar1(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len
 
 /*
  * The window of 4.1.4.9: pci_cfg_data stands for the BAR place that the capability's own
- * fields name, for drivers that cannot map BARs.
+ * fields name, for drivers that cannot map BARs. Where they name none it is bytes like others, as
+ * configuration space knows no errors: tools read all of it.
  */
-static int
-config_window(struct vfn_function *fn, uint64_t offset, size_t len, struct virtio_pci_cap *cap)
+static bool
+is_window(struct vfn_function *fn, uint64_t offset, size_t len, struct virtio_pci_cap *cap)
 {
 	if (offset != CAP_PCI_CFG + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data))
-		return -ENOENT;
+		return false;
 	memcpy(cap, fn->pci.config + CAP_PCI_CFG, sizeof(*cap));
-	if (cap->length != len || cap->bar > VFN_REGION_BAR2)
-		return -EINVAL;
-	return 0;
+	return cap->length == len && cap->bar <= VFN_REGION_BAR2;
 }
 
 static bool
@@ -271,7 +270,6 @@ int
 vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, void *buf, size_t len)
 {
 	struct virtio_pci_cap cap;
-	int ret;
 
 	if (!in_region(region, offset, len))
 		return -EINVAL;
@@ -284,10 +282,9 @@ vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, voi
 		vfn_doorbells_read(fn, offset, buf, len);
 		return 0;
 	case VFN_REGION_CONFIG:
-		ret = config_window(fn, offset, len, &cap);
-		if (ret != -ENOENT)
-			return ret < 0 ? ret : vfn_regs_read(fn, cap.bar, cap.offset, buf, len);
-		read_config(fn, offset, buf, len);
+		if (!is_window(fn, offset, len, &cap) ||
+			vfn_regs_read(fn, cap.bar, cap.offset, buf, len) < 0)
+			read_config(fn, offset, buf, len);
 		return 0;
 	}
 	return -EINVAL;
@@ -329,7 +326,6 @@ vfn_regs_write(
 	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len)
 {
 	struct virtio_pci_cap cap;
-	int ret;
 
 	if (!in_region(region, offset, len))
 		return -EINVAL;
@@ -341,10 +337,10 @@ vfn_regs_write(
 	case VFN_REGION_BAR2:
 		return vfn_doorbells_write(fn, offset, buf, len);
 	case VFN_REGION_CONFIG:
-		ret = config_window(fn, offset, len, &cap);
-		if (ret != -ENOENT)
-			return ret < 0 ? ret : vfn_regs_write(fn, cap.bar, cap.offset, buf, len);
-		write_config(fn, offset, buf, len);
+		if (is_window(fn, offset, len, &cap))
+			vfn_regs_write(fn, cap.bar, cap.offset, buf, len);
+		else
+			write_config(fn, offset, buf, len);
 		return 0;
 	}
 	return -EINVAL;
