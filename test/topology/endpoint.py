@@ -12,10 +12,10 @@ class ControlGuest(FunctionGuest):
     """The control: QEMU's own virtio-net in the same slot, wired to the other guest's. It tells a
     fault of a test from a fault of the function."""
 
-    def _card(self, number, nic):
+    def _slot(self, number, nic):
         peer = nic.props["peer"]
         return ["-netdev", f"dgram,id=net{number},local.type=unix,local.path={nic.socket},"
-                           f"remote.type=unix,remote.path={peer}", *super()._card(number, nic)]
+                           f"remote.type=unix,remote.path={peer}", *super()._slot(number, nic)]
 
     def _device(self, number, nic):
         return {"driver": "virtio-net-pci", "id": f"card{number}", "bus": f"slot{number}",
@@ -26,9 +26,9 @@ class Control:
     """What stands in for Endpoint then: no process."""
     guest = ControlGuest
 
-    def __init__(self, **_):
+    def __init__(self, names="ab", **_):
         self._scratch = Scratch()
-        self.sockets = [os.path.join(self._scratch.path, name) for name in "ab"]
+        self.sockets = [os.path.join(self._scratch.path, name) for name in names]
 
     def __enter__(self):
         return self
@@ -41,7 +41,7 @@ class Control:
 
 
 class Endpoint(Device):
-    """vfn-endpoint with functions "a" and "b", wired to each other, each on a socket.
+    """vfn-endpoint with functions "a" and "b", and so on, wired to each other, each on a socket.
 
     Keyword arguments are keys of both functions ("queues=2"), but for `own`: keys of one, by name.
     """
@@ -75,8 +75,11 @@ class Endpoint(Device):
                                             "--no-shconf", *self._eal], [*args, *self._args])
         self.process.expect(r"vfn-endpoint: ready, \d+ function", timeout)
 
+    def info(self, number):
+        return self.telemetry(f"/vfn_endpoint/info,{self.names[number]}")
+
     def counter(self, number, name):
         """Of all queues of a function."""
-        count = 2 * self.telemetry(f"/vfn_endpoint/info,{self.names[number]}")["queue_pairs"]
+        count = 2 * self.info(number)["queue_pairs"]
         return sum(self.telemetry(f"/vfn_endpoint/queue,{self.names[number]},{queue}")[name]
                    for queue in range(count))
