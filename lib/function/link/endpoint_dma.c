@@ -104,7 +104,8 @@ ep_dma_map(void *device, const struct vfu_dma *dma)
 	if (space_of(dma->address) != space_of(dma->address + (dma->size - 1)))
 		return -EINVAL;
 	if (dma->fd < 0) {
-		/* Descriptors that name it are refused, and counted, like all that is not mapped. */
+		/* Descriptors that name it are refused, and counted, like all that is not mapped.
+		 */
 		__atomic_fetch_add(&ep->unreachable, 1, __ATOMIC_RELAXED);
 		return 0;
 	}
@@ -174,12 +175,13 @@ ep_dma_detach(struct vfn_endpoint *ep)
 #define LOG_AT	 VFN_ENDPOINT_OWN
 #define LOG_PAGE 4096u
 /* Addresses that it has bits for, at least and at most: it takes memory where bits are set. */
-#define LOG_MIN	 (UINT64_C(1) << 40)
-#define LOG_MAX	 (UINT64_C(1) << 47)
+#define LOG_MIN (UINT64_C(1) << 40)
+#define LOG_MAX (UINT64_C(1) << 47)
 
 /* Bytes of a log that reaches to the end of all that can be written; 0: too many. */
 static uint64_t
-log_length(const struct vfn_endpoint *ep, const struct vfu_log_range *ranges, unsigned int nb_ranges)
+log_length(
+	const struct vfn_endpoint *ep, const struct vfu_log_range *ranges, unsigned int nb_ranges)
 {
 	uint64_t last = LOG_MIN - 1;
 	unsigned int i;

@@ -75,7 +75,8 @@ intx_raise(struct vfn_endpoint *ep)
 
 	x->masked = true;
 	if (!vfn_signal(x->fd)) {
-		EP_LOG(ERR, ep, "the interrupt pin is off until its eventfd is replaced: it blocks");
+		EP_LOG(ERR, ep,
+			"the interrupt pin is off until its eventfd is replaced: it blocks");
 		replace(&x->fd, -1);
 	}
 }
@@ -269,8 +270,7 @@ static int
 doorbell(struct vfn_endpoint *ep, unsigned int queue, int fd)
 {
 	ep_change(ep);
-	return ep->link->ops->set_doorbell(
-		ep->link, queue, fd >= 0 ? fd : ep->doorbell_fd[queue]);
+	return ep->link->ops->set_doorbell(ep->link, queue, fd >= 0 ? fd : ep->doorbell_fd[queue]);
 }
 
 static int
@@ -440,8 +440,9 @@ any_pending(struct vfn_endpoint *ep)
 	return false;
 }
 
-void
-ep_irq_reset(struct vfn_endpoint *ep)
+/* Every vector is masked, none pending, and the capability off. */
+static void
+msix_reset(struct vfn_endpoint *ep)
 {
 	const struct vfn_link_ops *ops = ep->link->ops;
 	const uint64_t control = ep->msix + EP_MSIX_CONTROL;
@@ -463,6 +464,13 @@ ep_irq_reset(struct vfn_endpoint *ep)
 		table[i * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL] = 1;
 	ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table, len);
 	ep_set(ep, VFN_REGION_CONFIG, control, 2, 0);
+}
+
+void
+ep_irq_reset(struct vfn_endpoint *ep)
+{
+	if (ep->msix != 0)
+		msix_reset(ep);
 	pthread_mutex_lock(&ep->irq_lock);
 	ep->intx.masked = false;
 	pthread_mutex_unlock(&ep->irq_lock);
@@ -476,6 +484,9 @@ ep_irq_remind(struct vfn_endpoint *ep)
 	for (i = 0; i < ep->nb_vectors; i++)
 		if (ep->msix_fd[i] >= 0)
 			vfn_signal(ep->msix_fd[i]);
+	pthread_mutex_lock(&ep->irq_lock);
+	intx_look(ep);
+	pthread_mutex_unlock(&ep->irq_lock);
 }
 
 /* Any thread. */

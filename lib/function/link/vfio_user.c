@@ -98,6 +98,15 @@ refused(struct vfn_endpoint *ep, int ret)
 	return ret;
 }
 
+/* Where no register is, or none of that width, hardware reads as all ones and takes no writes. */
+static int
+done_by_hardware(struct vfn_endpoint *ep, int ret, void *buf, size_t len)
+{
+	if (refused(ep, ret) < 0 && buf != NULL)
+		memset(buf, 0xff, len);
+	return 0;
+}
+
 /* ---- regions ---- */
 
 /* As VFIO numbers them; the link does, too. */
@@ -136,7 +145,8 @@ ep_read(void *device, unsigned int index, uint64_t offset, void *buf, size_t len
 
 	ep_count(&ep->accesses);
 	if (index != VFN_ENDPOINT_REGION_CONTROL)
-		return refused(ep, ep->link->ops->read(ep->link, index, offset, buf, len));
+		return done_by_hardware(
+			ep, ep->link->ops->read(ep->link, index, offset, buf, len), buf, len);
 	ret = ep->offer(ep->fn, NULL, &control);
 	if (ret == 0)
 		memcpy(buf, (const uint8_t *)&control + offset, len);
@@ -162,7 +172,8 @@ ep_write(void *device, unsigned int index, uint64_t offset, const void *buf, siz
 
 	if (index == VFN_REGION_BAR2) {
 		ep_count(&ep->accesses);
-		return refused(ep, ep->link->ops->write(ep->link, index, offset, buf, len));
+		return done_by_hardware(
+			ep, ep->link->ops->write(ep->link, index, offset, buf, len), NULL, 0);
 	}
 	ep_change(ep);
 	if (index == VFN_ENDPOINT_REGION_CONTROL)
@@ -172,7 +183,7 @@ ep_write(void *device, unsigned int index, uint64_t offset, const void *buf, siz
 	ret = ep->link->ops->write(ep->link, index, offset, buf, len);
 	if (ep->log != NULL)
 		ep_log_keep(ep);
-	return refused(ep, ret);
+	return done_by_hardware(ep, ret, NULL, 0);
 }
 
 /* ---- life of a device ---- */
@@ -322,11 +333,12 @@ look(struct vfn_endpoint *ep)
 		if (ep_get(ep, VFN_REGION_CONFIG, at, 1) == PCI_CAP_ID_MSIX)
 			ep->msix = at;
 	ep->nb_queues = EP_GET(ep, COMMON, num_queues);
-	if (ep->msix == 0 || ep->nb_queues == 0 || ep->nb_queues > VFN_MAX_QUEUES ||
+	if (ep->nb_queues == 0 || ep->nb_queues > VFN_MAX_QUEUES ||
 		EP_GET(ep, VENDOR, version) != VFN_VENDOR_VERSION)
 		return -ENODEV;
-	ep->nb_vectors =
-		(ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) & 0x7ff) + 1;
+	if (ep->msix == 0)
+		return 0;
+	ep->nb_vectors = (ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) & 0x7ff) + 1;
 	return ep->nb_vectors <= VFN_MAX_VECTORS ? 0 : -ENODEV;
 }
 
