@@ -18,8 +18,8 @@
 #include <linux/virtio_config.h>
 
 #include <rte_common.h>
-#include <rte_lcore.h>
 
+#include "../thread.h"
 #include "endpoint.h"
 
 RTE_LOG_REGISTER(vfn_endpoint_logtype, pmd.vdpa.vfn.endpoint, NOTICE);
@@ -414,7 +414,7 @@ vfn_endpoint_open(struct vfn_link *link, struct vfn_function *fn,
 	if (ret < 0)
 		goto free_endpoint;
 	snprintf(thread, sizeof(thread), "vfn-ep-%.8s", params->name);
-	ret = rte_ctrl_thread_create(&ep->server_thread, thread, NULL, serve, ep);
+	ret = vfn_thread_start(&ep->server_thread, thread, serve, ep);
 	if (ret == 0) {
 		*endpoint = ep;
 		return 0;
