@@ -77,11 +77,13 @@ send_all(const uint8_t *bytes, size_t len, const int *with, unsigned int nb_with
 	while (len > 0 && !client.over) {
 		iov.iov_len = pieces ? 1 : len;
 		n = sendmsg(client.fd, &hdr, MSG_NOSIGNAL);
-		client.over = n < 0;
+		client.over = n < 0 && errno != EINTR;
+		if (n < 0)
+			continue;
 		hdr.msg_control = NULL;
 		hdr.msg_controllen = 0;
-		iov.iov_base = (uint8_t *)iov.iov_base + (n > 0 ? n : 0);
-		len -= n > 0 ? n : 0;
+		iov.iov_base = (uint8_t *)iov.iov_base + n;
+		len -= n;
 	}
 }
 
@@ -275,6 +277,21 @@ reply(const struct vfu_header *h, unsigned int nb_got)
 	CHECK(nb_got <= VFU_MAX_FDS);
 }
 
+/* libFuzzer's timer interrupts: MSG_WAITALL does not wait for all then. */
+static bool
+take(void *bytes, size_t len)
+{
+	size_t have;
+	ssize_t n;
+
+	for (have = 0; have<len; have += n> 0 ? n : 0) {
+		n = recv(client.fd, (uint8_t *)bytes + have, len - have, 0);
+		if (n == 0 || (n < 0 && errno != EINTR))
+			return false;
+	}
+	return true;
+}
+
 /* One message, if there is any; false: nothing comes any more. */
 static bool
 hear(void)
@@ -291,9 +308,13 @@ hear(void)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control)};
 	unsigned int i, nb_got = 0;
+	ssize_t n;
 	int got;
 
-	if (recvmsg(client.fd, &hdr, MSG_WAITALL) != sizeof(h))
+	do
+		n = recvmsg(client.fd, &hdr, 0);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0 || !take((uint8_t *)&h + n, sizeof(h) - n))
 		return false;
 	if (hdr.msg_controllen > 0)
 		nb_got = (control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -302,9 +323,7 @@ hear(void)
 		close(got);
 	}
 	CHECK(h.size >= sizeof(h) && h.size <= VFU_MAX_MESSAGE);
-	if (h.size > sizeof(h) &&
-		recv(client.fd, payload, h.size - sizeof(h), MSG_WAITALL) !=
-			(ssize_t)(h.size - sizeof(h)))
+	if (!take(payload, h.size - sizeof(h)))
 		return false;
 	if ((h.flags & VFU_TYPE_MASK) == VFU_TYPE_COMMAND)
 		answer(&h, payload);
@@ -424,8 +443,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Replies to bytes that were no messages are not known. */
 	while ((head.flags & VFU_FUZZ_RAW) != 0) {
 		uint8_t rest[4096];
+		ssize_t n = recv(client.fd, rest, sizeof(rest), 0);
 
-		if (recv(client.fd, rest, sizeof(rest), 0) <= 0)
+		if (n == 0 || (n < 0 && errno != EINTR))
 			break;
 	}
 	hear_all(true);
