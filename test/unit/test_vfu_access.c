@@ -361,6 +361,28 @@ commands_meanwhile(void **state)
 	}
 	vt_works(fd);
 	close(fd);
+	/* A turn's worth behind each other, of which the last one waits, and others behind it. */
+	fd = vt_ready();
+	{
+		const struct vfu_dma_map all = {32, 3, 0, AT, SIZE};
+
+		assert_int_equal(vt_ask(fd, VFU_DMA_MAP, &all, sizeof(all), NULL, 0), 0);
+	}
+	write_reg(fd, VD_REG_ADDRESS, AT + 8);
+	write_reg(fd, VD_REG_LEN, 16);
+	vt_send(fd, m, (VFU_MAX_EARLY - 1) * sizeof(m[0]), NULL, 0);
+	go(fd, 1, 0);
+	for (i = 0; i < VFU_MAX_EARLY - 1; i++)
+		assert_true(vt_next(fd));
+	assert_true(vt_next(fd));
+	assert_int_equal(vt_got.header.command, VFU_DMA_READ);
+	r = right();
+	vt_send(fd, m, sizeof(m), NULL, 0);
+	vt_send(fd, &r, r.h.size, NULL, 0);
+	for (i = 0; i < VFU_MAX_EARLY + 1; i++)
+		assert_true(vt_next(fd));
+	vt_works(fd);
+	close(fd);
 	/* Of those that came early, one has the device ask again. */
 	fd = asked(1, 16, "");
 	r = right();
@@ -392,7 +414,7 @@ commands_meanwhile(void **state)
 	vt_send(fd, &r, r.h.size, NULL, 0);
 	given_up(fd, -EPROTO, "client: its answer does not fit what was asked");
 	close(mem);
-	assert_int_equal(dev.maps, 4);
+	assert_int_equal(dev.maps, 5);
 	vt_close();
 }
 

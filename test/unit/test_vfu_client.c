@@ -556,10 +556,25 @@ static void
 arguments(void **state)
 {
 	struct vfu_client *c;
-	uint64_t bits[2];
+	static const char before[] =
+		"{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":";
+	uint8_t data[200] = {0};
+	uint64_t bits[2], small;
 
 	(void)state;
 	proxy_open();
+	/* A server that takes less than we do gets it in pieces. */
+	plan = PLAN(.set = {{20 + sizeof(before) - 1, 7, 0}});
+	memcpy(&small, "64      ", sizeof(small));
+	plan.set[0].value = small;
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), 0);
+	assert_int_equal(vfu_client_write(c, VD_REGS, 0x100, data, sizeof(data)), 0);
+	assert_int_equal(dev.writes, 4);
+	assert_int_equal(vfu_client_read(c, VD_REGS, 0x100, data, sizeof(data)), 0);
+	assert_int_equal(dev.reads, 4);
+	vfu_client_close(c);
+	vt_wait(dev.attached == dev.detached);
+	plan = (struct plan){.number = ALL};
 	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), 0);
 	assert_int_equal(vfu_client_log_report(c, 0, 0, 4096, bits), -EINVAL);
 	assert_int_equal(vfu_client_log_report(c, 0, 4096, 0, bits), -EINVAL);

@@ -218,6 +218,10 @@ maps(void **state)
 		"the range is empty, or does not end");
 	m.address = 1;
 	m.size = UINT64_MAX;
+	m.address = 0;
+	m.size = 0;
+	vt_refused(fd, VFU_DMA_MAP, &m, sizeof(m), NULL, 0, EINVAL,
+		"the range is empty, or does not end");
 	assert_int_equal(map(fd, 1, UINT64_MAX), 0); /* all but the first byte */
 	assert_int_equal(map(fd, 0, 1), 0);
 	assert_int_equal(map(fd, 0, 1), -EEXIST);

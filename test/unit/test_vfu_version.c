@@ -164,7 +164,8 @@ capabilities(void **state)
 static void
 clients_without_descriptors(void **state)
 {
-	static const char none[] = "\0\0\1\0{\"capabilities\":{\"max_msg_fds\":0}}";
+	static const char none[] = "\0\0\1\0{\"capabilities\":{\"max_msg_fds\":0}}",
+			  many[] = "\0\0\1\0{\"capabilities\":{\"max_msg_fds\":4294967296}}";
 	const struct vfio_region_info r = {.argsz = 256, .index = VD_WHOLE};
 	const struct vfu_region_io_fds io = {256, 0, VD_SPARSE, 0};
 	struct vfio_region_info got;
@@ -183,6 +184,13 @@ clients_without_descriptors(void **state)
 	assert_int_equal(vt_got.nb_fds, 0);
 	close(fd);
 	vt_wait(dev.detached == 1);
+	/* More than a number of ours has room for is not none. */
+	fd = vt_connect();
+	assert_true(vt_ask(fd, VFU_VERSION, many, sizeof(many), NULL, 0) > 0);
+	assert_int_equal(vt_ask(fd, VFU_DEVICE_GET_REGION_INFO, &r, sizeof(r), NULL, 0), 32);
+	assert_int_equal(vt_got.nb_fds, 1);
+	close(fd);
+	vt_wait(dev.detached == 2);
 	/* One, if nothing is said. */
 	fd = vt_connect();
 	assert_true(vt_ask(fd, VFU_VERSION, none, 4, NULL, 0) > 0);
