@@ -48,11 +48,15 @@ struct call {
 
 /* ---- with the lock ---- */
 
+/*
+ * Only our direction: the server's hanging up is what tells that it has let go of everything, see
+ * vfu_client_fd().
+ */
 static int
 dead(struct vfu_client *client, int ret)
 {
 	client->dead = true;
-	shutdown(client->fd, SHUT_RDWR);
+	shutdown(client->fd, SHUT_WR);
 	return ret;
 }
 

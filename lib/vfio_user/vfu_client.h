@@ -56,7 +56,11 @@ int vfu_client_connect(const char *path, const struct vfu_client_ops *ops, void 
 /** NULL: nothing. No call is being made. */
 void vfu_client_close(struct vfu_client *client);
 
-/** To be polled for POLLRDHUP only: the server is gone. Stays the client's. */
+/**
+ * To be polled for POLLRDHUP only: the server is gone, and has let go of everything, whether it
+ * ended or hung up. A connection that is at its end for other reasons has not come to that.
+ * Stays the client's.
+ */
 int vfu_client_fd(const struct vfu_client *client);
 
 int vfu_client_info(struct vfu_client *client, struct vfu_device_info *info);

@@ -493,7 +493,7 @@ dma_access(struct vfu_server *server, uint16_t command, uint64_t address, const 
 		memcpy(to, got + 1, len);
 	vfu_in_reset(&server->answer);
 	if (ret == -EPIPE || ret == -EPROTO || ret == -ETIMEDOUT || ret == -ENOBUFS)
-		shutdown(server->fd, SHUT_RDWR);
+		shutdown(server->fd, SHUT_RD); /* it is hung up after detached() */
 	return ret;
 }
 
