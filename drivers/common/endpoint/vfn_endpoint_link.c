@@ -17,8 +17,8 @@
 
 #include "vfn_endpoint_link.h"
 
-_Static_assert(VFN_REGION_BAR0 == VFIO_PCI_BAR0_REGION_INDEX &&
-		VFN_REGION_CONFIG == VFIO_PCI_CONFIG_REGION_INDEX,
+_Static_assert((int)VFN_REGION_BAR0 == (int)VFIO_PCI_BAR0_REGION_INDEX &&
+		(int)VFN_REGION_CONFIG == (int)VFIO_PCI_CONFIG_REGION_INDEX,
 	"regions are numbered as in VFIO");
 
 /* A map that the endpoint has: the protocol takes back just what was mapped. */
@@ -294,9 +294,8 @@ connect_error(int ret)
 	return strerror(-ret);
 }
 
-int
-vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *control,
-	unsigned int timeout_ms, char *why, size_t size, struct vfn_link **link)
+struct vfn_link *
+vfn_endpoint_none(void)
 {
 	static const struct vfn_link_ops ops = {
 		.read = link_read,
@@ -309,16 +308,29 @@ vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *contro
 		.close = link_close,
 	};
 	struct endpoint_link *e = calloc(1, sizeof(*e));
-	int ret;
 
-	if (e == NULL) {
-		snprintf(why, size, "%s", strerror(ENOMEM));
-		return -ENOMEM;
-	}
+	if (e == NULL)
+		return NULL;
 	e->link.ops = &ops;
 	e->region_fd = -1;
 	LIST_INIT(&e->maps);
 	pthread_mutex_init(&e->lock, NULL);
+	return &e->link;
+}
+
+int
+vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *control,
+	unsigned int timeout_ms, char *why, size_t size, struct vfn_link **link)
+{
+	struct vfn_link *new = vfn_endpoint_none();
+	struct endpoint_link *e;
+	int ret;
+
+	if (new == NULL) {
+		snprintf(why, size, "%s", strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	e = link_of(new);
 	ret = vfu_client_connect(path, NULL, NULL, timeout_ms, &e->client);
 	if (ret < 0)
 		snprintf(why, size, "%s", connect_error(ret));
@@ -327,10 +339,10 @@ vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *contro
 	if (ret == 0 && control != NULL)
 		ret = take_control(e, control, why, size);
 	if (ret < 0) {
-		link_close(&e->link);
+		link_close(new);
 		return ret;
 	}
-	*link = &e->link;
+	*link = new;
 	return 0;
 }
 

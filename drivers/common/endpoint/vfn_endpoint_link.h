@@ -45,6 +45,9 @@
 int vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *control,
 	unsigned int timeout_ms, char *why, size_t size, struct vfn_link **link);
 
+/** A link on which every operation but close() fails. NULL: no memory. */
+struct vfn_link *vfn_endpoint_none(void);
+
 /**
  * To be polled for POLLRDHUP only: the endpoint has ended, or hung up, and touches nothing any
  * more. Stays the link's.
