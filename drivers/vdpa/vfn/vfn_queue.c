@@ -110,6 +110,9 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 	if (!known) {
 		known = vfn_ring_left(dev, queue, &ring);
 		ring.dirty = UINT64_MAX; /* not where it was logged, maybe */
+		if (known)
+			DEV_LOG(WARNING, dev, "queue %u: its ring tells that it stood at 0x%x",
+				queue, ring.avail);
 	}
 	dev->started[queue] = false;
 	/* What was left is as exact as an orderly stop. */
