@@ -187,7 +187,7 @@ vfn_config_open(struct vfn_dev *dev)
 	if (ret < 0)
 		goto free_intr;
 	/* An endpoint that comes later gets it then. */
-	if (!vfn_endpoint_gone(dev))
+	if (!vfn_remote_gone(dev))
 		ret = vfn_vpci_config_irq(&dev->pci, dev->config_fd);
 	if (ret == 0)
 		return 0;
@@ -205,7 +205,7 @@ void
 vfn_config_close(struct vfn_dev *dev)
 {
 	/* A link that keeps the eventfd has a duplicate; it is closed next. */
-	if (!vfn_endpoint_dead(dev) && vfn_vpci_config_irq(&dev->pci, -1) < 0)
+	if (!vfn_remote_dead(dev) && vfn_vpci_config_irq(&dev->pci, -1) < 0)
 		DEV_LOG(ERR, dev, "the function keeps the eventfd of its configuration");
 	rte_intr_callback_unregister_sync(dev->config_intr, config_interrupt, dev);
 	rte_intr_instance_free(dev->config_intr);
@@ -238,7 +238,7 @@ is_operator(struct vfn_dev *dev, int *ret)
 	if (dev->function != NULL)
 		return true;
 	*ret = vfn_telemetry_refuse(dev, -ENOTSUP, "the function is behind an endpoint, %s: ask there",
-		dev->endpoint->path);
+		dev->remote->path);
 	return false;
 }
 

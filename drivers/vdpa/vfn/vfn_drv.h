@@ -179,8 +179,8 @@ struct vfn_inflight {
 	struct vfn_inflight_region region[VFN_MAX_QUEUES];
 };
 
-/* A function in another process, see vfn_endpoint.c. */
-struct vfn_endpoint {
+/* A function in another process, see vfn_remote.c. */
+struct vfn_remote {
 	char path[108];
 	bool by_host;
 	struct vfn_endpoint_control control; /* by_host */
@@ -207,7 +207,7 @@ struct vfn_dev {
 
 	struct vfn_vpci pci;	       /* of the function; under the device's lock */
 	struct vfn_function *function; /* for its operator; NULL: it is behind an endpoint */
-	struct vfn_endpoint *endpoint; /* NULL: it is in this process */
+	struct vfn_remote *remote; /* NULL: it is in this process */
 	uint16_t max_pairs;
 
 	struct rte_intr_handle *config_intr;
@@ -275,16 +275,16 @@ int vfn_queues_pause(struct vfn_dev *dev);
 void vfn_queues_resume(struct vfn_dev *dev);
 void vfn_queues_error(struct vfn_dev *dev);
 
-/* vfn_endpoint.c: a function in another process. The last two: dev->lock held. */
-int vfn_endpoint_open(struct vfn_dev *dev, const struct vfn_args *args);
-int vfn_endpoint_watch(struct vfn_dev *dev);
-void vfn_endpoint_unwatch(struct vfn_dev *dev);
-void vfn_endpoint_close(struct vfn_dev *dev);
-bool vfn_endpoint_gone(const struct vfn_dev *dev);
-uint64_t vfn_endpoint_lacks(const struct vfn_dev *dev, uint64_t features);
-bool vfn_endpoint_dead(struct vfn_dev *dev);
-int vfn_endpoint_release(struct vfn_dev *dev);
-void vfn_endpoint_reclaim(struct vfn_dev *dev);
+/* vfn_remote.c: a function in another process. The last two: dev->lock held. */
+int vfn_remote_open(struct vfn_dev *dev, const struct vfn_args *args);
+int vfn_remote_watch(struct vfn_dev *dev);
+void vfn_remote_unwatch(struct vfn_dev *dev);
+void vfn_remote_close(struct vfn_dev *dev);
+bool vfn_remote_gone(const struct vfn_dev *dev);
+uint64_t vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features);
+bool vfn_remote_dead(struct vfn_dev *dev);
+int vfn_remote_release(struct vfn_dev *dev);
+void vfn_remote_reclaim(struct vfn_dev *dev);
 
 /* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
 int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);

@@ -461,7 +461,7 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *r
 	if (ret < 0)
 		return ret;
 	ret = region_of_frontend(dev, queue, packed, region);
-	if (ret == -ENOENT && dev->inflight.fd < 0 && (dev->endpoint == NULL || !packed))
+	if (ret == -ENOENT && dev->inflight.fd < 0 && (dev->remote == NULL || !packed))
 		return 0;
 	if (ret == -ENOENT && dev->inflight.fd < 0) {
 		region->own = true;

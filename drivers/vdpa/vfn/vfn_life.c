@@ -127,7 +127,7 @@ guest_memory_free(struct vfn_dev *dev)
 static int
 release(struct vfn_dev *dev)
 {
-	int ret = vfn_endpoint_gone(dev) ? 0 : vfn_vpci_release(&dev->pci);
+	int ret = vfn_remote_gone(dev) ? 0 : vfn_vpci_release(&dev->pci);
 	uint16_t q;
 
 	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
@@ -151,7 +151,7 @@ vfn_life_check(struct vfn_dev *dev)
 	if (!dev->pci.failed || dev->state != VFN_RUNNING || move(dev, VFN_FAILED) < 0)
 		return;
 	DEV_LOG(ERR, dev, "serves its guest no more, until that connects again%s",
-		dev->endpoint != NULL ? ", or the endpoint is back" : "");
+		dev->remote != NULL ? ", or the endpoint is back" : "");
 	vfn_queues_error(dev);
 }
 
@@ -228,9 +228,9 @@ set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 	}
 	dev->guest = guest;
 	ret = rte_vhost_get_negotiated_features(guest->vid, &features);
-	if (ret == 0 && vfn_endpoint_lacks(dev, features) != 0) {
+	if (ret == 0 && vfn_remote_lacks(dev, features) != 0) {
 		DEV_LOG(ERR, dev, "takes no guest: its endpoint lacks features 0x%" PRIx64,
-			vfn_endpoint_lacks(dev, features));
+			vfn_remote_lacks(dev, features));
 		ret = -ENOTSUP;
 	}
 	if (ret == 0)
@@ -263,9 +263,9 @@ set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 static int
 start(struct vfn_dev *dev, struct vfn_guest *guest)
 {
-	int ret = vfn_endpoint_gone(dev) ? -EIO : set_up(dev, guest);
+	int ret = vfn_remote_gone(dev) ? -EIO : set_up(dev, guest);
 
-	guest->waits = ret < 0 && vfn_endpoint_dead(dev);
+	guest->waits = ret < 0 && vfn_remote_dead(dev);
 	if (!guest->waits)
 		return ret;
 	DEV_LOG(WARNING, dev, "has no endpoint, the guest waits for it");

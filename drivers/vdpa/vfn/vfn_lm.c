@@ -359,7 +359,7 @@ vfn_lm_stop(struct vfn_dev *dev)
 {
 	/* An endpoint that is gone has written, and had no time to mark it. */
 	bool missed = dev->dirty.missed ||
-		(dev->endpoint != NULL && dev->pci.failed && dev->dirty.wanted);
+		(dev->remote != NULL && dev->pci.failed && dev->dirty.wanted);
 
 	if (missed && dev->guest->dirty != NULL)
 		dirty_everything(dev, dev->guest->dirty);

@@ -58,7 +58,7 @@ vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 		n->asked = false;
 		return;
 	}
-	if (!vfn_endpoint_gone(dev))
+	if (!vfn_remote_gone(dev))
 		vfn_notify_find(dev);
 }
 

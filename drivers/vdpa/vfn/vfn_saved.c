@@ -359,7 +359,7 @@ restore(struct vfn_dev *dev, struct vfn_saved *kept)
 
 	if (dev->guest != NULL)
 		return -EBUSY;
-	ret = vfn_endpoint_gone(dev) ?
+	ret = vfn_remote_gone(dev) ?
 		check_whole(kept) :
 		vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
 	if (ret < 0)
@@ -385,7 +385,7 @@ restore_last(const char *name)
 
 	if (dev == NULL)
 		return -ENODEV;
-	vfn_endpoint_reclaim(dev);
+	vfn_remote_reclaim(dev);
 	if (dev->pending.data == NULL && dev->last.data != NULL) {
 		ret = restore(dev, &dev->last);
 		if (ret == 0)
@@ -403,7 +403,7 @@ rte_vdpa_vfn_release(const char *name)
 
 	if (dev == NULL)
 		return -ENODEV;
-	ret = vfn_endpoint_release(dev);
+	ret = vfn_remote_release(dev);
 	vfn_dev_release(dev);
 	return ret;
 }

@@ -52,7 +52,7 @@ vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_M
 	const size_t size = VFN_NET_STAT_MAX * sizeof(value[0]);
 	int ret = 0;
 
-	if (vfn_endpoint_gone(dev)) {
+	if (vfn_remote_gone(dev)) {
 		memcpy(value, dev->stats_last[queue], size);
 		return 0;
 	}

@@ -105,7 +105,7 @@ down_reason(struct vfn_dev *dev)
 	unsigned int reason;
 
 	if (dev->function == NULL)
-		return vfn_endpoint_gone(dev) ? "there is no endpoint" : "ask the endpoint";
+		return vfn_remote_gone(dev) ? "there is no endpoint" : "ask the endpoint";
 	reason = vfn_manage_link_down(dev->function);
 	return reason < RTE_DIM(reasons) ? reasons[reason] : "unknown";
 }
@@ -166,11 +166,11 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_int(d, "vid", dev->guest != NULL ? dev->guest->vid : -1);
 	vfn_tell_string(d, "failure", dev->pci.failed ? dev->pci.reason : "none");
 	vfn_tell_uint(d, "failures", dev->pci.failures);
-	if (dev->endpoint != NULL) {
-		vfn_tell_string(d, "endpoint", dev->endpoint->path);
+	if (dev->remote != NULL) {
+		vfn_tell_string(d, "endpoint", dev->remote->path);
 		vfn_tell_string(d, "endpoint_why",
-			vfn_endpoint_gone(dev) ? dev->endpoint->why : "connected");
-		vfn_tell_uint(d, "endpoint_links", dev->endpoint->links);
+			vfn_remote_gone(dev) ? dev->remote->why : "connected");
+		vfn_tell_uint(d, "endpoint_links", dev->remote->links);
 	}
 	vfn_tell_hex(d, "features", dev->pci.features);
 	vfn_tell_hex(d, "negotiated", dev->guest != NULL ? vfn_vpci_negotiated(&dev->pci) : 0);
@@ -301,7 +301,7 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 		if (dev->function == NULL && params != NULL) {
 			ret = vfn_telemetry_refuse(dev, -ENOTSUP,
 				"the function is behind an endpoint, %s: ask there",
-				dev->endpoint->path);
+				dev->remote->path);
 			vfn_dev_put(dev);
 			return ret;
 		}

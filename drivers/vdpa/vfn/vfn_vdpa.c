@@ -250,7 +250,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	ret = args.endpoint ? vfn_endpoint_open(dev, &args) : function_open(dev, &args);
+	ret = args.endpoint ? vfn_remote_open(dev, &args) : function_open(dev, &args);
 	if (ret < 0)
 		goto free_dev;
 	ret = vfn_inflight_open(dev, args.inflight);
@@ -267,7 +267,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 		ret = -EEXIST;
 		goto close_config;
 	}
-	if (dev->endpoint != NULL && (ret = vfn_endpoint_watch(dev)) < 0)
+	if (dev->remote != NULL && (ret = vfn_remote_watch(dev)) < 0)
 		goto unregister;
 	vfn_dev_add(dev);
 	return 0;
@@ -280,7 +280,7 @@ close_inflight:
 	vfn_inflight_close(dev);
 close_link:
 	dev->pci.link->ops->close(dev->pci.link);
-	vfn_endpoint_close(dev);
+	vfn_remote_close(dev);
 free_dev:
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
@@ -308,10 +308,10 @@ vfn_remove(struct rte_vdev_device *vdev)
 	/* Whoever has found it has done with it before what it consists of goes. */
 	vfn_dev_del(dev);
 	rte_vdpa_unregister_device(vdpa);
-	vfn_endpoint_unwatch(dev);
+	vfn_remote_unwatch(dev);
 	vfn_config_close(dev);
 	dev->pci.link->ops->close(dev->pci.link);
-	vfn_endpoint_close(dev);
+	vfn_remote_close(dev);
 	vfn_life_close(dev);
 	vfn_saved_free(dev);
 	vfn_inflight_close(dev);

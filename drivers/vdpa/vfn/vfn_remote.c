@@ -38,31 +38,31 @@
 #define ANSWER_MS 5000
 
 bool
-vfn_endpoint_gone(const struct vfn_dev *dev)
+vfn_remote_gone(const struct vfn_dev *dev)
 {
-	return dev->endpoint != NULL && dev->endpoint->gone;
+	return dev->remote != NULL && dev->remote->gone;
 }
 
 /* Nothing will be answered any more, whether or not it has hung up yet. */
 bool
-vfn_endpoint_dead(struct vfn_dev *dev)
+vfn_remote_dead(struct vfn_dev *dev)
 {
 	struct vfn_link *link = dev->pci.link;
 	uint8_t any;
 
-	return dev->endpoint != NULL &&
-		(dev->endpoint->gone ||
+	return dev->remote != NULL &&
+		(dev->remote->gone ||
 			link->ops->read(link, VFN_REGION_CONFIG, 0, &any, sizeof(any)) < 0);
 }
 
 /* What a guest has negotiated with another endpoint and this one does not have. */
 uint64_t
-vfn_endpoint_lacks(const struct vfn_dev *dev, uint64_t features)
+vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features)
 {
 	const uint64_t vhost = UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES |
 		UINT64_C(1) << VHOST_F_LOG_ALL;
 
-	return dev->endpoint != NULL ? features & ~vhost & ~dev->pci.features : 0;
+	return dev->remote != NULL ? features & ~vhost & ~dev->pci.features : 0;
 }
 
 /* ---- connections ---- */
@@ -71,12 +71,12 @@ vfn_endpoint_lacks(const struct vfn_dev *dev, uint64_t features)
 static void
 explain(struct vfn_dev *dev, const char *why)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 
-	if (strcmp(e->why, why) == 0)
+	if (strcmp(r->why, why) == 0)
 		return;
-	snprintf(e->why, sizeof(e->why), "%s", why);
-	DEV_LOG(ERR, dev, "endpoint %s: %s", e->path, why);
+	snprintf(r->why, sizeof(r->why), "%s", why);
+	DEV_LOG(ERR, dev, "endpoint %s: %s", r->path, why);
 }
 
 static uint64_t
@@ -109,7 +109,7 @@ check_same(struct vfn_dev *dev, char *why, size_t size)
 	/* librte_vhost was told of as many. */
 	if (pairs != 0)
 		dev->max_pairs = pairs;
-	lacks = vfn_endpoint_lacks(dev, waiting_features(dev));
+	lacks = vfn_remote_lacks(dev, waiting_features(dev));
 	if (ret == 0 && lacks != 0) {
 		snprintf(why, size, "it lacks features 0x%" PRIx64 " that a guest has negotiated",
 			lacks);
@@ -122,18 +122,18 @@ check_same(struct vfn_dev *dev, char *why, size_t size)
 static void
 set_gone(struct vfn_dev *dev, const char *reason)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 
-	dev->pci.failed = e->gone = true;
+	dev->pci.failed = r->gone = true;
 	dev->pci.reason = reason;
-	snprintf(e->why, sizeof(e->why), "%s", reason);
+	snprintf(r->why, sizeof(r->why), "%s", reason);
 	vfn_endpoint_hang_up(dev->pci.link);
 }
 
 static int
 connect_link(struct vfn_dev *dev, char *why, size_t size, struct vfn_vpci *pci)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 	int ret;
 
 	*pci = (struct vfn_vpci){.name = dev->name,
@@ -141,7 +141,7 @@ connect_link(struct vfn_dev *dev, char *why, size_t size, struct vfn_vpci *pci)
 		.answer_ms = ANSWER_MS,
 		.failures = dev->pci.failures};
 	ret = vfn_endpoint_connect(
-		e->path, e->by_host ? &e->control : NULL, ANSWER_MS, why, size, &pci->link);
+		r->path, r->by_host ? &r->control : NULL, ANSWER_MS, why, size, &pci->link);
 	if (ret < 0)
 		return ret;
 	ret = vfn_vpci_init(pci);
@@ -166,7 +166,7 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 	if (ret < 0)
 		return ret;
 	vfn_dev_lock(dev);
-	if (dev->endpoint->released) {
+	if (dev->remote->released) {
 		vfn_dev_unlock(dev);
 		pci.link->ops->close(pci.link);
 		snprintf(why, size, "it was left to another process");
@@ -179,13 +179,13 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 	if (ret == 0 && dev->config_intr != NULL)
 		ret = vfn_vpci_config_irq(&dev->pci, dev->config_fd);
 	if (ret == 0) {
-		dev->endpoint->gone = false;
-		dev->endpoint->links++;
-		dev->endpoint->why[0] = '\0';
+		dev->remote->gone = false;
+		dev->remote->links++;
+		dev->remote->why[0] = '\0';
 		vfn_stats_go_on(dev);
 		vfn_notify_find(dev);
 		if (dev->state == VFN_FAILED) {
-			DEV_LOG(NOTICE, dev, "endpoint %s is there again", dev->endpoint->path);
+			DEV_LOG(NOTICE, dev, "endpoint %s is there again", dev->remote->path);
 			vfn_life_back(dev);
 		}
 	} else {
@@ -200,7 +200,7 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 static void
 try_again(struct vfn_dev *dev)
 {
-	char why[sizeof(dev->endpoint->why)];
+	char why[sizeof(dev->remote->why)];
 
 	if (attach(dev, why, sizeof(why)) == 0)
 		return;
@@ -213,7 +213,7 @@ static void
 lost(struct vfn_dev *dev)
 {
 	vfn_dev_lock(dev);
-	if (!dev->endpoint->gone) {
+	if (!dev->remote->gone) {
 		vfn_vpci_lost(&dev->pci, "its endpoint has ended");
 		set_gone(dev, dev->pci.reason);
 		vfn_life_lost(dev);
@@ -225,24 +225,24 @@ static void *
 watch_thread(void *arg)
 {
 	struct vfn_dev *dev = arg;
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 	eventfd_t count;
 	int timeout;
 
 	/* Guests' rings are looked at when it is gone. */
 	vfn_guard_unblock();
-	while (!__atomic_load_n(&e->quit, __ATOMIC_ACQUIRE)) {
-		struct pollfd p[] = {{e->wake_fd, POLLIN, 0}, {-1, POLLRDHUP, 0}};
+	while (!__atomic_load_n(&r->quit, __ATOMIC_ACQUIRE)) {
+		struct pollfd p[] = {{r->wake_fd, POLLIN, 0}, {-1, POLLRDHUP, 0}};
 
 		vfn_dev_lock(dev);
-		timeout = e->gone && !e->released ? RETRY_MS : -1;
-		if (!e->gone)
+		timeout = r->gone && !r->released ? RETRY_MS : -1;
+		if (!r->gone)
 			p[1].fd = vfn_endpoint_fd(dev->pci.link);
 		vfn_dev_unlock(dev);
 		if (poll(p, RTE_DIM(p), timeout) < 0)
 			continue;
 		if (p[0].revents != 0)
-			eventfd_read(e->wake_fd, &count);
+			eventfd_read(r->wake_fd, &count);
 		else if (p[1].revents != 0)
 			lost(dev);
 		else if (timeout >= 0)
@@ -281,22 +281,22 @@ set_control(struct vfn_endpoint_control *control, const struct vfn_net_params *n
  * waited for like one that has ended; before it is there nothing is known of it.
  */
 int
-vfn_endpoint_open(struct vfn_dev *dev, const struct vfn_args *args)
+vfn_remote_open(struct vfn_dev *dev, const struct vfn_args *args)
 {
-	struct vfn_endpoint *e = calloc(1, sizeof(*e));
-	char why[sizeof(e->why)];
+	struct vfn_remote *r = calloc(1, sizeof(*r));
+	char why[sizeof(r->why)];
 	int ret;
 
-	if (e == NULL)
+	if (r == NULL)
 		return -ENOMEM;
-	strcpy(e->path, args->path);
-	e->by_host = args->control;
-	set_control(&e->control, &args->net);
-	e->gone = true;
-	dev->endpoint = e;
+	strcpy(r->path, args->path);
+	r->by_host = args->control;
+	set_control(&r->control, &args->net);
+	r->gone = true;
+	dev->remote = r;
 	dev->pci.link = vfn_endpoint_none();
-	e->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	ret = dev->pci.link == NULL || e->wake_fd < 0 ? -ENOMEM : vfn_signal_init();
+	r->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	ret = dev->pci.link == NULL || r->wake_fd < 0 ? -ENOMEM : vfn_signal_init();
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot watch an endpoint: %s", strerror(-ret));
 		goto fail;
@@ -304,9 +304,9 @@ vfn_endpoint_open(struct vfn_dev *dev, const struct vfn_args *args)
 	ret = attach(dev, why, sizeof(why));
 	if (ret == -EBUSY) {
 		set_gone(dev, "its endpoint has another client");
-		snprintf(e->why, sizeof(e->why), "%s", why);
+		snprintf(r->why, sizeof(r->why), "%s", why);
 		dev->state = VFN_FAILED;
-		DEV_LOG(WARNING, dev, "endpoint %s: %s, which has to leave first", e->path, why);
+		DEV_LOG(WARNING, dev, "endpoint %s: %s, which has to leave first", r->path, why);
 		ret = 0;
 	}
 	if (ret == 0)
@@ -314,91 +314,91 @@ vfn_endpoint_open(struct vfn_dev *dev, const struct vfn_args *args)
 	explain(dev, why);
 	vfn_signal_fini();
 fail:
-	if (e->wake_fd >= 0)
-		close(e->wake_fd);
+	if (r->wake_fd >= 0)
+		close(r->wake_fd);
 	if (dev->pci.link != NULL)
 		dev->pci.link->ops->close(dev->pci.link);
-	free(e);
-	dev->endpoint = NULL;
+	free(r);
+	dev->remote = NULL;
 	return ret;
 }
 
 /* From now on it may be gone, and come back. */
 int
-vfn_endpoint_watch(struct vfn_dev *dev)
+vfn_remote_watch(struct vfn_dev *dev)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 	sigset_t all, old;
 	int ret;
 
 	/* It handles no signal but those of its own doing. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&e->thread, NULL, watch_thread, dev);
+	ret = pthread_create(&r->thread, NULL, watch_thread, dev);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	e->watched = ret == 0;
+	r->watched = ret == 0;
 	if (ret != 0)
 		DEV_LOG(ERR, dev, "no thread to watch its endpoint: %s", strerror(ret));
 	else
-		pthread_setname_np(e->thread, "vfn-endpoint");
+		pthread_setname_np(r->thread, "vfn-endpoint");
 	return -ret;
 }
 
 /* It is watched no more; the link stays. dev->lock not held. */
 void
-vfn_endpoint_unwatch(struct vfn_dev *dev)
+vfn_remote_unwatch(struct vfn_dev *dev)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 
-	if (e == NULL || !e->watched)
+	if (r == NULL || !r->watched)
 		return;
-	__atomic_store_n(&e->quit, true, __ATOMIC_RELEASE);
-	eventfd_write(e->wake_fd, 1);
-	pthread_join(e->thread, NULL);
-	e->watched = false;
+	__atomic_store_n(&r->quit, true, __ATOMIC_RELEASE);
+	eventfd_write(r->wake_fd, 1);
+	pthread_join(r->thread, NULL);
+	r->watched = false;
 }
 
 /* After the link. */
 void
-vfn_endpoint_close(struct vfn_dev *dev)
+vfn_remote_close(struct vfn_dev *dev)
 {
-	if (dev->endpoint == NULL)
+	if (dev->remote == NULL)
 		return;
-	close(dev->endpoint->wake_fd);
-	free(dev->endpoint);
-	dev->endpoint = NULL;
+	close(dev->remote->wake_fd);
+	free(dev->remote);
+	dev->remote = NULL;
 	vfn_signal_fini();
 }
 
 /* ---- handing over to another process; dev->lock held ---- */
 
 int
-vfn_endpoint_release(struct vfn_dev *dev)
+vfn_remote_release(struct vfn_dev *dev)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 
-	if (e == NULL)
+	if (r == NULL)
 		return 0;
 	if (dev->guest != NULL)
 		return -EBUSY;
-	e->released = true;
-	if (!e->gone) {
+	r->released = true;
+	if (!r->gone) {
 		set_gone(dev, "it was left to another process");
 		vfn_life_lost(dev);
-		DEV_LOG(INFO, dev, "endpoint %s is left to another process", e->path);
+		DEV_LOG(INFO, dev, "endpoint %s is left to another process", r->path);
 	}
 	/* Whoever waits for the socket holds it. */
-	eventfd_write(e->wake_fd, 1);
+	eventfd_write(r->wake_fd, 1);
 	return 0;
 }
 
 void
-vfn_endpoint_reclaim(struct vfn_dev *dev)
+vfn_remote_reclaim(struct vfn_dev *dev)
 {
-	struct vfn_endpoint *e = dev->endpoint;
+	struct vfn_remote *r = dev->remote;
 
-	if (e == NULL || !e->released)
+	if (r == NULL || !r->released)
 		return;
-	e->released = false;
-	eventfd_write(e->wake_fd, 1);
+	r->released = false;
+	eventfd_write(r->wake_fd, 1);
 }
