@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -41,10 +42,34 @@ served_write(
 	return CLIENT(link)->ops->write(CLIENT(link), region, offset, buf, len);
 }
 
+/* Have whole pages of a test's memory in a file, with what is in them. */
+static int
+make_file(const struct vfn_dma_map *map, uint64_t *offset)
+{
+	const uintptr_t page = sysconf(_SC_PAGESIZE), at = (uintptr_t)map->host;
+	const uintptr_t from = at / page * page, to = (at + map->len + page - 1) / page * page;
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	*offset = at - from;
+	if (fd < 0 || write(fd, (void *)from, to - from) != (ssize_t)(to - from) ||
+		mmap((void *)from, to - from, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			0) == MAP_FAILED)
+		abort();
+	return fd;
+}
+
 static int
 served_dma_map(struct vfn_link *link, const struct vfn_dma_map *map)
 {
-	return CLIENT(link)->ops->dma_map(CLIENT(link), map);
+	struct vfn_dma_map file = *map;
+	int ret;
+
+	if (map->fd >= 0 || map->host == NULL)
+		return CLIENT(link)->ops->dma_map(CLIENT(link), map);
+	file.fd = make_file(map, &file.offset);
+	ret = CLIENT(link)->ops->dma_map(CLIENT(link), &file);
+	close(file.fd);
+	return ret;
 }
 
 static int
@@ -94,6 +119,14 @@ listen_at(char *path, size_t size)
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0)
 		abort();
 	return fd;
+}
+
+bool
+over_endpoint(void)
+{
+	const char *mode = getenv("VFN_POSTED");
+
+	return mode != NULL && strcmp(mode, "endpoint") == 0;
 }
 
 struct vfn_link *

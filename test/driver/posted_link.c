@@ -424,7 +424,7 @@ __wrap_vfn_function_open(
 
 	if (ret != 0 || mode == NULL)
 		return ret;
-	if (strcmp(mode, "endpoint") == 0) {
+	if (over_endpoint()) {
 		*link = endpoint_link(*fn, *link);
 		return 0;
 	}

@@ -5,6 +5,7 @@
 /* The link to an endpoint. Any thread. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,6 +60,13 @@ link_write(struct vfn_link *link, unsigned int region, uint64_t offset, const vo
 	return e->client == NULL ? -ENODEV : vfu_client_write(e->client, region, offset, buf, len);
 }
 
+/* A message with a descriptor that is none cannot be sent, and ends the connection. */
+static bool
+is_open(int fd)
+{
+	return fd >= 0 && fcntl(fd, F_GETFD) >= 0;
+}
+
 /* ---- memory ---- */
 
 static uint64_t
@@ -82,7 +90,7 @@ link_dma_map(struct vfn_link *link, const struct vfn_dma_map *map)
 	struct endpoint_map *m;
 	int ret;
 
-	if (map->fd < 0)
+	if (!is_open(map->fd))
 		return -EBADF;
 	/* Half of all addresses is the other space. */
 	if (map->len == 0 || map->iova >= VFN_ENDPOINT_OWN ||
@@ -156,6 +164,8 @@ set_eventfd(struct vfn_link *link, unsigned int index, uint32_t action, unsigned
 
 	if (e->client == NULL)
 		return -ENODEV;
+	if (fd >= 0 && !is_open(fd))
+		return -EBADF;
 	return vfu_client_irq_fds(e->client, index, action, number, fd >= 0 ? &fd : NULL, 1);
 }
 

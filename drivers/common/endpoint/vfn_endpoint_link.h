@@ -6,7 +6,8 @@
  * @file
  * The link to a function in another process, which serves it by vfio-user (vfn_endpoint.h): every
  * operation is a message and its answer. Memory has to be a file, which the endpoint maps; kicks
- * and calls are eventfds of the endpoint's.
+ * and calls are eventfds of the endpoint's. The interrupt pin is as VFIO has it: it is masked each
+ * time that it is signalled, until it is set again.
  *
  * The endpoint is not trusted: an answer that is none, or none in time, ends the connection, and
  * every operation fails from then on. That alone does not tell that the endpoint touches nothing
