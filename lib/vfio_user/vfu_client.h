@@ -69,8 +69,7 @@ int vfu_client_info(struct vfu_client *client, struct vfu_device_info *info);
 int vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_region *region);
 
 /** Fills up to VFU_MAX_FDS; returns how many. The fds are the caller's then. */
-int vfu_client_ioeventfds(
-	struct vfu_client *client, unsigned int index, struct vfu_ioeventfd *fds);
+int vfu_client_ioeventfds(struct vfu_client *client, unsigned int index, struct vfu_ioeventfd *fds);
 
 int vfu_client_irq_info(struct vfu_client *client, unsigned int index, struct vfu_irq_info *info);
 

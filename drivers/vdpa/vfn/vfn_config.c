@@ -34,8 +34,8 @@
 
 /*
  * librte_vhost waits, without an end, while the front-end keeps the channel full. So each message
- * has a thread. Nothing that could be asked of it there would be heard, so that it is cancelled in
- * the end; nothing in librte_vhost is locked meanwhile, as no answer is asked for.
+ * has a thread, which is cancelled in the end (why it is no shutdown(): interrupt() in
+ * vfn_notify.c). Nothing in librte_vhost is locked meanwhile, as no answer is asked for.
  */
 static void *
 tell_thread(void *arg)

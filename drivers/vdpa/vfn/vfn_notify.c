@@ -207,10 +207,12 @@ vfn_notify_queue(struct vfn_dev *dev, uint16_t queue)
 
 /*
  * Get the thread out of librte_vhost. Reading the answer ends with the signal, in order. A send to
- * a socket that a front-end keeps full is tried again for ever, whatever is asked of the thread: it
- * cannot look while it is in librte_vhost, and whose the socket is only librte_vhost knows. So
- * cancelling is the last resort, where nobody of ours is in a critical section; it leaves
- * librte_vhost's lock of the connection's back-channel taken, which is asked for nothing any more.
+ * a socket that a front-end keeps full is tried again after each. A shutdown() of the socket would
+ * end it, but librte_vhost alone has that: the driver hears of a connection with SET_FEATURES, as
+ * few applications call rte_vdpa_vfn_new_connection(), and SET_BACKEND_REQ_FD may come before. So
+ * cancelling is the last resort. It hits the thread in a system call of librte_vhost's, with no
+ * lock of ours, and leaves librte_vhost's lock of the back-channel taken. Only a message that wants
+ * an answer takes that, and none is sent to this connection any more; vfn_config.c's want none.
  */
 static void
 interrupt(struct vfn_dev *dev)
