@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <vfn_regs.h>
@@ -195,6 +196,15 @@ region_is_file(const struct vfu_region *region)
 			region->area[0].size == region->size);
 }
 
+static bool
+same_file(int a, int b)
+{
+	struct stat x, y;
+
+	return a >= 0 && fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+		x.st_ino == y.st_ino;
+}
+
 /* Asked anew each time: a reset may have given the function another. */
 static int
 link_get_region_fd(struct vfn_link *link, unsigned int index, int *fd, uint64_t *size)
@@ -211,9 +221,14 @@ link_get_region_fd(struct vfn_link *link, unsigned int index, int *fd, uint64_t 
 		ret = -ENOTSUP;
 	}
 	if (ret == 0) {
-		if (e->region_fd >= 0)
-			close(e->region_fd);
-		e->region_fd = *fd = region.fd;
+		if (same_file(e->region_fd, region.fd)) {
+			close(region.fd);
+		} else {
+			if (e->region_fd >= 0)
+				close(e->region_fd);
+			e->region_fd = region.fd;
+		}
+		*fd = e->region_fd;
 		*size = region.size;
 	}
 	pthread_mutex_unlock(&e->lock);
