@@ -391,6 +391,8 @@ class Backend(Device):
 
     @staticmethod
     def _defaults(dev):
+        if ",link=endpoint" in dev:
+            return dev  # whoever made the endpoint has said how its functions are polled
         for key, value in (("idle", "sleep"), ("poll-cpu", cpu(1))):
             if f",{key}=" not in dev:
                 dev += f",{key}={value}"
