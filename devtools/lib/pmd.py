@@ -400,8 +400,7 @@ class Backend(Device):
 
     def start(self, timeout=15):
         """Start (again), on the same sockets, and wait until they are served."""
-        if self.endpoint is not None and self.endpoint.process is None:
-            self.endpoint.start(timeout)
+        self.start_endpoint(timeout)
         program = os.path.join(build_dir(), "app", "vfn-vhost")
         eal = ["--lcores", f"0@{cpu(1)}", "--no-huge", "-m", "64", "--no-shconf",
                "-d", PLUGIN, *self._eal]
@@ -414,6 +413,11 @@ class Backend(Device):
                                      wrapper=self._wrapper)
         ready = self.process.expect(r"vfn-vhost: ready, \d+ socket", timeout)
         self.process.at_prompt(timeout, ready.end())
+
+    def start_endpoint(self, timeout=15):
+        """Have the functions, if they are elsewhere."""
+        if self.endpoint is not None and self.endpoint.process is None:
+            self.endpoint.start(timeout)
 
     def close(self):
         super().close()

@@ -22,7 +22,7 @@ from harness import (MQ, NIGHTLY, Backend, Echo, Endpoint, PmdError, Scratch, is
                      random_packets, wait_until)
 from net_device import FEATURES, FrontEnd, open_frontend
 from test_crash import FORMATS, SEED, Lost, Survivor
-from vhost_user import LOG_ALL, Listener, get_config, set_vring_err
+from vhost_user import LOG_ALL, Listener, get_config, set_features, set_vring_err
 
 CONTROLS = pytest.mark.parametrize("control", ["endpoint", "host"])
 DEBUG = "--log-level=pmd.vdpa.vfn.*:debug"
@@ -326,11 +326,12 @@ def test_dirty_log_of_an_endpoint_that_died(workdir):
     logs on."""
     with served(workdir, ",idle=busy") as (backend, [endpoint]):
         with FrontEnd(backend.sockets[0]) as fe:
-            fe.connect().negotiate().setup()
-            fe.features |= 1 << LOG_ALL
+            fe.connect().negotiate().setup().start()
+            fe.check(random_packets("before", 20))
             log = Log.of(fe.memory)
             fe.conn.tell(log.message())
-            fe.start().check(random_packets("first", 20))
+            fe.conn.tell(set_features(fe.features | 1 << LOG_ALL))
+            fe.check(random_packets("first", 20))
             everything = set().union(*(pages_of(r.gpa, r.size) for r in fe.memory.regions))
             assert log.take() < everything
             endpoint.kill()
@@ -340,7 +341,7 @@ def test_dirty_log_of_an_endpoint_that_died(workdir):
             becomes(backend, "running")
             log.clear()
             fe.check(random_packets("second", 20))
-            buffers = pages_of(fe.rx().buffers, 2048)
+            buffers = pages_of(fe.rx().buffers, 64 * 2048)
             assert log.pages() & buffers and log.pages() < everything
             log.close()
 
