@@ -175,6 +175,17 @@ class Process:
             self.popen.stdin.close()
         return code
 
+    def end(self, timeout=10):
+        """SIGTERM, and exit code 0."""
+        self.popen.terminate()
+        try:
+            code = self.wait(timeout)
+        except PmdError:
+            self.kill()
+            raise
+        if code != 0:
+            raise self.error(f"ended with {code} on SIGTERM")
+
     def kill(self):
         """SIGKILL, whatever state it is in; never raises."""
         self.popen.kill()
@@ -315,20 +326,18 @@ class Endpoint(Device):
         self.process = EalProcess(os.path.join(build_dir(), "app", "vfn-endpoint"), eal, args)
         self.process.expect("vfn-endpoint: ready", timeout)
 
+    def serves(self):
+        """Whether somebody listens, this one or another."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(self.sockets[0]) == 0
+
     def signal(self, number):
         self.process.popen.send_signal(number)
 
     def stop(self, timeout=10):
         """SIGTERM: exit code 0."""
         process, self.process = self.process, None
-        process.popen.terminate()
-        try:
-            code = process.wait(timeout)
-        except PmdError:
-            process.kill()
-            raise
-        if code != 0:
-            raise process.error(f"ended with {code} on SIGTERM")
+        process.end(timeout)
 
 
 # what the driver takes for itself; the rest is the function's
@@ -415,8 +424,8 @@ class Backend(Device):
         self.process.at_prompt(timeout, ready.end())
 
     def start_endpoint(self, timeout=15):
-        """Have the functions, if they are elsewhere."""
-        if self.endpoint is not None and self.endpoint.process is None:
+        """Have the functions, if they are elsewhere and no predecessor has them there."""
+        if self.endpoint is not None and not self.endpoint.serves():
             self.endpoint.start(timeout)
 
     def close(self):
@@ -446,14 +455,7 @@ class Backend(Device):
     def stop(self, timeout=10):
         """SIGTERM: exit code 0, and the sockets it made are gone."""
         process, self.process = self.process, None
-        process.popen.terminate()
-        try:
-            code = process.wait(timeout)
-        except PmdError:
-            process.kill()
-            raise
-        if code != 0:
-            raise process.error(f"ended with {code} on SIGTERM")
+        process.end(timeout)
         left = [s for s in self.sockets if not self.client and os.path.exists(s)]
         if left:
             raise process.error(f"left {left} behind")
