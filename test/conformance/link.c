@@ -10,7 +10,7 @@
 
 #include "device.h"
 
-/* posted_link.c stands before vfn_function_open(), and looks at the environment. */
+/* posted_link.c stands before vfn_function_open(), and looks at the environment for the kind. */
 static int
 open_here(const char *posted, const struct target_conf *conf, struct target *t)
 {
@@ -46,12 +46,19 @@ open_posted(const struct target_conf *conf, struct target *t)
 	return open_here("all", conf, t);
 }
 
+static int
+open_endpoint(const struct target_conf *conf, struct target *t)
+{
+	return open_here("endpoint", conf, t);
+}
+
 static const struct {
 	const char *name;
 	int (*open)(const struct target_conf *conf, struct target *t);
 } kinds[] = {
 	{"local", open_local},
 	{"posted", open_posted},
+	{"endpoint", open_endpoint},
 };
 
 const char *
