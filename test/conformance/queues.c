@@ -187,6 +187,8 @@ enabled_queue_keeps_its_rings(struct dev *d, uint64_t format)
 	unsigned int i;
 
 	start(d, format);
+	for (i = 0; i < 10; i++)
+		frame_loops(d, i);
 	for (i = 0; i < 2; i++) {
 		CSET(d, queue_select, i);
 		CSET(d, queue_size, 32);
