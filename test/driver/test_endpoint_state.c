@@ -141,6 +141,33 @@ interrupt_that_nobody_has_seen_comes_again(void **state)
 	close(pin);
 }
 
+/* By a vector that is masked: it is pending on the other side. */
+static void
+masked_interrupt_comes_when_it_is_unmasked(void **state)
+{
+	static const struct guest_conf conf = {0};
+	static uint8_t data[STATE_MAX];
+	struct rig *r, *to;
+	struct guest *g = rig_guest_on(&r, &conf);
+	size_t len;
+
+	(void)state;
+	rx_post(g, 0, 32, 2048, 1);
+	mock_events_enable(&g->q[0].drv, 0);
+	assert_int_equal(client_set(r, VFN_REGION_BAR1, MSIX_ENTRY + 12, 4, 1), 0);
+	rig_echo(g, 1);
+	mig_go_to(r, VFIO_DEVICE_STATE_STOP_COPY);
+	len = state_read(r, data);
+	to = take_over(r, g, &conf);
+	mig_go_to(to, VFIO_DEVICE_STATE_RESUMING);
+	assert_int_equal(vfu_client_state_write(to->client, data, len), 0);
+	mig_go_to(to, VFIO_DEVICE_STATE_RUNNING);
+	assert_int_equal(signals(g->q[0].call, false), 0);
+	assert_int_equal(client_get(to, VFN_REGION_BAR1, VFN_OFF_MSIX_PBA, 4) & 2, 2);
+	assert_int_equal(client_set(to, VFN_REGION_BAR1, MSIX_ENTRY + 12, 4, 0), 0);
+	assert_int_equal(signals(g->q[0].call, false), 1);
+}
+
 /* A migration that is called off. */
 static void
 guest_goes_on_here(void **state)
@@ -428,6 +455,7 @@ main(void)
 	static const struct CMUnitTest plain[] = {
 #define RIGGED(test) cmocka_unit_test_teardown(test, rigs_close)
 		RIGGED(interrupt_that_nobody_has_seen_comes_again),
+		RIGGED(masked_interrupt_comes_when_it_is_unmasked),
 		RIGGED(guest_goes_on_here),
 		RIGGED(paused_guest_moves_twice),
 		RIGGED(state_that_is_none_is_refused),

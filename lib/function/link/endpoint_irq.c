@@ -234,6 +234,14 @@ table_mask(struct vfn_endpoint *ep, unsigned int vector, bool mask)
 		VFN_OFF_MSIX_TABLE + vector * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL, 4, mask);
 }
 
+static bool
+is_masked(struct vfn_endpoint *ep, unsigned int vector)
+{
+	return ep_get(ep, VFN_REGION_BAR1,
+		       VFN_OFF_MSIX_TABLE + vector * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL, 4) &
+		1;
+}
+
 /*
  * A hypervisor keeps the table to itself, and says by eventfds which vectors are in use: as VFIO in
  * the kernel does, the table is filled for it. A client that fills it is left alone.
@@ -451,41 +459,18 @@ ep_irq_detach(struct vfn_endpoint *ep)
 	pthread_mutex_unlock(&ep->irq_lock);
 }
 
-static bool
-any_pending(struct vfn_endpoint *ep)
-{
-	unsigned int i;
-
-	for (i = 0; i < ep->nb_vectors; i += 32)
-		if (ep_get(ep, VFN_REGION_BAR1, VFN_OFF_MSIX_PBA + i / 8, 4) != 0)
-			return true;
-	return false;
-}
-
-/* Every vector is masked, none pending, and the capability off. */
+/* Every vector is masked, and the capability off. The function's own reset has cleared the rest. */
 static void
 msix_reset(struct vfn_endpoint *ep)
 {
-	const struct vfn_link_ops *ops = ep->link->ops;
-	const uint64_t control = ep->msix + EP_MSIX_CONTROL;
 	uint8_t table[VFN_MAX_VECTORS * EP_MSIX_ENTRY] = {0};
-	const size_t len = ep->nb_vectors * EP_MSIX_ENTRY;
 	unsigned int i;
 
-	/* What is pending goes by being delivered, to nobody. */
-	if (any_pending(ep)) {
-		for (i = 0; i < ep->nb_vectors; i++)
-			ops->set_irq(ep->link, i, -1);
-		ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table, len);
-		ep_set(ep, VFN_REGION_CONFIG, control, 2, EP_MSIX_ON);
-		for (i = 0; i < ep->nb_vectors; i++)
-			if (ep->msix_fd[i] >= 0)
-				ops->set_irq(ep->link, i, ep->msix_fd[i]);
-	}
 	for (i = 0; i < ep->nb_vectors; i++)
 		table[i * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL] = 1;
-	ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table, len);
-	ep_set(ep, VFN_REGION_CONFIG, control, 2, 0);
+	ep->link->ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table,
+		ep->nb_vectors * EP_MSIX_ENTRY);
+	ep_set(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2, 0);
 }
 
 void
@@ -501,10 +486,14 @@ ep_irq_reset(struct vfn_endpoint *ep)
 void
 ep_irq_remind(struct vfn_endpoint *ep)
 {
+	uint32_t control = 0;
 	unsigned int i;
 
+	if (ep->msix != 0)
+		control = ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2);
 	for (i = 0; i < ep->nb_vectors; i++)
-		if (ep->msix_fd[i] >= 0)
+		if ((control & (EP_MSIX_ON | EP_MSIX_MASKED)) == EP_MSIX_ON &&
+			ep->msix_fd[i] >= 0 && !is_masked(ep, i))
 			vfn_signal(ep->msix_fd[i]);
 	pthread_mutex_lock(&ep->irq_lock);
 	intx_look(ep);
