@@ -34,7 +34,6 @@ static struct {
 	uint64_t race_seed;
 } t;
 
-/* All that is as after power-on. */
 struct snapshot {
 	uint8_t common[REGS_NB_QUEUES + 1][sizeof(struct vfn_common_cfg)];
 	uint8_t vendor[REGS_NB_QUEUES + 1][sizeof(struct vfn_vendor_cfg)];
@@ -158,7 +157,6 @@ reset(void)
 	CHECK(status() == 0);
 }
 
-/* Of any region and width; what has no such register is refused. */
 static void
 access_any(const struct regs_fuzz_op *r, bool write)
 {
@@ -335,6 +333,7 @@ one(const struct regs_fuzz_op *r, bool racing)
 	const uint64_t v = value(r);
 	const unsigned int q = r->a % (REGS_NB_QUEUES + 1), mem = r->a % R_MEM_MAX;
 	struct vring_desc desc;
+	uint16_t vector;
 	unsigned int i;
 
 	switch (r->op % R_MAX) {
@@ -347,6 +346,8 @@ one(const struct regs_fuzz_op *r, bool racing)
 	case R_COMMON:
 		i = r->a % DIM(common_field);
 		put(0, VFN_OFF_COMMON + common_field[i].offset, v, common_field[i].len);
+		get(0, VFN_OFF_COMMON + VIRTIO_PCI_COMMON_MSIX, &vector, sizeof(vector));
+		CHECK(vector <= REGS_NB_QUEUES || vector == NO_VECTOR);
 		break;
 	case R_VENDOR:
 		i = r->a % DIM(vendor_field);
@@ -585,7 +586,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	turns(2);
 	race_set(false);
-	/* Also while it is suspended, broken, moving, out of memory. */
 	reset();
 	turns(1);
 	for (i = 0; i < R_MEM_MAX; i++)

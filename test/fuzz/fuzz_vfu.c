@@ -91,7 +91,7 @@ send_all(const uint8_t *bytes, size_t len, const int *with, unsigned int nb_with
 static size_t
 fill(const struct vfu_fuzz_message *r, uint16_t command, uint8_t *payload, uint32_t count)
 {
-	const uint32_t argsz = (r->flags & VFU_FUZZ_ARGSZ) != 0 ? value(r, 6) : 0x200000;
+	const uint32_t argsz = (r->flags & VFU_FUZZ_ARGSZ) != 0 ? value(r, 6) : UINT32_MAX;
 	union {
 		struct vfu_version version;
 		struct vfu_dma_map map;
