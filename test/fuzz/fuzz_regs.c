@@ -19,8 +19,6 @@
 
 #include "fuzz_regs.h"
 
-#define GUARD 0x1000u
-
 static struct {
 	struct vfn_function *fn;
 	struct vfn_link *link;
@@ -316,13 +314,13 @@ race_set(bool on)
 }
 
 /* Control waits for the poller, which nobody runs meanwhile but this. See poller.c. */
-int __wrap_sched_yield(void);
+int __wrap_sched_yield(void), __real_sched_yield(void);
 int
 __wrap_sched_yield(void)
 {
 	if (t.taken_over && pthread_equal(pthread_self(), t.main))
 		turns(1);
-	return 0;
+	return __real_sched_yield();
 }
 
 /* ---- an input ---- */
@@ -396,6 +394,9 @@ one(const struct regs_fuzz_op *r, bool racing)
 		break;
 	case R_TURN:
 		turns(1 + r->a % 8);
+		/* Time for commands, which a thread of EAL's carries out. */
+		for (i = 0; i < 10 && (r->a & 0x80) != 0; i++, turns(1))
+			usleep(100);
 		break;
 	case R_MAP:
 		race_set(false);
@@ -425,7 +426,6 @@ take(struct snapshot *s)
 		COMMON(queue_select, q);
 		get(VFN_REGION_BAR0, VFN_OFF_COMMON, s->common[q], sizeof(s->common[q]));
 		get(VFN_REGION_BAR0, VFN_OFF_VENDOR, s->vendor[q], sizeof(s->vendor[q]));
-		/* It never goes back. */
 		s->common[q][offsetof(struct vfn_common_cfg, config_generation)] = 0;
 	}
 	COMMON(queue_select, 0);
@@ -549,10 +549,10 @@ open_function(void)
 		t.offered |= (uint64_t)half << 32 * i;
 	}
 	for (i = 0; i < R_MEM_MAX; i++) {
-		t.mem[i] = mmap(NULL, REGS_MEM_SIZE + 2 * GUARD, PROT_NONE,
+		t.mem[i] = mmap(NULL, REGS_MEM_SIZE + 0x2000, PROT_NONE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		CHECK(t.mem[i] != MAP_FAILED);
-		t.mem[i] += GUARD;
+		t.mem[i] += 0x1000;
 	}
 	reset();
 	take(&power_on);

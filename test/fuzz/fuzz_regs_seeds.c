@@ -185,7 +185,7 @@ command(uint8_t class, uint8_t number)
 	descriptor(4, 1, R_V_BUFFERS_END, -0x7000, 1, VRING_DESC_F_WRITE);
 	act(R_AVAIL, 4, 0, R_V_0, 0);
 	act(R_NOTIFY, 4, 1, R_V_0, 4);
-	act(R_TURN, 1, 0, R_V_0, 0);
+	act(R_TURN, 0x81, 0, R_V_0, 0);
 }
 
 void
