@@ -28,7 +28,7 @@ int
 vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_region *region)
 {
 	struct {
-		struct vfio_region_info_cap_sparse_mmap sparse;
+		struct vfu_sparse_cap sparse;
 		struct vfio_region_sparse_mmap_area area[VFU_MAX_AREAS];
 	} cap;
 	struct vfio_region_info info, asked = {.argsz = sizeof(info) + sizeof(cap), .index = index};

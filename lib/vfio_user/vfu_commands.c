@@ -53,7 +53,7 @@ vfu_do_region_info(struct vfu_server *server, const void *payload, size_t len)
 	const struct vfio_region_info *asked = payload;
 	struct {
 		struct vfio_region_info info;
-		struct vfio_region_info_cap_sparse_mmap sparse;
+		struct vfu_sparse_cap sparse;
 		struct vfio_region_sparse_mmap_area area[VFU_MAX_AREAS];
 	} mine;
 	struct vfu_region region;

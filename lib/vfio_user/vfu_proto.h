@@ -102,6 +102,17 @@ struct vfu_device_info {
 	uint32_t num_irqs;
 };
 
+/**
+ * Of a reply to VFIO_USER_DEVICE_GET_REGION_INFO ("VFIO sparse mmap cap header"), the fixed part of
+ * struct vfio_region_info_cap_sparse_mmap; areas follow.
+ */
+struct vfu_sparse_cap {
+	struct vfio_info_cap_header header;
+	uint32_t nr_areas;
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct vfu_sparse_cap) == 16, "VFIO sparse mmap cap header");
+
 /** VFIO_USER_DEVICE_GET_REGION_IO_FDS; in a reply vfu_io_fd follow. */
 struct vfu_region_io_fds {
 	uint32_t argsz;

@@ -19,8 +19,6 @@
 
 #include "fuzz_regs.h"
 
-#define GUARD 0x1000u
-
 static struct {
 	struct vfn_function *fn;
 	struct vfn_link *link;
@@ -34,7 +32,6 @@ static struct {
 	uint64_t race_seed;
 } t;
 
-/* All that is as after power-on. */
 struct snapshot {
 	uint8_t common[REGS_NB_QUEUES + 1][sizeof(struct vfn_common_cfg)];
 	uint8_t vendor[REGS_NB_QUEUES + 1][sizeof(struct vfn_vendor_cfg)];
@@ -158,7 +155,6 @@ reset(void)
 	CHECK(status() == 0);
 }
 
-/* Of any region and width; what has no such register is refused. */
 static void
 access_any(const struct regs_fuzz_op *r, bool write)
 {
@@ -235,9 +231,8 @@ map(unsigned int i, bool on)
 	if (on == t.mapped[i])
 		return;
 	if (on) {
-		CHECK(mprotect(t.mem[i], REGS_MEM_SIZE, PROT_READ | PROT_WRITE) == 0);
-		if (i == R_MEM_READ_ONLY)
-			CHECK(mprotect(t.mem[i], REGS_MEM_SIZE, PROT_READ) == 0);
+		CHECK(mprotect(t.mem[i], REGS_MEM_SIZE,
+			      PROT_READ | (m.writable ? PROT_WRITE : 0)) == 0);
 		CHECK(t.link->ops->dma_map(t.link, &m) == 0);
 	} else {
 		CHECK(t.link->ops->dma_unmap(t.link, m.space, at, REGS_MEM_SIZE) == 0);
@@ -319,13 +314,13 @@ race_set(bool on)
 }
 
 /* Control waits for the poller, which nobody runs meanwhile but this. See poller.c. */
-int __wrap_sched_yield(void);
+int __wrap_sched_yield(void), __real_sched_yield(void);
 int
 __wrap_sched_yield(void)
 {
 	if (t.taken_over && pthread_equal(pthread_self(), t.main))
 		turns(1);
-	return 0;
+	return __real_sched_yield();
 }
 
 /* ---- an input ---- */
@@ -336,6 +331,7 @@ one(const struct regs_fuzz_op *r, bool racing)
 	const uint64_t v = value(r);
 	const unsigned int q = r->a % (REGS_NB_QUEUES + 1), mem = r->a % R_MEM_MAX;
 	struct vring_desc desc;
+	uint16_t vector;
 	unsigned int i;
 
 	switch (r->op % R_MAX) {
@@ -347,13 +343,13 @@ one(const struct regs_fuzz_op *r, bool racing)
 		break;
 	case R_COMMON:
 		i = r->a % DIM(common_field);
-		put(VFN_REGION_BAR0, VFN_OFF_COMMON + common_field[i].offset, v,
-			common_field[i].len);
+		put(0, VFN_OFF_COMMON + common_field[i].offset, v, common_field[i].len);
+		get(0, VFN_OFF_COMMON + VIRTIO_PCI_COMMON_MSIX, &vector, sizeof(vector));
+		CHECK(vector <= REGS_NB_QUEUES || vector == NO_VECTOR);
 		break;
 	case R_VENDOR:
 		i = r->a % DIM(vendor_field);
-		put(VFN_REGION_BAR0, VFN_OFF_VENDOR + vendor_field[i].offset, v,
-			vendor_field[i].len);
+		put(0, VFN_OFF_VENDOR + vendor_field[i].offset, v, vendor_field[i].len);
 		break;
 	case R_DEVICE:
 		put(VFN_REGION_BAR0, VFN_OFF_DEVICE + r->c % 64, v, (size_t)1 << r->b % 4);
@@ -398,6 +394,9 @@ one(const struct regs_fuzz_op *r, bool racing)
 		break;
 	case R_TURN:
 		turns(1 + r->a % 8);
+		/* Time for commands, which a thread of EAL's carries out. */
+		for (i = 0; i < 10 && (r->a & 0x80) != 0; i++, turns(1))
+			usleep(100);
 		break;
 	case R_MAP:
 		race_set(false);
@@ -427,7 +426,6 @@ take(struct snapshot *s)
 		COMMON(queue_select, q);
 		get(VFN_REGION_BAR0, VFN_OFF_COMMON, s->common[q], sizeof(s->common[q]));
 		get(VFN_REGION_BAR0, VFN_OFF_VENDOR, s->vendor[q], sizeof(s->vendor[q]));
-		/* It never goes back. */
 		s->common[q][offsetof(struct vfn_common_cfg, config_generation)] = 0;
 	}
 	COMMON(queue_select, 0);
@@ -492,7 +490,6 @@ must_be_as_before(void)
 		differs("vendor", now.vendor[q], power_on.vendor[q], sizeof(now.vendor[q]));
 	}
 	differs("device", now.device, power_on.device, sizeof(now.device));
-	differs("isr", &now.isr, &power_on.isr, 1);
 	differs("pci", now.pci, power_on.pci, sizeof(now.pci));
 	differs("msix", now.msix, power_on.msix, sizeof(now.msix));
 	CHECK(memcmp(&now, &power_on, sizeof(now)) == 0);
@@ -505,15 +502,28 @@ traffic_must_pass(void)
 	static struct frame sent, got;
 	struct guest *g = guest_new(&(struct guest_conf){
 		.link = t.link, .pairs = 2, .used_pairs = 1, .size = 8, .buf_len = 2048});
+	const uint64_t end = now_ms() + PATIENCE_MS;
+	bool passed;
 
 	guest_start(g);
 	frame_make(&sent, 7, 200);
 	rx_post(g, RXQ(0), 2, 2048, 1);
 	tx_send(g, TXQ(0), &sent);
-	turns(4);
-	CHECK(rx_try(g, RXQ(0), &got, 0));
+	/* The function may have its hands full with a command of before, on a thread of EAL's. */
+	do {
+		turns(4);
+		passed = rx_try(g, RXQ(0), &got, 0);
+	} while (!passed && now_ms() < end);
+	CHECK(passed);
 	frames_equal(&got, &sent);
 	guest_close(g);
+}
+
+static void
+close_function(void)
+{
+	t.taken_over = false;
+	t.link->ops->close(t.link);
 }
 
 static void
@@ -528,6 +538,7 @@ open_function(void)
 		rte_log_set_global_level(RTE_LOG_CRIT);
 	CHECK(function_open(&conf, &t.fn, &t.link) == 0);
 	turns_take_over();
+	atexit(close_function);
 	t.main = pthread_self();
 	t.taken_over = true;
 	t.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -538,10 +549,10 @@ open_function(void)
 		t.offered |= (uint64_t)half << 32 * i;
 	}
 	for (i = 0; i < R_MEM_MAX; i++) {
-		t.mem[i] = mmap(NULL, REGS_MEM_SIZE + 2 * GUARD, PROT_NONE,
+		t.mem[i] = mmap(NULL, REGS_MEM_SIZE + 0x2000, PROT_NONE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		CHECK(t.mem[i] != MAP_FAILED);
-		t.mem[i] += GUARD;
+		t.mem[i] += 0x1000;
 	}
 	reset();
 	take(&power_on);
@@ -575,7 +586,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	turns(2);
 	race_set(false);
-	/* Also while it is suspended, broken, moving, out of memory. */
 	reset();
 	turns(1);
 	for (i = 0; i < R_MEM_MAX; i++)

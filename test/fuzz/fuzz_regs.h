@@ -58,7 +58,7 @@ enum {
 	R_POKE,	 /* 1 << b % 4 bytes at c of memory a */
 	R_FILL,	 /* all of memory a, from a generator that starts with c */
 	/* the link, and the poller */
-	R_TURN, /* a % 8 of them */
+	R_TURN, /* 1 + a % 8 of them; with a & 0x80 some more, and time between */
 	R_MAP,	/* memory a is there again, or is gone */
 	R_IRQ,	/* of vector b: an eventfd, or none */
 	R_DOORBELL,

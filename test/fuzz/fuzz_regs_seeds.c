@@ -113,7 +113,7 @@ linux_driver(uint16_t size)
 		act(R_READ, 0, 2, R_V_0, 0)->c = 4;
 	}
 	common(DRIVER_SELECT, R_V_0, 0);
-	act(R_COMMON, DRIVER_FEATURE, 0, R_V_0, 1 << VIRTIO_NET_F_MRG_RXBUF | 0x20);
+	act(R_COMMON, DRIVER_FEATURE, 0, R_V_0, 0x401)->shift = 5; /* MAC, MRG_RXBUF */
 	common(DRIVER_SELECT, R_V_0, 1);
 	common(DRIVER_FEATURE, R_V_0, 1 | 1 << (VIRTIO_F_RING_RESET - 32));
 	common(STATUS, R_V_0, 11);
@@ -185,7 +185,7 @@ command(uint8_t class, uint8_t number)
 	descriptor(4, 1, R_V_BUFFERS_END, -0x7000, 1, VRING_DESC_F_WRITE);
 	act(R_AVAIL, 4, 0, R_V_0, 0);
 	act(R_NOTIFY, 4, 1, R_V_0, 4);
-	act(R_TURN, 1, 0, R_V_0, 0);
+	act(R_TURN, 0x81, 0, R_V_0, 0);
 }
 
 void

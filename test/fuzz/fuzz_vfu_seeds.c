@@ -157,6 +157,10 @@ log_of_pages(void)
 	set(r, 1, VFU_V_MAP, 0, 0);
 	set(r, 2, VFU_V_0, 64, 12);
 	set(r, 3, VFU_V_PAGE, 0, 0);
+	/* As much as a message takes. */
+	r = feature(VFU_V_GET, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, 3);
+	set(r, 2, VFU_V_XFER, 7, 20);
+	set(r, 3, VFU_V_0, 1, 0);
 	feature(VFU_V_SET, VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, 0);
 	feature(VFU_V_PROBE, VFIO_DEVICE_FEATURE_DMA_LOGGING_START, 0);
 }

@@ -318,7 +318,7 @@ start(int fd, uint64_t page, uint32_t nb, const uint64_t (*ranges)[2], size_t le
 
 	memcpy(bytes, &c, sizeof(c));
 	if (ranges != NULL)
-		memcpy(bytes + sizeof(c), ranges, len - sizeof(c));
+		memcpy(bytes + sizeof(c), ranges, len < 48 ? len - sizeof(c) : 32); /* two */
 	return feature(fd, SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, bytes, len);
 }
 

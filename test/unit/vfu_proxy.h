@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Between lib/vfio_user's client and a server that is right: a thread that changes what the server
- * says.
+ * says. And every call of the client by a number.
  */
 
 #ifndef VFU_PROXY_H
@@ -201,6 +201,123 @@ proxy_close(void)
 	close(proxy.listen_fd);
 	unlink(proxy.path);
 	vt_close();
+}
+
+/* ---- calls ---- */
+
+enum {
+	INFO,
+	REGION,
+	REGION_SPARSE,
+	IOEVENTFDS,
+	IRQ_INFO,
+	IRQ_FDS,
+	IRQ_ACTION,
+	IRQS_OFF,
+	READ,
+	WRITE,
+	DMA_MAP,
+	DMA_UNMAP,
+	RESET,
+	MIGRATION,
+	GET_STATE,
+	SET_STATE,
+	STATE_READ,
+	STATE_WRITE,
+	LOG_START,
+	LOG_STOP,
+	LOG_REPORT,
+	NB_CALLS
+};
+
+/* What has to be done before the call can succeed; it is not the call that the plan is for. */
+static void
+prepare(struct vfu_client *c, int call)
+{
+	const struct vfu_dma dma = {0x1000, 0x1000, 3, -1, 0};
+	uint64_t page = 4096;
+
+	if (call == DMA_UNMAP)
+		assert_int_equal(vfu_client_dma_map(c, &dma), 0);
+	else if (call == STATE_READ)
+		assert_int_equal(vfu_client_set_mig_state(c, VFIO_DEVICE_STATE_STOP_COPY), 0);
+	else if (call == STATE_WRITE)
+		assert_int_equal(vfu_client_set_mig_state(c, VFIO_DEVICE_STATE_RESUMING), 0);
+	else if (call == LOG_STOP || call == LOG_REPORT)
+		assert_int_equal(vfu_client_log_start(c, &page, NULL, 0), 0);
+	else
+		assert_int_equal(vfu_client_reset(c), 0);
+}
+
+static int
+do_call(struct vfu_client *c, int call)
+{
+	const struct vfu_dma dma = {0x1000, 0x1000, 3, -1, 0};
+	struct vfu_ioeventfd io[VFU_MAX_FDS];
+	enum vfio_device_mig_state state;
+	struct vfu_device_info info;
+	struct vfu_irq_info irq;
+	struct vfu_region region;
+	uint64_t value = 4096, bitmap;
+	uint8_t buf[8] = {0};
+	int ret, i, event;
+
+	switch (call) {
+	case INFO:
+		return vfu_client_info(c, &info);
+	case REGION:
+	case REGION_SPARSE:
+		ret = vfu_client_region(c, call == REGION ? VD_WHOLE : VD_SPARSE, &region);
+		if (region.fd >= 0)
+			close(region.fd);
+		if (ret < 0)
+			assert_int_equal(region.fd, -1);
+		return ret;
+	case IOEVENTFDS:
+		ret = vfu_client_ioeventfds(c, VD_SPARSE, io);
+		for (i = 0; i < ret; i++)
+			close(io[i].fd);
+		return ret < 0 ? ret : 0;
+	case IRQ_INFO:
+		return vfu_client_irq_info(c, VD_MSIX, &irq);
+	case IRQ_FDS:
+		event = eventfd(0, EFD_CLOEXEC);
+		ret = vfu_client_irq_fds(c, VD_MSIX, VFIO_IRQ_SET_ACTION_TRIGGER, 0, &event, 1);
+		close(event);
+		return ret;
+	case IRQ_ACTION:
+		return vfu_client_irq_action(c, VD_INTX, VFIO_IRQ_SET_ACTION_MASK, 0, 1);
+	case IRQS_OFF:
+		return vfu_client_irqs_off(c, VD_MSIX);
+	case READ:
+		return vfu_client_read(c, VD_REGS, 0, buf, sizeof(buf));
+	case WRITE:
+		return vfu_client_write(c, VD_REGS, 0, buf, sizeof(buf));
+	case DMA_MAP:
+		return vfu_client_dma_map(c, &dma);
+	case DMA_UNMAP:
+		return vfu_client_dma_unmap(c, dma.address, dma.size);
+	case RESET:
+		return vfu_client_reset(c);
+	case MIGRATION:
+		return vfu_client_migration(c, &value);
+	case GET_STATE:
+		return vfu_client_mig_state(c, &state);
+	case SET_STATE:
+		return vfu_client_set_mig_state(c, VFIO_DEVICE_STATE_STOP);
+	case STATE_READ:
+		ret = vfu_client_state_read(c, buf, sizeof(buf));
+		assert_true(ret <= (int)sizeof(buf));
+		return ret < 0 ? ret : 0;
+	case STATE_WRITE:
+		return vfu_client_state_write(c, buf, sizeof(buf));
+	case LOG_START:
+		return vfu_client_log_start(c, &value, NULL, 0);
+	case LOG_STOP:
+		return vfu_client_log_stop(c);
+	default:
+		return vfu_client_log_report(c, 0, 4096, 4096, &bitmap);
+	}
 }
 
 #endif /* VFU_PROXY_H */

@@ -167,9 +167,9 @@ vt_post(int fd, uint16_t command, uint32_t flags, const void *payload, size_t le
 bool
 vt_next(int fd)
 {
-	struct {
+	union {
 		struct cmsghdr header;
-		int fds[VFU_MAX_FDS + 1];
+		char bytes[CMSG_SPACE((VFU_MAX_FDS + 1) * sizeof(int))];
 	} control;
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	uint8_t *bytes[] = {(uint8_t *)&vt_got.header, vt_got.payload};
@@ -195,7 +195,8 @@ vt_next(int fd)
 				assert_int_equal(vt_got.nb_fds, 0);
 				vt_got.nb_fds =
 					(control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-				memcpy(vt_got.fds, control.fds, sizeof(control.fds));
+				memcpy(vt_got.fds, CMSG_DATA(&control.header),
+					vt_got.nb_fds * sizeof(int));
 			}
 		}
 		if (i == 0) {
