@@ -12,9 +12,17 @@
 #include <rte_common.h>
 #include <rte_kvargs.h>
 
+#include <vringh.h>
+
 #include "app.h"
 
 #define DEFAULT_NAME "fn0"
+
+/*
+ * A driver that has nobody to decide for it fills rings of the largest size, and Linux searches all
+ * of a ring for each buffer that it takes back. A client that has control brings rings of its guests.
+ */
+#define DEFAULT_QUEUE_SIZE 1024
 
 struct served *served;
 unsigned int nb_served;
@@ -59,6 +67,19 @@ parse_msix(const char *value, struct served *s)
 	return s->args.function.no_msix || strcmp(value, "on") == 0;
 }
 
+static bool
+parse_queue_size(const char *value, struct served *s)
+{
+	char *end;
+	unsigned long size = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end != '\0' || size < 64 || size > VRINGH_MAX_SIZE ||
+		!rte_is_power_of_2(size))
+		return false;
+	s->args.net.queue_size = size;
+	return true;
+}
+
 /* Beside those of every net function. */
 static const struct {
 	const char *key;
@@ -70,6 +91,7 @@ static const struct {
 	{"socket-owner", "USER, USER:GROUP or :GROUP that is known", parse_socket_owner},
 	{"control", "endpoint or host", parse_control},
 	{"msix", "on or off", parse_msix},
+	{"queue-size", "a power of two from 64 to 32768", parse_queue_size},
 };
 
 /* Number of a key among all there are; UINT_MAX: there is none. */
@@ -276,6 +298,8 @@ functions_open(void)
 	for (i = 0; i < nb_served; i++) {
 		struct served *s = &served[i];
 
+		if (s->args.net.queue_size == 0 && !s->host_control)
+			s->args.net.queue_size = DEFAULT_QUEUE_SIZE;
 		s->args.function.class_params = &s->args.net;
 		ret = vfn_function_open(&s->args.function, &s->fn, &s->link);
 		if (ret == -EBUSY) {

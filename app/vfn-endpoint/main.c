@@ -33,6 +33,7 @@ static const char usage[] =
 	"                     socket=PATH socket-mode=MODE socket-owner=USER[:GROUP]\n"
 	"                     control=endpoint|host   who decides what it offers (endpoint)\n"
 	"                     msix=on|off             off: interrupts by the pin alone (on)\n"
+	"                     queue-size=N            largest that a driver is told (1024)\n"
 	"                     queues mac mtu port peer ethdev gen offloads rate-mbps poll-cpu "
 	"idle\n"
 	"                     fault                   as the driver's device arguments\n"

@@ -101,6 +101,10 @@ def test_version(start):
     (["--function", "a,socket=/tmp/a,mtu=1500,mtu=1500"], '"mtu" is given twice'),
     (["--function", "a,socket=/tmp/a,control=guest"], '"control=guest": expected endpoint or host'),
     (["--function", "a,socket=/tmp/a,msix=no"], '"msix=no": expected on or off'),
+    (["--function", "a,socket=/tmp/a,queue-size=100"],
+     '"queue-size=100": expected a power of two from 64 to 32768'),
+    (["--function", "a,socket=/tmp/a,queue-size=65536"], '"queue-size=65536": expected a power of two'),
+    (["--function", "a,socket=/tmp/a,queue-size="], '"queue-size=": expected a power of two'),
     (["--function", "a,socket=/tmp/a,socket-mode=888"], '"socket-mode=888"'),
     (["--function", "a,socket=/tmp/a,socket-owner=:nobody-here"], '"socket-owner=:nobody-here"'),
     (["--function", "a,socket=/tmp/a,peer=b"], '"peer" needs port=wire'),
@@ -300,6 +304,17 @@ def test_msix_can_be_left_out(serve, directory, msix, capability):  # noqa: F811
         first = client.read(CONFIG, 0x34, 1)[0]
         assert client.read(CONFIG, first, 1)[0] == capability
         client.command(RESET)
+    assert app.stop()[0] == 0
+
+
+@pytest.mark.parametrize("keys, size", [("", 1024), (",queue-size=64", 64), (",control=host", 32768),
+                                        (",control=host,queue-size=256", 256)])
+def test_size_that_drivers_are_told_of_queues(serve, directory, keys, size):  # noqa: F811
+    app = serve(keys).ready()
+    with Client(directory / "s") as client:
+        for queue, expected in enumerate((size, size, 64)):
+            client.write(BAR0, 0x16, struct.pack("<H", queue))
+            assert struct.unpack("<H", client.read(BAR0, 0x18, 2))[0] == expected
     assert app.stop()[0] == 0
 
 

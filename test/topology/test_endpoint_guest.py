@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import pytest
 from endpoint import Control, Endpoint
-from guest import GuestError, ImageError, Nic, missing
+from guest import ImageError, Nic, missing
 from guest.qemu11 import ipxe, ovmf, qemu11
-from harness import wait_until
+from harness import Scratch, wait_until
 from test_qemu import (F_EVENT_IDX, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1,
                        MIB, OFFLOADS, Flow, assert_no_errors, assert_traffic, configure, endless_flows, ipv4,
                        ping, random_data)
@@ -25,7 +25,7 @@ F_MAC, F_STATUS, F_CTRL_VQ, F_CTRL_RX, F_CTRL_VLAN = 5, 16, 17, 18, 19
 F_GUEST_ANNOUNCE, F_CTRL_MAC_ADDR = 21, 23
 QUEUES = 2
 FOREIGN_MAC, FOREIGN_IP = "52:54:00:00:99:99", "10.9.8.99"
-PINGS = 40
+PINGS = 20
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,14 +55,16 @@ def card(endpoint, number):
 
 
 @contextlib.contextmanager
-def wired(kind, append="", boots=2, memory=384 << 10, **devargs):
-    """Two functions wired to each other, and guests that have booted on the first of them. A second
-    pair is for cards that are plugged in later."""
+def wired(kind, append="", memory=384 << 10, **keys):
+    """Two functions wired to each other, and guests that have booted on them. The second pair is for
+    cards that are plugged in later, and out again: without MSI-X, as QEMU 11.1 aborts when a
+    vfio-user device that has it is unplugged."""
     with contextlib.ExitStack() as stack:
-        endpoint = stack.enter_context(kind(names="abcd", **devargs))
+        no_msix = {"msix": "off"}
+        endpoint = stack.enter_context(kind(names="abcd", own={"c": no_msix, "d": no_msix}, **keys))
         guests = [stack.enter_context(endpoint.guest(
             [card(endpoint, number)], later=[card(endpoint, 2 + number)], name=f"guest{number}",
-            cpus=1 + number, memory=memory, slots=1, append=append)) for number in range(boots)]
+            cpus=1 + number, memory=memory, slots=1, append=append)) for number in (0, 1)]
         for number, guest in enumerate(guests):
             configure(guest.boot(), number)
         yield Wire(endpoint, guests)
@@ -80,17 +82,11 @@ def booted(kind):
 
 
 @pytest.fixture(scope="class")
-def booted_without_msi(kind):
-    # so much memory that most of it lies above 4 GiB, in a map of its own
-    with wired(kind, append="pci=nomsi", memory=4 << 20) as wire:
-        yield wire
-
-
-@pytest.fixture(scope="class")
-def booted_with_busy_pollers(kind):
+def booted_another_way(kind):
     if kind is Control:
-        pytest.skip("about the functions' doorbells")
-    with wired(kind, idle="busy") as wire:
+        pytest.skip("about functions")
+    # so much memory that a part lies above 4 GiB, in a map of its own, which Linux prefers
+    with wired(kind, append="pci=nomsi", memory=3584 << 10, idle="busy") as wire:
         yield wire
 
 
@@ -108,15 +104,17 @@ def wire(booted):
 
 
 @pytest.fixture
-def intx_wire(booted_without_msi):
-    yield booted_without_msi
-    tell(booted_without_msi)
+def other_wire(booted_another_way):
+    yield booted_another_way
+    tell(booted_another_way)
 
 
 @pytest.fixture
-def busy_wire(booted_with_busy_pollers):
-    yield booted_with_busy_pollers
-    tell(booted_with_busy_pollers)
+def scratch():
+    """A directory; workdir is for tests that start all processes themselves."""
+    directory = Scratch()
+    yield directory.path
+    directory.remove()
 
 
 @pytest.fixture
@@ -154,20 +152,23 @@ def received(guest, device="eth0"):
 def reaches(source, target, address, device="eth0"):
     """Whether echo requests reach a device of the target: all or none, but for a few others."""
     before = received(target, device)
-    source.run(f"ping -c {PINGS} -i 0.02 -W 1 {address} >/dev/null 2>&1; true")
+    source.run(f"ping -c {PINGS} -i 0.02 -w 1 {address} >/dev/null 2>&1; true")
     count = received(target, device) - before
     assert count >= PINGS or count < PINGS / 4, f"{count} of {PINGS}"
     return count >= PINGS
 
 
-def rebind(wire):
+def rebind(wire, bus):
     for number, guest in enumerate(wire.guests):
-        guest.run("""
+        guest.run(f"""
             set -e
-            device=$(basename $(readlink -f /sys/class/net/eth0/device))
-            cd /sys/bus/virtio/drivers/virtio_net
-            echo $device >unbind
-            echo $device >bind
+            device=$(readlink -f /sys/class/net/eth0/device)
+            case {bus} in pci*) device=$(dirname $device);; esac
+            cd /sys/bus/{bus}
+            echo $(basename $device) >unbind
+            test ! -e /sys/class/net/eth0
+            echo $(basename $device) >bind
+            test -e /sys/class/net/eth0
         """)
         configure(guest, number)
     assert_traffic(wire.guests)
@@ -178,7 +179,7 @@ def dropped_by_filters(wire):
     return sum(wire.endpoint.counter(number, "dropped_filter") for number in wire.functions())
 
 
-def tcp_packets(wire, mib=4):
+def tcp_packets(wire, mib=2):
     """Packets that carry so much data from the first guest to the second, as the receiver counts."""
     first, second = wire.guests
     random_data(first, mib)
@@ -187,12 +188,56 @@ def tcp_packets(wire, mib=4):
     return received(second) - before
 
 
+LEASE = "10.9.8.100"
+DATA = 1000000
+SERVE = f"""
+    set -e
+    mkdir -p /tmp/www
+    head -c {DATA} /dev/urandom >/tmp/www/data
+    httpd -h /tmp/www
+    cat >/tmp/udhcpd.conf <<END
+start {LEASE}
+end {LEASE}
+max_leases 1
+lease_file /tmp/leases
+pidfile /tmp/udhcpd.pid
+option subnet 255.255.255.0
+siaddr {ipv4(0)}
+boot_file none
+END
+    rm -f /tmp/leases
+    touch /tmp/leases
+"""
+SCRIPT = f"""#!ipxe
+dhcp net0 && show net0/ip && imgfetch --name data http://{ipv4(0)}/data && imgstat || echo vfn: failed
+echo vfn: done
+sleep 3600
+"""
+
+
+def ipxe_system(directory):
+    path = os.path.join(directory, "script")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(SCRIPT)
+    return (["-kernel", str(ipxe()), "-initrd", path],
+            [f"= {LEASE}", f"data : {DATA} bytes", "vfn: done"])
+
+
+def uefi_system(directory):
+    code, variables = ovmf()
+    copy = os.path.join(directory, "variables")
+    shutil.copyfile(variables, copy)
+    return (["-drive", f"if=pflash,format=raw,readonly=on,file={code}",
+             "-drive", f"if=pflash,format=raw,file={copy}"],
+            [f"Station IP address is {LEASE}", f"Server IP address is {ipv4(0)}"])
+
+
 class TestCard:
     """One boot; the tests run in this order, and each leaves the cards as it found them."""
 
     def test_traffic_arrives_whole(self, wire):
         first, second = wire.guests
-        ping(first, ipv4(1), [*range(0, 66), *range(66, 1473, 41), *range(1440, 1473), 8000])
+        ping(first, ipv4(1), [*range(0, 66, 5), *range(66, 1473, 141), 1472])
         ping(second, ipv4(0), [1473, 8000, 65507])
         assert_traffic(wire.guests, 16)
         for guest in wire.guests:
@@ -207,7 +252,7 @@ class TestCard:
             assert guest.read("/sys/class/net/eth0/address") == info["mac"]
             assert int(info["device_status"], 16) == 0xf    # DRIVER_OK, and no complaint
             assert info["refused"] == 0
-            assert info["maps"] >= 1 and info["maps_without_fd"] == 0
+            assert info["maps"] >= 1
 
     def test_lspci_finds_a_well_formed_card(self, wire):
         for guest in wire.guests:
@@ -318,11 +363,12 @@ class TestCard:
 
     def test_queue_pairs_in_use(self, wire, function):
         first, second = wire.guests
+
         def spread():
             """Queues on which the flows of the first guest arrive."""
             before = second.queue_packets("rx")
             random_data(first, 1 / 4)
-            flows = [Flow(first, second, ipv4(1), 5100 + number) for number in range(8)]
+            flows = [Flow(first, second, ipv4(1), 5100 + number) for number in range(6)]
             for flow in flows:
                 flow.finish()
             return {queue for queue, packets in second.queue_packets("rx").items()
@@ -338,7 +384,7 @@ class TestCard:
 
     def test_offloads_are_switched(self, wire, function):    # pylint: disable=unused-argument
         _, second = wire.guests
-        segments = 4 * MIB // 1448
+        segments = 2 * MIB // 1448
         assert tcp_packets(wire) < segments / 2
         second.run("ethtool -K eth0 rx-gro-hw off")
         assert tcp_packets(wire) >= segments
@@ -348,28 +394,14 @@ class TestCard:
     def test_ring_sizes_are_told_and_not_changed_halfway(self, wire):
         for guest in wire.guests:
             size = int(re.search(r"RX:\s+(\d+)", guest.run("ethtool -g eth0").out)[1])
-            assert size >= 128
+            assert size == (1024 if wire.functions() else 256)
             # without VIRTIO_F_RING_RESET the driver refuses, and goes on
             guest.run(f"ethtool -G eth0 rx {size // 2}; true")
-        assert_traffic(wire.guests)
+        ping(wire.guests[0], ipv4(1), [56] * 3)
 
     @pytest.mark.parametrize("bus", ["virtio/drivers/virtio_net", "pci/drivers/virtio-pci"])
     def test_driver_is_unbound_and_bound(self, wire, bus):
-        for number, guest in enumerate(wire.guests):
-            guest.run(f"""
-                set -e
-                device=$(readlink -f /sys/class/net/eth0/device)
-                case {bus} in pci*) device=$(dirname $device);; esac
-                cd /sys/bus/{bus}
-                for turn in 1 2 3; do
-                    echo $(basename $device) >unbind
-                    test ! -e /sys/class/net/eth0
-                    echo $(basename $device) >bind
-                    test -e /sys/class/net/eth0
-                done
-            """)
-            configure(guest, number)
-            assert_traffic(wire.guests)
+        rebind(wire, bus)
 
     def test_card_is_removed_and_found_again(self, wire):
         for number, guest in enumerate(wire.guests):
@@ -381,7 +413,7 @@ class TestCard:
                 test -e /sys/class/net/eth0
             """)
             configure(guest, number)
-            assert_traffic(wire.guests)
+        assert_traffic(wire.guests)
 
     def test_memory_is_plugged_in_under_traffic(self, wire):
         maps = [wire.endpoint.info(number)["maps"] for number in wire.functions()]
@@ -390,177 +422,111 @@ class TestCard:
                 guest.plug_memory(128)
                 ping(wire.guests[0], ipv4(1), [56] * 3)
         assert maps == [wire.endpoint.info(number)["maps"] - 1 for number in wire.functions()]
-        assert_traffic(wire.guests, 16)
-
-    def test_card_is_plugged_in(self, wire):
-        for number, guest in enumerate(wire.guests):
-            guest.plug(1)
-            guest.run(f"""
-                until test -e /sys/class/net/eth1; do usleep 20000; done
-                ip link set eth1 up && ip addr add 10.9.7.{number + 1}/24 dev eth1
-            """)
-        ping(wire.guests[0], "10.9.7.2", [0, 56, 1472, 8000])
         assert_traffic(wire.guests)
-        for guest in wire.guests:
-            assert guest.statistic("rx_packets", 1) > 6
 
-    def test_guest_is_reset_under_traffic(self, wire):
-        for number, guest in enumerate(wire.guests):
-            other = wire.guests[1 - number]
-            kept = other.boot_id
-            with endless_flows(wire.guests):
-                guest.reset()
-                configure(guest.boot(), number)
-            assert_traffic(wire.guests)
-            assert other.read("/proc/sys/kernel/random/boot_id") == kept
+    def test_card_is_plugged_and_unplugged_under_traffic(self, wire):
+        for turn in range(2):
+            for number, guest in enumerate(wire.guests):
+                guest.plug(1)
+                guest.run(f"""
+                    until test -e /sys/class/net/eth1; do usleep 20000; done
+                    ip link set eth1 up && ip addr add 10.9.7.{number + 1}/24 dev eth1
+                """)
+            ping(wire.guests[0], "10.9.7.2", [0, 56, 1472, 8000])
+            random_data(wire.guests[0], 1 / 4)
+            flow = Flow(*wire.guests, "10.9.7.2", 5200 + turn, endless=turn == 0)
+            if turn == 1:
+                flow.finish()
+            else:
+                assert flow.running()
+            for number, guest in enumerate(wire.guests):
+                if wire.functions():
+                    assert wire.endpoint.info(2 + number)["client"] != 0
+                guest.unplug(1)
+                guest.run("test ! -e /sys/class/net/eth1")
+            for guest in wire.guests:
+                guest.run("touch /tmp/stop.5200; killall nc.openbsd; true")
+        for number in wire.functions():
+            assert wire.endpoint.info(2 + number)["client"] == wire.endpoint.info(2 + number)["maps"] == 0
+        assert_traffic(wire.guests)
 
-    def test_guest_reboots(self, wire):
-        first, _ = wire.guests
-        first.run("(sleep 1; reboot -f) >/dev/null 2>&1 &")
-        configure(first.boot(), 0)
+    def test_guests_start_again_under_traffic(self, wire):
+        first, second = wire.guests
+        kept = second.boot_id
+        with endless_flows(wire.guests):
+            first.reset()
+            configure(first.boot(), 0)
+        assert second.read("/proc/sys/kernel/random/boot_id") == kept
+        with endless_flows(wire.guests):
+            second.run("(sleep 1; reboot -f) >/dev/null 2>&1 &")
+            configure(second.boot(), 1)
         assert_traffic(wire.guests)
 
     def test_hypervisor_is_killed(self, wire):
-        for number, guest in enumerate(wire.guests):
-            other = wire.guests[1 - number]
-            kept = other.boot_id
-            for _ in range(2):
-                with endless_flows(wire.guests):
-                    guest.kill()
-                    guest.start()
-                    configure(guest.boot(), number)
-            assert_traffic(wire.guests)
-            assert other.read("/proc/sys/kernel/random/boot_id") == kept
-            assert_no_errors(other)
-
-
-    def test_card_is_unplugged_and_plugged_under_traffic(self, wire):
-        """QEMU 11.1 aborts when a vfio-user device with MSI-X goes, after the guest has let go of it
-        (it removes the region of pending bits twice); then the endpoint has lost a client."""
-        for number, guest in enumerate(wire.guests):
-            with endless_flows(wire.guests):
-                try:
-                    guest.unplug()
-                    guest.run("test ! -e /sys/class/net/eth0")
-                    guest.plug()
-                    guest.run("until test -e /sys/class/net/eth0; do usleep 20000; done")
-                except GuestError as error:
-                    if "`subregion->container == mr'" not in str(error):
-                        raise
-                    wait_until(lambda: not wire.endpoint.info(number)["client"])
-                    assert wire.endpoint.info(number)["maps"] == 0
-                    guest.stop()
-                    guest.start()
-                    guest.boot()
-                configure(guest, number)
-            assert_traffic(wire.guests)
-
-
-class TestIntx:
-    """The same card without message signalled interrupts: one line, and the ISR register."""
-
-    def test_interrupts_come_by_the_line(self, intx_wire):
-        first, _ = intx_wire.guests
-        for guest in intx_wire.guests:
-            assert re.search(r"MSI-X: Enable- ", lspci(guest))
-            assert re.search(r"Interrupt: pin A routed to IRQ \d+", lspci(guest))
-            assert {kind for kind, _ in interrupts(guest).values()} == {"IO-APIC"}
-        before = [interrupts(guest)[""][1] for guest in intx_wire.guests]
-        ping(first, ipv4(1), [56] * 20)
-        for guest, count in zip(intx_wire.guests, before):
-            assert interrupts(guest)[""][1] - count >= 20
-        assert_traffic(intx_wire.guests, 4)
-        for guest in intx_wire.guests:
-            assert guest.run("dmesg | grep -i 'nobody cared' || true").out == ""
-            assert_no_errors(guest)
-
-    def test_driver_is_unbound_and_bound(self, intx_wire):
-        rebind(intx_wire)
-
-
-class TestBusy:
-    """Pollers that do not sleep: a doorbell is memory that the guest has mapped."""
-
-    def test_kicks_are_plain_stores(self, busy_wire):
-        function, guests = busy_wire.endpoint, busy_wire.guests
-        before = [function.info(number)["accesses"] for number in (0, 1)]
-        sent = [guest.statistic("tx_packets") for guest in guests]
-        ping(guests[0], ipv4(1), [56] * 50)
-        assert_traffic(guests, 4)
-        for number in (0, 1):
-            assert guests[number].statistic("tx_packets") - sent[number] > 100
-            assert function.info(number)["accesses"] - before[number] < 20
-
-    def test_driver_is_unbound_and_bound(self, busy_wire):
-        rebind(busy_wire)
-
-    def test_guest_is_reset_under_traffic(self, busy_wire):
-        first, _ = busy_wire.guests
-        with endless_flows(busy_wire.guests):
-            first.reset()
+        first, second = wire.guests
+        kept = second.boot_id
+        with endless_flows(wire.guests):
+            first.kill()
+            first.start()
             configure(first.boot(), 0)
-        assert_traffic(busy_wire.guests)
+        assert_traffic(wire.guests)
+        assert second.read("/proc/sys/kernel/random/boot_id") == kept
+        assert_no_errors(second)
 
-
-LEASE = "10.9.8.100"
-DATA = 4000000
-SCRIPT = f"""#!ipxe
-dhcp net0 && show net0/ip && imgfetch --name data http://{ipv4(0)}/data && imgstat || echo vfn: failed
-echo vfn: done
-sleep 3600
-"""
-
-
-def ipxe_system(directory):
-    path = os.path.join(directory, "script")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(SCRIPT)
-    return (["-kernel", str(ipxe()), "-initrd", path],
-            [f"= {LEASE}", f"data : {DATA} bytes", "vfn: done"])
-
-
-def uefi_system(directory):
-    code, variables = ovmf()
-    copy = os.path.join(directory, "variables")
-    shutil.copyfile(variables, copy)
-    return (["-drive", f"if=pflash,format=raw,readonly=on,file={code}",
-             "-drive", f"if=pflash,format=raw,file={copy}"],
-            [f"Station IP address is {LEASE}", f"Server IP address is {ipv4(0)}"])
-
-
-@pytest.mark.parametrize("firmware", [ipxe_system, uefi_system], ids=["bios-ipxe", "uefi"])
-def test_firmware_boots_from_the_network(kind, workdir, firmware):
-    """It gets a lease from the other guest and, iPXE, a file."""
-    system, expected = firmware(workdir)
-    with wired(kind, boots=1) as wire:
-        server, = wire.guests
-        server.run(f"""
-            set -e
-            mkdir /tmp/www
-            head -c {DATA} /dev/urandom >/tmp/www/data
-            httpd -h /tmp/www
-            cat >/tmp/udhcpd.conf <<END
-            start {LEASE}
-            end {LEASE}
-            max_leases 1
-            lease_file /tmp/leases
-            pidfile /tmp/udhcpd.pid
-            option subnet 255.255.255.0
-            siaddr {ipv4(0)}
-            boot_file none
-END
-            touch /tmp/leases
-        """)
+    @pytest.mark.parametrize("firmware", ["ipxe", "uefi"])
+    def test_firmware_boots_from_the_network(self, wire, scratch, firmware):
+        """It gets a lease from the first guest and, iPXE, a file. It never resets the card."""
+        server, second = wire.guests
+        system, expected = {"ipxe": ipxe_system, "uefi": uefi_system}[firmware](scratch)
+        second.stop()
+        server.run(SERVE)
         dhcp = server.spawn("udhcpd -f /tmp/udhcpd.conf")
-        before = received(server)
         with wire.endpoint.guest([card(wire.endpoint, 1)], name="firmware", system=system) as guest:
             wait_until(lambda: expected[-1] in guest.console() or "failed" in guest.console(), 90)
             for text in expected:
                 assert text in guest.console()
-            assert received(server) > before
-        server.run("kill $(cat /tmp/udhcpd.pid)")
+        server.run("kill $(cat /tmp/udhcpd.pid); killall httpd")
         assert f"sending ACK to {LEASE}" in dhcp.wait(check=False).out
-        # the firmware never reset the card that it used
-        with wire.endpoint.guest([card(wire.endpoint, 1)], name="guest1") as guest:
-            configure(guest.boot(), 1)
-            assert_traffic([server, guest])
+        second.start()
+        configure(second.boot(), 1)
+        assert_traffic(wire.guests)
+
+
+class TestOtherWays:
+    """No message signalled interrupts but one line and the ISR register, pollers that do not sleep,
+    memory above 4 GiB."""
+
+    def test_interrupts_come_by_the_line(self, other_wire):
+        first, _ = other_wire.guests
+        for guest in other_wire.guests:
+            assert re.search(r"MSI-X: Enable- ", lspci(guest))
+            assert re.search(r"Interrupt: pin A routed to IRQ \d+", lspci(guest))
+            assert {kind for kind, _ in interrupts(guest).values()} == {"IO-APIC"}
+        before = [interrupts(guest)[""][1] for guest in other_wire.guests]
+        ping(first, ipv4(1), [56] * 20)
+        for guest, count in zip(other_wire.guests, before):
+            assert interrupts(guest)[""][1] - count >= 20
+        assert_traffic(other_wire.guests, 4)
+        for guest in other_wire.guests:
+            assert guest.run("dmesg | grep -i 'nobody cared' || true").out == ""
+            assert_no_errors(guest)
+
+    def test_kicks_are_stores_into_memory(self, other_wire):
+        first, second = other_wire.guests
+        kicks = [other_wire.endpoint.info(number)["accesses"] for number in (0, 1)]
+        lines = [interrupts(guest)[""][1] for guest in other_wire.guests]
+        ping(first, ipv4(1), [56] * 50)
+        for number, guest in enumerate((first, second)):
+            # each interrupt is a read of ISR
+            raised = interrupts(guest)[""][1] - lines[number]
+            assert other_wire.endpoint.info(number)["accesses"] - kicks[number] < 1.2 * raised
+
+    def test_driver_is_unbound_and_bound(self, other_wire):
+        rebind(other_wire, "virtio/drivers/virtio_net")
+
+    def test_guest_is_reset_under_traffic(self, other_wire):
+        first, _ = other_wire.guests
+        with endless_flows(other_wire.guests):
+            first.reset()
+            configure(first.boot(), 0)
+        assert_traffic(other_wire.guests)

@@ -217,7 +217,11 @@ net_reset(const struct vfn_function *fn, struct vfn_regs *regs)
 static uint16_t
 net_queue_max(const struct vfn_function *fn, unsigned int index)
 {
-	return index < 2u * vfn_net(fn)->params.max_pairs ? VRINGH_MAX_SIZE : 64;
+	const struct vfn_net_params *params = &vfn_net(fn)->params;
+
+	if (index >= 2u * params->max_pairs)
+		return 64;
+	return params->queue_size != 0 ? params->queue_size : VRINGH_MAX_SIZE;
 }
 
 /* Transmit queues. */

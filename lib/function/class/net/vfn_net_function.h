@@ -47,6 +47,11 @@ struct vfn_net_wiring_params {
 /** For vfn_function_params.class_params. */
 struct vfn_net_params {
 	uint16_t max_pairs; /**< 1 to VFN_MAX_PAIRS. */
+	/**
+	 * Largest size that drivers are told of receive and transmit queues, a power of two; 0:
+	 * VRINGH_MAX_SIZE. A hypervisor decides on sizes itself, others take the largest.
+	 */
+	uint16_t queue_size;
 	uint8_t mac[6];
 	uint16_t mtu; /**< 68 to 65535, or 0: not offered. */
 	struct vfn_net_wiring_params wiring;
