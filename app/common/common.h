@@ -19,8 +19,8 @@ extern const char program[];
 
 enum exit_code {
 	EXIT_OK = 0,
-	EXIT_RUNTIME = 1,   /**< EAL or a socket failed */
-	EXIT_USAGE = 2,	    /**< the command line is wrong */
+	EXIT_RUNTIME = 1, /**< EAL or a socket failed */
+	EXIT_USAGE = 2,	  /**< the command line is wrong */
 };
 
 #define report(...)	  report_(__VA_ARGS__, "")

@@ -52,6 +52,13 @@ parse_control(const char *value, struct served *s)
 	return s->host_control || strcmp(value, "endpoint") == 0;
 }
 
+static bool
+parse_msix(const char *value, struct served *s)
+{
+	s->args.function.no_msix = strcmp(value, "off") == 0;
+	return s->args.function.no_msix || strcmp(value, "on") == 0;
+}
+
 /* Beside those of every net function. */
 static const struct {
 	const char *key;
@@ -62,6 +69,7 @@ static const struct {
 	{"socket-mode", "an octal mode", parse_socket_mode},
 	{"socket-owner", "USER, USER:GROUP or :GROUP that is known", parse_socket_owner},
 	{"control", "endpoint or host", parse_control},
+	{"msix", "on or off", parse_msix},
 };
 
 /* Number of a key among all there are; UINT_MAX: there is none. */
@@ -104,8 +112,8 @@ parse_pair(const struct rte_kvargs_pair *pair, struct served *s, uint64_t *seen)
 	}
 	if (good)
 		return 0;
-	report("--function %s: \"%s=%s\": expected %s", name, pair->key,
-		value != NULL ? value : "", values);
+	report("--function %s: \"%s=%s\": expected %s", name, pair->key, value != NULL ? value : "",
+		values);
 	return -1;
 }
 
@@ -213,7 +221,8 @@ functions_complete(const char *socket_path, const char *fd)
 			return -1;
 		}
 		if (fd != NULL && served[0].has_mode) {
-			report("%s: socket-mode and socket-owner are for sockets of our own", option);
+			report("%s: socket-mode and socket-owner are for sockets of our own",
+				option);
 			return -1;
 		}
 		if (fd != NULL && parse_fd(fd, &served[0]) != 0)
@@ -234,8 +243,8 @@ functions_complete(const char *socket_path, const char *fd)
 			return -1;
 		for (j = 0; s->fd < 0 && j < i; j++) {
 			if (strcmp(served[j].socket.path, s->socket.path) == 0) {
-				report("%s and %s have the same socket", served[j].args.function.name,
-					s->args.function.name);
+				report("%s and %s have the same socket",
+					served[j].args.function.name, s->args.function.name);
 				return -1;
 			}
 		}
@@ -275,7 +284,8 @@ functions_open(void)
 			return -1;
 		}
 		if (ret < 0) {
-			report("cannot make function %s: %s", s->args.function.name, strerror(-ret));
+			report("cannot make function %s: %s", s->args.function.name,
+				strerror(-ret));
 			return -1;
 		}
 		warn_of_peer(s);

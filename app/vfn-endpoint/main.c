@@ -32,16 +32,20 @@ static const char usage[] =
 	"                     a function; may be repeated. Keys:\n"
 	"                     socket=PATH socket-mode=MODE socket-owner=USER[:GROUP]\n"
 	"                     control=endpoint|host   who decides what it offers (endpoint)\n"
-	"                     queues mac mtu port peer ethdev gen offloads rate-mbps poll-cpu idle\n"
+	"                     msix=on|off             off: interrupts by the pin alone (on)\n"
+	"                     queues mac mtu port peer ethdev gen offloads rate-mbps poll-cpu "
+	"idle\n"
 	"                     fault                   as the driver's device arguments\n"
 	"  --socket-path PATH socket of the only function; without --function that is fn0\n"
-	"  --fd N             the same, on a socket that is open: one that listens, or is connected\n"
+	"  --fd N             the same, on a socket that is open: one that listens, or is "
+	"connected\n"
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
 	"  --version          versions of this program and of DPDK\n"
 	"  -h, --help         this text\n"
 	"\n"
-	"Example: vfn-endpoint --function a,socket=/run/a --function b,socket=/run/b,peer=a,port=wire\n"
+	"Example: vfn-endpoint --function a,socket=/run/a --function "
+	"b,socket=/run/b,peer=a,port=wire\n"
 	"Exit status: 0 ended as asked, 1 failure, 2 wrong usage\n";
 
 static void
@@ -158,7 +162,8 @@ wait_for_end(int sigfd)
 				continue;
 			fds[i].fd = -1;
 			left--;
-			/* The only client that there could be has left; else a socket has failed. */
+			/* The only client that there could be has left; else a socket has failed.
+			 */
 			if (served[i].fd < 0)
 				code = EXIT_RUNTIME;
 		}
@@ -184,8 +189,7 @@ serve(int sigfd)
 int
 main(int argc, char **argv)
 {
-	static const char *const plain[] = {
-		"--no-pci", "--no-huge", "-m", "64", "--no-shconf"};
+	static const char *const plain[] = {"--no-pci", "--no-huge", "-m", "64", "--no-shconf"};
 	char *eal[RTE_DIM(plain) + 2] = {argv[0]};
 	int eal_argc, parsed, sigfd, code;
 

@@ -35,7 +35,8 @@ refuse(struct rte_tel_data *d, const char *fmt, ...)
 	return rte_tel_data_add_dict_string(d, "error", text);
 }
 
-/* "NAME[,REST]": the endpoint, with the lock held, and REST. NULL: it is said that there is none. */
+/* "NAME[,REST]": the endpoint, with the lock held, and REST. NULL: it is said that there is none.
+ */
 static struct served *
 find(const char *params, const char **rest, struct rte_tel_data *d)
 {

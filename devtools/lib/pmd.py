@@ -297,6 +297,24 @@ class Device:
     def log(self):
         return self.process.log() if self.process else ""
 
+    def telemetry(self, command):
+        """What telemetry answers to a command: the value, {"error": text} if it is refused."""
+        path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(10 * SLOW)
+            sock.connect(path)
+            sock.recv(1024)     # what it is
+            sock.send(command.encode())
+            return next(iter(json.loads(sock.recv(1 << 16)).values()))
+
+    def stop(self, timeout=10):
+        """SIGTERM: exit code 0, and the sockets it made are gone."""
+        process, self.process = self.process, None
+        process.end(timeout)
+        left = [s for s in self.sockets if not self.client and os.path.exists(s)]
+        if left:
+            raise process.error(f"left {left} behind")
+
     def kill(self):
         """SIGKILL: sockets and clients are left as they are."""
         self.process.kill()
@@ -424,24 +442,6 @@ class Backend(Device):
         """{queue: {name: value}} of a device, given by name or by number."""
         name = self.names[dev] if isinstance(dev, int) else dev
         return parse_stats(self.cmd(f"stats {name} all"))
-
-    def telemetry(self, command):
-        """What telemetry answers to a command: the value, {"error": text} if it is refused."""
-        path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(10 * SLOW)
-            sock.connect(path)
-            sock.recv(1024)     # what it is
-            sock.send(command.encode())
-            return next(iter(json.loads(sock.recv(1 << 16)).values()))
-
-    def stop(self, timeout=10):
-        """SIGTERM: exit code 0, and the sockets it made are gone."""
-        process, self.process = self.process, None
-        process.end(timeout)
-        left = [s for s in self.sockets if not self.client and os.path.exists(s)]
-        if left:
-            raise process.error(f"left {left} behind")
 
 
 def parse_stats(text):

@@ -74,7 +74,7 @@ structure_found(struct vfn_vpci *pci, uint8_t at)
 	}
 	if (cap.cfg_type == VFN_PCI_CAP_VENDOR_CFG &&
 		config_read(pci, at, &vendor, sizeof(vendor)) == 0 &&
-		vendor.vendor_id == VFN_PCI_VENDOR)
+		vendor.vendor_id == VFN_VENDOR_ID)
 		pci->vendor = (struct vfn_vpci_place){vendor.bar, vendor.offset, vendor.length};
 	return 0;
 }

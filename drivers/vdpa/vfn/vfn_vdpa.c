@@ -37,11 +37,12 @@ static int
 vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 {
 	/*
-	 * vhost-user carries no queue resets, and gives a vDPA driver no access to the guest's
-	 * IOMMU.
+	 * vhost-user carries no queue resets and no data with a kick, and gives a vDPA driver no
+	 * access to the guest's IOMMU.
 	 */
-	const uint64_t hidden =
-		UINT64_C(1) << VIRTIO_F_RING_RESET | UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
+	const uint64_t hidden = UINT64_C(1) << VIRTIO_F_RING_RESET |
+		UINT64_C(1) << VIRTIO_F_NOTIFICATION_DATA |
+		UINT64_C(1) << VIRTIO_F_NOTIF_CONFIG_DATA | UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
 	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 
 	if (dev == NULL)

@@ -15,8 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Room for a class's registers. */
-#define VFN_CLASS_REGS_SIZE 4096
+/* Room for a class's registers, and for its device configuration. */
+#define VFN_CLASS_REGS_SIZE   4096
+#define VFN_CLASS_CONFIG_SIZE 256
 
 struct vfn_function;
 struct vfn_function_params;

@@ -21,11 +21,16 @@
 #include <vfn_parts.h>
 #include <vfu_server.h>
 
+#include "../log.h"
 #include "../vfn_endpoint_server.h"
 
 extern int vfn_endpoint_logtype;
+/* Most of what is worth telling a client can bring about as often as it likes. */
 #define EP_LOG(level, ep, fmt, ...) \
-	rte_log(RTE_LOG_##level, vfn_endpoint_logtype, "%s: " fmt "\n", (ep)->name, ##__VA_ARGS__)
+	(vfn_log_may(&(ep)->log_pace, RTE_LOG_##level) ? \
+			rte_log(RTE_LOG_##level, vfn_endpoint_logtype, "%s: " fmt "\n", \
+				(ep)->name, ##__VA_ARGS__) : \
+			0)
 
 /* A function that does not answer within this time is broken. */
 #define EP_ANSWER_MS 1000
@@ -56,8 +61,9 @@ struct vfn_endpoint {
 	vfn_endpoint_offer offer;
 	bool busy;
 	char name[64];
+	struct vfn_log_pace log_pace;
 	unsigned int nb_queues, nb_vectors;
-	uint8_t msix; /* offset of the capability */
+	uint8_t msix; /* offset of the capability, 0: there is none, and no vector */
 
 	struct vfu_server *server;
 	int listen_fd, fd;
@@ -65,13 +71,13 @@ struct vfn_endpoint {
 	pthread_t server_thread, irq_thread;
 
 	/* Server thread. */
-	struct ep_map *map; /* VFU_MAX_MAPS */
-	bool table_written; /* the client fills the MSI-X table itself */
+	struct ep_map *map;		 /* VFU_MAX_MAPS */
+	bool table_written;		 /* the client fills the MSI-X table itself */
 	int doorbell_fd[VFN_MAX_QUEUES]; /* our own, -1: none */
 	int msix_fd[VFN_MAX_VECTORS];	 /* of the client, to be triggered; -1: none */
 	struct ep_saved saved;
-	bool driver_ok;	     /* of the state that was loaded: the device has it once it runs */
-	struct vfn_map *log; /* NULL: nothing is logged for the client */
+	bool driver_ok; /* of the state that was loaded: the device has it once it runs */
+	uint64_t *log;	/* NULL: nothing is logged for the client */
 	uint64_t log_len;
 	uint64_t change_empty; /* the bucket of changes: when it was empty, in ns */
 
@@ -101,10 +107,10 @@ int ep_wait(struct vfn_endpoint *ep, unsigned int region, uint64_t offset, size_
 #define EP_FIELD(kind, field) \
 	VFN_REGION_BAR0, VFN_OFF_##kind + offsetof(EP_STRUCT_##kind, field), \
 		sizeof(((EP_STRUCT_##kind *)NULL)->field)
-#define EP_STRUCT_COMMON	     struct vfn_common_cfg
-#define EP_STRUCT_VENDOR	     struct vfn_vendor_cfg
-#define EP_GET(ep, kind, field)	     ep_get(ep, EP_FIELD(kind, field))
-#define EP_SET(ep, kind, field, v)   ep_set(ep, EP_FIELD(kind, field), v)
+#define EP_STRUCT_COMMON	    struct vfn_common_cfg
+#define EP_STRUCT_VENDOR	    struct vfn_vendor_cfg
+#define EP_GET(ep, kind, field)	    ep_get(ep, EP_FIELD(kind, field))
+#define EP_SET(ep, kind, field, v)  ep_set(ep, EP_FIELD(kind, field), v)
 #define EP_WAIT(ep, kind, field, v) ep_wait(ep, EP_FIELD(kind, field), v)
 
 #define EP_PCI_COMMAND		0x04
@@ -152,8 +158,8 @@ void ep_dma_detach(struct vfn_endpoint *ep);
 int ep_log_start(void *device, uint64_t *page_size, const struct vfu_log_range *ranges,
 	unsigned int nb_ranges);
 int ep_log_stop(void *device);
-int ep_log_report(void *device, uint64_t iova, uint64_t length, uint64_t page_size,
-	uint64_t *bitmap);
+int ep_log_report(
+	void *device, uint64_t iova, uint64_t length, uint64_t page_size, uint64_t *bitmap);
 /* A reset of the function has ended the log: the client's goes on. */
 void ep_log_keep(struct vfn_endpoint *ep);
 

@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -66,6 +67,17 @@ space_of(uint64_t address)
 	return (address & VFN_ENDPOINT_OWN) != 0 ? VFN_DMA_OWN : VFN_DMA_GUEST;
 }
 
+/*
+ * Memory that is shared, and whatever has it: memfd, tmpfs, hugetlbfs. A file of another file
+ * system may be one that the client serves, and whoever touches it, or only asks what it is, waits
+ * for the client. That it can be sealed the kernel says without asking.
+ */
+static bool
+is_shared_memory(int fd)
+{
+	return fcntl(fd, F_GET_SEALS) >= 0;
+}
+
 static int
 map_new(struct vfn_endpoint *ep, const struct vfu_dma *dma, struct vfn_map **map)
 {
@@ -80,6 +92,8 @@ map_new(struct vfn_endpoint *ep, const struct vfu_dma *dma, struct vfn_map **map
 	};
 	int ret;
 
+	if (!is_shared_memory(dma->fd))
+		return -EACCES;
 	*map = writable ? vfn_map_fd(dma->fd, dma->offset, dma->size) :
 			  vfn_map_fd_read(dma->fd, dma->offset, dma->size);
 	if (*map == NULL)
@@ -104,7 +118,8 @@ ep_dma_map(void *device, const struct vfu_dma *dma)
 	if (space_of(dma->address) != space_of(dma->address + (dma->size - 1)))
 		return -EINVAL;
 	if (dma->fd < 0) {
-		/* Descriptors that name it are refused, and counted, like all that is not mapped. */
+		/* Descriptors that name it are refused, and counted, like all that is not mapped.
+		 */
 		__atomic_fetch_add(&ep->unreachable, 1, __ATOMIC_RELAXED);
 		return 0;
 	}
@@ -144,42 +159,19 @@ ep_dma_unmap(void *device, const struct vfu_dma *dma)
 	return 0;
 }
 
-/* The function is reset. What it does not let go of stays mapped, here too. */
-void
-ep_dma_detach(struct vfn_endpoint *ep)
-{
-	const struct vfn_link_ops *ops = ep->link->ops;
-	int guest = ops->dma_unmap(ep->link, VFN_DMA_GUEST, 0, 0);
-	int own = ops->dma_unmap(ep->link, VFN_DMA_OWN, 0, 0);
-
-	if (guest < 0 || own < 0)
-		EP_LOG(ERR, ep, "the function does not let go of its client's memory");
-	while (ep->nb_maps > 0) {
-		struct ep_map *m = &ep->map[ep->nb_maps - 1];
-
-		if ((space_of(m->address) == VFN_DMA_OWN ? own : guest) == 0)
-			vfn_map_put(m->map);
-		give_back(ep, m->size);
-	}
-	__atomic_store_n(&ep->unreachable, 0, __ATOMIC_RELAXED);
-	if (own == 0)
-		vfn_map_put(ep->log);
-	ep->log = NULL;
-	__atomic_store_n(&ep->logging, false, __ATOMIC_RELAXED);
-}
-
 /* ---- dirty pages ("VFIO_DEVICE_FEATURE_DMA_LOGGING_*") ---- */
 
 /* Where the log is in VFN_DMA_OWN: no map of the client's reaches there. */
 #define LOG_AT	 VFN_ENDPOINT_OWN
 #define LOG_PAGE 4096u
 /* Addresses that it has bits for, at least and at most: it takes memory where bits are set. */
-#define LOG_MIN	 (UINT64_C(1) << 40)
-#define LOG_MAX	 (UINT64_C(1) << 47)
+#define LOG_MIN (UINT64_C(1) << 40)
+#define LOG_MAX (UINT64_C(1) << 47)
 
 /* Bytes of a log that reaches to the end of all that can be written; 0: too many. */
 static uint64_t
-log_length(const struct vfn_endpoint *ep, const struct vfu_log_range *ranges, unsigned int nb_ranges)
+log_length(
+	const struct vfn_endpoint *ep, const struct vfu_log_range *ranges, unsigned int nb_ranges)
 {
 	uint64_t last = LOG_MIN - 1;
 	unsigned int i;
@@ -192,20 +184,26 @@ log_length(const struct vfn_endpoint *ep, const struct vfu_log_range *ranges, un
 	return last < LOG_MAX ? (last / LOG_PAGE + 64) / 64 * 8 : 0;
 }
 
-static struct vfn_map *
+/* Zeroes that are only read take no memory. */
+static void *
 log_new(uint64_t len)
 {
-	int fd = memfd_create("vfn-dirty", MFD_CLOEXEC);
-	struct vfn_map *map = NULL;
+	void *log = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (fd < 0)
+	if (log == MAP_FAILED)
 		return NULL;
-	if (ftruncate(fd, len) == 0)
-		map = vfn_map_fd(fd, 0, len);
-	close(fd);
-	if (map != NULL)
-		vfn_map_drop_fd(map);
-	return map;
+	madvise(log, len, MADV_NOHUGEPAGE);
+	return log;
+}
+
+static void
+log_free(struct vfn_endpoint *ep)
+{
+	if (ep->log != NULL)
+		munmap(ep->log, ep->log_len);
+	ep->log = NULL;
+	__atomic_store_n(&ep->logging, false, __ATOMIC_RELAXED);
 }
 
 static int
@@ -238,7 +236,7 @@ ep_log_start(void *device, uint64_t *page_size, const struct vfu_log_range *rang
 	ep->log = log_new(ep->log_len);
 	if (ep->log == NULL)
 		return -ENOMEM;
-	m.host = ep->log->host;
+	m.host = ep->log;
 	m.len = ep->log_len;
 	ret = ep->link->ops->dma_map(ep->link, &m);
 	if (ret == 0) {
@@ -247,8 +245,7 @@ ep_log_start(void *device, uint64_t *page_size, const struct vfu_log_range *rang
 			ep->link->ops->dma_unmap(ep->link, VFN_DMA_OWN, LOG_AT, ep->log_len);
 	}
 	if (ret < 0) {
-		vfn_map_put(ep->log);
-		ep->log = NULL;
+		log_free(ep);
 		return ret;
 	}
 	*page_size = LOG_PAGE;
@@ -271,9 +268,7 @@ ep_log_stop(void *device)
 		ret = ep->link->ops->dma_unmap(ep->link, VFN_DMA_OWN, LOG_AT, ep->log_len);
 	if (ret < 0)
 		return ret;
-	vfn_map_put(ep->log);
-	ep->log = NULL;
-	__atomic_store_n(&ep->logging, false, __ATOMIC_RELAXED);
+	log_free(ep);
 	return 0;
 }
 
@@ -298,7 +293,7 @@ ep_log_report(void *device, uint64_t iova, uint64_t length, uint64_t page_size, 
 	end = RTE_MIN(end, nb_pages);
 	/* Word by word of the log: each is moved at once, so that no bit is lost on the way. */
 	while (page < end) {
-		uint64_t *word = (uint64_t *)(void *)ep->log->host + page / 64, bits, mask;
+		uint64_t *word = ep->log + page / 64, bits, mask;
 		uint64_t n = RTE_MIN(64 - page % 64, end - page);
 
 		mask = (n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1) << page % 64;
@@ -314,4 +309,29 @@ ep_log_report(void *device, uint64_t iova, uint64_t length, uint64_t page_size, 
 		page += n;
 	}
 	return 0;
+}
+
+/* ---- clients ---- */
+
+/* The function is reset. What it does not let go of stays mapped, here too. */
+void
+ep_dma_detach(struct vfn_endpoint *ep)
+{
+	const struct vfn_link_ops *ops = ep->link->ops;
+	int guest = ops->dma_unmap(ep->link, VFN_DMA_GUEST, 0, 0);
+	int own = ops->dma_unmap(ep->link, VFN_DMA_OWN, 0, 0);
+
+	if (guest < 0 || own < 0)
+		EP_LOG(ERR, ep, "the function does not let go of its client's memory");
+	while (ep->nb_maps > 0) {
+		struct ep_map *m = &ep->map[ep->nb_maps - 1];
+
+		if ((space_of(m->address) == VFN_DMA_OWN ? own : guest) == 0)
+			vfn_map_put(m->map);
+		give_back(ep, m->size);
+	}
+	__atomic_store_n(&ep->unreachable, 0, __ATOMIC_RELAXED);
+	if (own < 0)
+		ep->log = NULL;
+	log_free(ep);
 }

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -21,10 +22,10 @@
 #include <linux/virtio_config.h>
 
 #include <rte_common.h>
-#include <rte_lcore.h>
 
 #include <vfn_signal.h>
 
+#include "../thread.h"
 #include "endpoint.h"
 
 /* So often somebody looks whether the function has broken, if the client wants to know. */
@@ -32,6 +33,23 @@
 
 /* What the irq thread was woken by. */
 enum source { SOURCE_LINE, SOURCE_UNMASK, SOURCE_WAKE };
+
+/*
+ * Is it an eventfd, or a pipe, as some front-ends have? The name in /proc is the kernel's word, for
+ * which nobody else is asked. Files may be on a file system that the client serves, and whoever
+ * waits for one waits for the client: here, or a poller.
+ */
+static bool
+is_event(int fd)
+{
+	char path[64], name[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, name, sizeof(name) - 1);
+	name[n > 0 ? n : 0] = '\0';
+	return strcmp(name, "anon_inode:[eventfd]") == 0 || strncmp(name, "pipe:[", 6) == 0;
+}
 
 /* *fd becomes a duplicate. */
 static int
@@ -75,7 +93,8 @@ intx_raise(struct vfn_endpoint *ep)
 
 	x->masked = true;
 	if (!vfn_signal(x->fd)) {
-		EP_LOG(ERR, ep, "the interrupt pin is off until its eventfd is replaced: it blocks");
+		EP_LOG(ERR, ep,
+			"the interrupt pin is off until its eventfd is replaced: it blocks");
 		replace(&x->fd, -1);
 	}
 }
@@ -180,7 +199,7 @@ ep_irq_init(struct vfn_endpoint *ep)
 	if (ret == 0)
 		ret = vfn_signal_init();
 	if (ret == 0) {
-		ret = rte_ctrl_thread_create(&ep->irq_thread, "vfn-ep-irq", NULL, pass_on, ep);
+		ret = vfn_thread_start(&ep->irq_thread, "vfn-ep-irq", pass_on, ep);
 		if (ret == 0)
 			return 0;
 		vfn_signal_fini();
@@ -213,6 +232,14 @@ table_mask(struct vfn_endpoint *ep, unsigned int vector, bool mask)
 {
 	ep_set(ep, VFN_REGION_BAR1,
 		VFN_OFF_MSIX_TABLE + vector * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL, 4, mask);
+}
+
+static bool
+is_masked(struct vfn_endpoint *ep, unsigned int vector)
+{
+	return ep_get(ep, VFN_REGION_BAR1,
+		       VFN_OFF_MSIX_TABLE + vector * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL, 4) &
+		1;
 }
 
 /*
@@ -269,8 +296,7 @@ static int
 doorbell(struct vfn_endpoint *ep, unsigned int queue, int fd)
 {
 	ep_change(ep);
-	return ep->link->ops->set_doorbell(
-		ep->link, queue, fd >= 0 ? fd : ep->doorbell_fd[queue]);
+	return ep->link->ops->set_doorbell(ep->link, queue, fd >= 0 ? fd : ep->doorbell_fd[queue]);
 }
 
 static int
@@ -292,6 +318,8 @@ ep_irq_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	struct vfn_endpoint *ep = device;
 	int ret = -EINVAL;
 
+	if (fd >= 0 && !is_event(fd))
+		return -EINVAL;
 	if (index == VFIO_PCI_MSIX_IRQ_INDEX)
 		return msix_fd(ep, irq, fd);
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL)
@@ -338,6 +366,8 @@ ep_irq_unmask_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	struct vfn_endpoint *ep = device;
 	int ret;
 
+	if (fd >= 0 && !is_event(fd))
+		return -EINVAL;
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL)
 		return doorbell(ep, irq, fd);
 	if (index != VFIO_PCI_INTX_IRQ_INDEX)
@@ -429,40 +459,25 @@ ep_irq_detach(struct vfn_endpoint *ep)
 	pthread_mutex_unlock(&ep->irq_lock);
 }
 
-static bool
-any_pending(struct vfn_endpoint *ep)
+/* Every vector is masked, and the capability off. The function's own reset has cleared the rest. */
+static void
+msix_reset(struct vfn_endpoint *ep)
 {
+	uint8_t table[VFN_MAX_VECTORS * EP_MSIX_ENTRY] = {0};
 	unsigned int i;
 
-	for (i = 0; i < ep->nb_vectors; i += 32)
-		if (ep_get(ep, VFN_REGION_BAR1, VFN_OFF_MSIX_PBA + i / 8, 4) != 0)
-			return true;
-	return false;
+	for (i = 0; i < ep->nb_vectors; i++)
+		table[i * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL] = 1;
+	ep->link->ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table,
+		ep->nb_vectors * EP_MSIX_ENTRY);
+	ep_set(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2, 0);
 }
 
 void
 ep_irq_reset(struct vfn_endpoint *ep)
 {
-	const struct vfn_link_ops *ops = ep->link->ops;
-	const uint64_t control = ep->msix + EP_MSIX_CONTROL;
-	uint8_t table[VFN_MAX_VECTORS * EP_MSIX_ENTRY] = {0};
-	const size_t len = ep->nb_vectors * EP_MSIX_ENTRY;
-	unsigned int i;
-
-	/* What is pending goes by being delivered, to nobody. */
-	if (any_pending(ep)) {
-		for (i = 0; i < ep->nb_vectors; i++)
-			ops->set_irq(ep->link, i, -1);
-		ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table, len);
-		ep_set(ep, VFN_REGION_CONFIG, control, 2, EP_MSIX_ON);
-		for (i = 0; i < ep->nb_vectors; i++)
-			if (ep->msix_fd[i] >= 0)
-				ops->set_irq(ep->link, i, ep->msix_fd[i]);
-	}
-	for (i = 0; i < ep->nb_vectors; i++)
-		table[i * EP_MSIX_ENTRY + EP_MSIX_ENTRY_CONTROL] = 1;
-	ops->write(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, table, len);
-	ep_set(ep, VFN_REGION_CONFIG, control, 2, 0);
+	if (ep->msix != 0)
+		msix_reset(ep);
 	pthread_mutex_lock(&ep->irq_lock);
 	ep->intx.masked = false;
 	pthread_mutex_unlock(&ep->irq_lock);
@@ -471,11 +486,18 @@ ep_irq_reset(struct vfn_endpoint *ep)
 void
 ep_irq_remind(struct vfn_endpoint *ep)
 {
+	uint32_t control = 0;
 	unsigned int i;
 
+	if (ep->msix != 0)
+		control = ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2);
 	for (i = 0; i < ep->nb_vectors; i++)
-		if (ep->msix_fd[i] >= 0)
+		if ((control & (EP_MSIX_ON | EP_MSIX_MASKED)) == EP_MSIX_ON &&
+			ep->msix_fd[i] >= 0 && !is_masked(ep, i))
 			vfn_signal(ep->msix_fd[i]);
+	pthread_mutex_lock(&ep->irq_lock);
+	intx_look(ep);
+	pthread_mutex_unlock(&ep->irq_lock);
 }
 
 /* Any thread. */

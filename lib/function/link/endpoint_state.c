@@ -102,7 +102,9 @@ state_save(struct vfn_endpoint *ep)
 		.magic = STATE_MAGIC,
 		.version = STATE_VERSION,
 		.command = ep_get(ep, VFN_REGION_CONFIG, EP_PCI_COMMAND, 2),
-		.msix_control = ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2),
+		.msix_control = ep->msix != 0 ?
+			ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) :
+			0,
 		.nb_vectors = ep->nb_vectors,
 		/* It may have been loaded, and not run since. */
 		.driver_ok = ep->driver_ok ||
@@ -117,8 +119,8 @@ state_save(struct vfn_endpoint *ep)
 	header.parts_len = EP_GET(ep, VENDOR, parts_len);
 	if (header.parts_len > VFN_PARTS_SIZE)
 		return -EIO;
-	ret = ops->read(ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, s->data + sizeof(header),
-		table);
+	ret = ops->read(
+		ep->link, VFN_REGION_BAR1, VFN_OFF_MSIX_TABLE, s->data + sizeof(header), table);
 	if (ret == 0)
 		ret = ops->read(ep->link, VFN_REGION_BAR0, EP_GET(ep, VENDOR, parts_offset),
 			s->data + sizeof(header) + table, header.parts_len);
@@ -218,9 +220,9 @@ state_load(struct vfn_endpoint *ep)
 			s->data + sizeof(header), table);
 	if (ret == 0)
 		ret = ep_set(ep, VFN_REGION_CONFIG, EP_PCI_COMMAND, 2, header.command);
-	if (ret == 0)
-		ret = ep_set(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2,
-			header.msix_control);
+	if (ret == 0 && ep->msix != 0)
+		ret = ep_set(
+			ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2, header.msix_control);
 	ep_state_free(ep);
 	ep->driver_ok = header.driver_ok;
 	return ret < 0 ? -EIO : 0;
@@ -249,8 +251,7 @@ go_on(struct vfn_endpoint *ep)
 
 	if (loaded) {
 		EP_SET(ep, COMMON, device_status, status | VIRTIO_CONFIG_S_DRIVER_OK);
-		ret = EP_WAIT(
-			ep, COMMON, device_status, status | VIRTIO_CONFIG_S_DRIVER_OK);
+		ret = EP_WAIT(ep, COMMON, device_status, status | VIRTIO_CONFIG_S_DRIVER_OK);
 	}
 	if (ret < 0)
 		return -EIO;

@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +19,14 @@
 #include <linux/virtio_config.h>
 
 #include <rte_common.h>
-#include <rte_lcore.h>
 
+#include "../thread.h"
 #include "endpoint.h"
 
 RTE_LOG_REGISTER(vfn_endpoint_logtype, pmd.vdpa.vfn.endpoint, NOTICE);
+
+/* What a reset of the device costs, as changes. */
+#define RESET_CHANGES 20
 
 #define PCI_CAP_POINTER 0x34
 #define PCI_CAP_ID_MSIX 0x11
@@ -71,11 +75,12 @@ ep_wait(struct vfn_endpoint *ep, unsigned int region, uint64_t offset, size_t le
 }
 
 /* A bucket as one number: the time at which it was empty. */
-void
-ep_change(struct vfn_endpoint *ep)
+static void
+changes(struct vfn_endpoint *ep, unsigned int n)
 {
-	const uint64_t cost = UINT64_C(1000000000) / VFN_ENDPOINT_CHANGES_PER_S;
-	uint64_t now = now_ns(), room = VFN_ENDPOINT_CHANGES_BURST * cost, wait;
+	const uint64_t one = UINT64_C(1000000000) / VFN_ENDPOINT_CHANGES_PER_S, cost = n * one;
+	uint64_t now = now_ns(), room = VFN_ENDPOINT_CHANGES_BURST * one, wait;
+	struct pollfd stop = {.fd = ep->stop_fd, .events = POLLIN};
 	struct timespec nap;
 
 	ep_count(&ep->accesses);
@@ -87,7 +92,14 @@ ep_change(struct vfn_endpoint *ep)
 	ep_count(&ep->slowed);
 	wait = ep->change_empty - now;
 	nap = (struct timespec){.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
-	nanosleep(&nap, NULL);
+	/* One message can have thousands of them: who is to stop waits no longer. */
+	ppoll(&stop, 1, &nap, NULL);
+}
+
+void
+ep_change(struct vfn_endpoint *ep)
+{
+	changes(ep, 1);
 }
 
 static int
@@ -96,6 +108,15 @@ refused(struct vfn_endpoint *ep, int ret)
 	if (ret < 0)
 		ep_count(&ep->refused);
 	return ret;
+}
+
+/* Where no register is, or none of that width, hardware reads as all ones and takes no writes. */
+static int
+done_by_hardware(struct vfn_endpoint *ep, int ret, void *buf, size_t len)
+{
+	if (refused(ep, ret) < 0 && buf != NULL)
+		memset(buf, 0xff, len);
+	return 0;
 }
 
 /* ---- regions ---- */
@@ -136,7 +157,8 @@ ep_read(void *device, unsigned int index, uint64_t offset, void *buf, size_t len
 
 	ep_count(&ep->accesses);
 	if (index != VFN_ENDPOINT_REGION_CONTROL)
-		return refused(ep, ep->link->ops->read(ep->link, index, offset, buf, len));
+		return done_by_hardware(
+			ep, ep->link->ops->read(ep->link, index, offset, buf, len), buf, len);
 	ret = ep->offer(ep->fn, NULL, &control);
 	if (ret == 0)
 		memcpy(buf, (const uint8_t *)&control + offset, len);
@@ -162,7 +184,8 @@ ep_write(void *device, unsigned int index, uint64_t offset, const void *buf, siz
 
 	if (index == VFN_REGION_BAR2) {
 		ep_count(&ep->accesses);
-		return refused(ep, ep->link->ops->write(ep->link, index, offset, buf, len));
+		return done_by_hardware(
+			ep, ep->link->ops->write(ep->link, index, offset, buf, len), NULL, 0);
 	}
 	ep_change(ep);
 	if (index == VFN_ENDPOINT_REGION_CONTROL)
@@ -172,7 +195,7 @@ ep_write(void *device, unsigned int index, uint64_t offset, const void *buf, siz
 	ret = ep->link->ops->write(ep->link, index, offset, buf, len);
 	if (ep->log != NULL)
 		ep_log_keep(ep);
-	return refused(ep, ret);
+	return done_by_hardware(ep, ret, NULL, 0);
 }
 
 /* ---- life of a device ---- */
@@ -223,7 +246,7 @@ ep_reset(void *device)
 	struct vfn_endpoint *ep = device;
 	int ret;
 
-	ep_change(ep);
+	changes(ep, RESET_CHANGES);
 	ep_state_free(ep);
 	ret = function_reset(ep);
 	if (ep->log != NULL)
@@ -236,6 +259,8 @@ ep_attached(void *device)
 {
 	struct vfn_endpoint *ep = device;
 
+	/* Who comes goes, and the device is reset then. */
+	changes(ep, RESET_CHANGES);
 	ep_count(&ep->clients);
 	__atomic_store_n(&ep->client, vfu_server_client(ep->server), __ATOMIC_RELAXED);
 	__atomic_store_n(&ep->refused, 0, __ATOMIC_RELAXED);
@@ -322,11 +347,12 @@ look(struct vfn_endpoint *ep)
 		if (ep_get(ep, VFN_REGION_CONFIG, at, 1) == PCI_CAP_ID_MSIX)
 			ep->msix = at;
 	ep->nb_queues = EP_GET(ep, COMMON, num_queues);
-	if (ep->msix == 0 || ep->nb_queues == 0 || ep->nb_queues > VFN_MAX_QUEUES ||
+	if (ep->nb_queues == 0 || ep->nb_queues > VFN_MAX_QUEUES ||
 		EP_GET(ep, VENDOR, version) != VFN_VENDOR_VERSION)
 		return -ENODEV;
-	ep->nb_vectors =
-		(ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) & 0x7ff) + 1;
+	if (ep->msix == 0)
+		return 0;
+	ep->nb_vectors = (ep_get(ep, VFN_REGION_CONFIG, ep->msix + EP_MSIX_CONTROL, 2) & 0x7ff) + 1;
 	return ep->nb_vectors <= VFN_MAX_VECTORS ? 0 : -ENODEV;
 }
 
@@ -391,7 +417,7 @@ vfn_endpoint_open(struct vfn_link *link, struct vfn_function *fn,
 	if (ret < 0)
 		goto free_endpoint;
 	snprintf(thread, sizeof(thread), "vfn-ep-%.8s", params->name);
-	ret = rte_ctrl_thread_create(&ep->server_thread, thread, NULL, serve, ep);
+	ret = vfn_thread_start(&ep->server_thread, thread, serve, ep);
 	if (ret == 0) {
 		*endpoint = ep;
 		return 0;

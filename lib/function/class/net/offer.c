@@ -2,7 +2,8 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* What a function offers, where that is left to its client: control=host of an endpoint. Control. */
+/* What a function offers, where that is left to its client: control=host of an endpoint. Control.
+ */
 
 #include <rte_ether.h>
 
@@ -33,7 +34,8 @@ set(struct vfn_net *net, const struct vfn_endpoint_control *c)
 	net->params.max_pairs = c->max_pairs != 0 ? c->max_pairs : net->base.max_pairs;
 	memcpy(net->params.mac, c->mac, sizeof(c->mac));
 	net->params.mtu = net->offered_mtu = c->mtu;
-	fn->device_features = net->base_features & ~(FEATURE(VIRTIO_NET_F_MTU) | FEATURE(VIRTIO_NET_F_MQ));
+	fn->device_features =
+		net->base_features & ~(FEATURE(VIRTIO_NET_F_MTU) | FEATURE(VIRTIO_NET_F_MQ));
 	if (c->mtu != 0)
 		fn->device_features |= FEATURE(VIRTIO_NET_F_MTU);
 	if (net->params.max_pairs > 1)
@@ -50,8 +52,7 @@ vfn_manage_net_offer(struct vfn_function *fn, const struct vfn_endpoint_control 
 
 	vfn_lock(fn);
 	if (now == NULL || offer != NULL) {
-		struct vfn_endpoint_control c = {
-			.features = UINT64_MAX, .mtu = net->base.mtu};
+		struct vfn_endpoint_control c = {.features = UINT64_MAX, .mtu = net->base.mtu};
 
 		memcpy(c.mac, net->base.mac, sizeof(c.mac));
 		if (offer != NULL)
@@ -64,7 +65,6 @@ vfn_manage_net_offer(struct vfn_function *fn, const struct vfn_endpoint_control 
 			set(net, &c);
 			/* Registers that are the class's have it from a reset on. */
 			vfn_function_reset(fn);
-			fn->regs.config_generation++;
 		}
 	}
 	if (now != NULL) {
