@@ -21,6 +21,8 @@ import tempfile
 import threading
 import time
 
+from split_device import split_device
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PLUGIN = "librte_vdpa_vfn.so"
 SLOW = 4 if "ASAN_OPTIONS" in os.environ else 1
@@ -358,25 +360,6 @@ class Endpoint(Device):
         process.end(timeout)
 
 
-# what the driver takes for itself; the rest is the function's
-DRIVER_ARGUMENTS = ("link", "path", "control", "lm", "drain-ms", "doorbell", "inflight", "socket",
-                    "socket-mode", "socket-owner")
-# what it may take of the function's with control=host
-CONTROL_ARGUMENTS = ("queues", "mac", "mtu", "offloads")
-
-
-def split_device(dev, by_host=False):
-    """(what an endpoint is told of a device, what the driver is) of its arguments."""
-    name, *pairs = re.split(r",(?![^\[]*\])", dev)
-    keys = DRIVER_ARGUMENTS + (CONTROL_ARGUMENTS if by_host else ())
-    mine = [p for p in pairs if p.split("=")[0] in keys]
-    rest = [p for p in pairs if p not in mine]
-    if by_host:
-        mine.append("control=host")
-        rest += ["control=host", "queues=64", "mtu=9000"]
-    return ",".join([name, *rest]), ",".join([name, *mine])
-
-
 class Backend(Device):
     """vfn-vhost with its functions, one per entry of devs ("vdpa_vfn0,queues=1,...").
 
@@ -400,7 +383,7 @@ class Backend(Device):
         self.names = [d.split(",")[0] for d in self.devs]
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
         self._eal, self._args = list(eal), list(args)
-        if self.link != "inproc":
+        if self.link != "inproc" and not any(",link=endpoint" in d for d in devs):
             split = [split_device(d, self.link == "host") for d in self.devs]
             self.endpoint = Endpoint([function for function, _ in split], self.directory,
                                      start=False)

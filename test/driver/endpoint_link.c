@@ -107,18 +107,21 @@ served_close(struct vfn_link *link)
 	free(s);
 }
 
-static int
-listen_at(char *path, size_t size)
+struct vfn_endpoint *
+endpoint_serve(struct vfn_link *link, const char *path)
 {
+	struct vfn_endpoint_params params = {.name = "endpoint", .fd = -1, .busy = true};
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	static unsigned int n;
+	struct vfn_endpoint *endpoint;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	snprintf(path, size, "/tmp/vfn-endpoint-%d-%u", getpid(), n++);
 	strcpy(addr.sun_path, path);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0)
 		abort();
-	return fd;
+	params.listen_fd = fd;
+	if (vfn_endpoint_open(link, NULL, &params, &endpoint) != 0)
+		abort();
+	return endpoint;
 }
 
 bool
@@ -130,7 +133,7 @@ over_endpoint(void)
 }
 
 struct vfn_link *
-endpoint_link(struct vfn_function *fn, struct vfn_link *real)
+endpoint_link(struct vfn_link *real)
 {
 	static const struct vfn_link_ops ops = {
 		.read = served_read,
@@ -142,17 +145,17 @@ endpoint_link(struct vfn_function *fn, struct vfn_link *real)
 		.get_region_fd = served_get_region_fd,
 		.close = served_close,
 	};
-	struct vfn_endpoint_params params = {.name = "endpoint", .fd = -1, .busy = true};
 	struct served *s = calloc(1, sizeof(*s));
 	char path[64], why[192];
+	static unsigned int n;
 
 	if (s == NULL)
 		abort();
-	params.listen_fd = listen_at(path, sizeof(path));
+	snprintf(path, sizeof(path), "/tmp/vfn-endpoint-%d-%u", getpid(), n++);
 	s->link.ops = &ops;
 	s->real = real;
-	if (vfn_endpoint_open(real, fn, &params, &s->endpoint) != 0 ||
-		vfn_endpoint_connect(path, NULL, ANSWER_MS, why, sizeof(why), &s->client) != 0) {
+	s->endpoint = endpoint_serve(real, path);
+	if (vfn_endpoint_connect(path, NULL, ANSWER_MS, why, sizeof(why), &s->client) != 0) {
 		fprintf(stderr, "endpoint: %s\n", why);
 		abort();
 	}

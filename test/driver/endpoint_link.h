@@ -15,12 +15,15 @@
 
 #include <vfn_link.h>
 
-struct vfn_function;
+struct vfn_endpoint;
 
 /* Is it so? What a test asks of other links only it skips then. */
 bool over_endpoint(void);
 
+/* Serve the function of a link at a path; vfn_endpoint_close() ends that. */
+struct vfn_endpoint *endpoint_serve(struct vfn_link *link, const char *path);
+
 /* Serve the function of a link, and have a link to that instead. */
-struct vfn_link *endpoint_link(struct vfn_function *fn, struct vfn_link *real);
+struct vfn_link *endpoint_link(struct vfn_link *real);
 
 #endif /* ENDPOINT_LINK_H */

@@ -425,7 +425,7 @@ __wrap_vfn_function_open(
 	if (ret != 0 || mode == NULL)
 		return ret;
 	if (over_endpoint()) {
-		*link = endpoint_link(*fn, *link);
+		*link = endpoint_link(*link);
 		return 0;
 	}
 	p = calloc(1, sizeof(*p));

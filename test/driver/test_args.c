@@ -20,6 +20,9 @@
 
 #include <vfn_drv.h>
 
+#include <vfn_endpoint_server.h>
+
+#include "endpoint_link.h"
 #include "fn_harness.h"
 
 static FILE *log_file;
@@ -584,6 +587,102 @@ threads_come_and_go_with_the_device(void **state)
 	assert_int_equal(after, before);
 }
 
+static void
+function_behind_an_endpoint_is_not_ours_to_configure(void **state)
+{
+	static const char *const keys[] = {"queues=2", "mac=02:00:00:00:00:01", "mtu=1500",
+		"offloads=off", "port=sink", "peer=x", "ethdev=x", "gen=64", "rate-mbps=1",
+		"poll-cpu=0", "idle=busy", "fault=no-log"};
+	char args[96], what[32];
+	unsigned int i;
+
+	(void)state;
+	refused("link=x", "inproc or endpoint");
+	refused("path=/tmp/x", "\"path\" needs link=endpoint");
+	refused("control=host", "\"control\" needs link=endpoint");
+	refused("link=inproc,path=/tmp/x", "\"path\" needs link=endpoint");
+	refused("link=endpoint", "\"link=endpoint\" needs \"path\"");
+	refused("link=endpoint,path=", "path");
+	refused("link=endpoint,path=/tmp/x,control=x", "endpoint or host");
+	refused("link=endpoint,path=/nonexistent/x", "endpoint /nonexistent/x: No such file");
+	for (i = 0; i < DIM(keys); i++) {
+		snprintf(args, sizeof(args), "link=endpoint,path=/nonexistent/x,%s", keys[i]);
+		snprintf(what, sizeof(what), "\"%.*s\": with link=endpoint",
+			(int)strcspn(keys[i], "="), keys[i]);
+		refused(args, what);
+		snprintf(args, sizeof(args), "control=host,link=endpoint,path=/nonexistent/x,%s",
+			keys[i]);
+		refused(args, i < 4 ? "No such file" : what);
+	}
+	accepted("link=inproc");
+}
+
+static unsigned int
+count(const char *what)
+{
+	DIR *dir = opendir(what);
+	unsigned int n = 0;
+
+	while (readdir(dir) != NULL)
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* The device's state by its operator's eyes: librte_vhost asks it. */
+static void
+endpoint_is_gone_and_comes_back(void **state)
+{
+	struct guest_conf conf = {.name = "far", .pairs = 2};
+	unsigned int fds = 0, threads = 0, i;
+	struct vfn_endpoint *endpoint;
+	struct vfn_function *fn;
+	struct vfn_link *link;
+	struct vfn_dev *dev;
+	char path[64], args[96];
+	uint64_t features, end;
+	uint32_t queues;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/vfn-args-%d", getpid());
+	snprintf(args, sizeof(args), "link=endpoint,path=%s", path);
+	assert_int_equal(function_open(&conf, &fn, &link), 0);
+	for (i = 0; i < 5; i++) {
+		endpoint = endpoint_serve(link, path);
+		assert_int_equal(rte_vdev_init("vdpa_vfn0", args), 0);
+		assert_int_equal(rte_vdpa_get_queue_num(device("vdpa_vfn0"), &queues), 0);
+		assert_int_equal(queues, 2);
+		assert_int_equal(rte_vdpa_get_features(device("vdpa_vfn0"), &features), 0);
+		assert_true(features & BIT(VIRTIO_NET_F_MQ));
+		vfn_endpoint_close(endpoint);
+		unlink(path);
+		dev = vfn_dev_get_by_vdpa(device("vdpa_vfn0"));
+		for (end = now_ms() + PATIENCE_MS; dev->state != VFN_FAILED && now_ms() < end;)
+			nap_us(1000);
+		assert_true(vfn_remote_gone(dev));
+		/* what is known stays */
+		assert_int_equal(rte_vdpa_get_queue_num(device("vdpa_vfn0"), &queues), 0);
+		if (i % 2) {
+			endpoint = endpoint_serve(link, path);
+			for (end = now_ms() + PATIENCE_MS; dev->state != VFN_IDLE && now_ms() < end;)
+				nap_us(1000);
+			assert_false(vfn_remote_gone(dev));
+		}
+		vfn_dev_put(dev);
+		assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
+		if (i % 2)
+			vfn_endpoint_close(endpoint);
+		unlink(path);
+		if (i == 0) {
+			fds = count("/proc/self/fd");
+			threads = count("/proc/self/task");
+		}
+	}
+	assert_int_equal(count("/proc/self/fd"), fds);
+	assert_int_equal(count("/proc/self/task"), threads);
+	link->ops->close(link);
+}
+
 int
 main(void)
 {
@@ -608,6 +707,8 @@ main(void)
 		TEST(wired_devices_take_one_peer_each),
 		TEST(device_is_wired_to_the_peer_it_names),
 		TEST(threads_come_and_go_with_the_device),
+		TEST(function_behind_an_endpoint_is_not_ours_to_configure),
+		TEST(endpoint_is_gone_and_comes_back),
 	};
 #undef TEST
 	cpu_set_t cpus;

@@ -154,6 +154,11 @@ link_dma_unmap(struct vfn_link *link, enum vfn_dma_space space, uint64_t iova, u
 			free(m);
 		}
 	}
+	/* Who takes back all memory has reset the function, and with that its files are others. */
+	if (len == 0 && space == VFN_DMA_GUEST && e->region_fd >= 0) {
+		close(e->region_fd);
+		e->region_fd = -1;
+	}
 	pthread_mutex_unlock(&e->lock);
 	return ret;
 }

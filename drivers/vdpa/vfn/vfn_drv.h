@@ -283,6 +283,7 @@ void vfn_remote_close(struct vfn_dev *dev);
 bool vfn_remote_gone(const struct vfn_dev *dev);
 uint64_t vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features);
 bool vfn_remote_dead(struct vfn_dev *dev);
+void vfn_remote_check(struct vfn_dev *dev);
 int vfn_remote_release(struct vfn_dev *dev);
 void vfn_remote_reclaim(struct vfn_dev *dev);
 

@@ -55,6 +55,16 @@ vfn_remote_dead(struct vfn_dev *dev)
 			link->ops->read(link, VFN_REGION_CONFIG, 0, &any, sizeof(any)) < 0);
 }
 
+/* Something was not answered. dev->lock held. */
+void
+vfn_remote_check(struct vfn_dev *dev)
+{
+	if (dev->remote == NULL || dev->remote->gone || !vfn_remote_dead(dev))
+		return;
+	vfn_vpci_fail(&dev->pci, "its endpoint does not answer");
+	vfn_life_check(dev);
+}
+
 /* What a guest has negotiated with another endpoint and this one does not have. */
 uint64_t
 vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features)

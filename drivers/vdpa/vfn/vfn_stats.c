@@ -43,23 +43,25 @@ vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, 
 }
 
 /*
- * Counters of a queue that there is. Behind an endpoint that is gone: as they were read last.
+ * Counters of a queue that there is. Behind an endpoint that does not tell: as they were read last.
  * dev->lock held.
  */
 int
 vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
 {
 	const size_t size = VFN_NET_STAT_MAX * sizeof(value[0]);
-	int ret = 0;
+	int ret = -ENODEV;
 
-	if (vfn_remote_gone(dev)) {
-		memcpy(value, dev->stats_last[queue], size);
-		return 0;
-	}
-	ret = vfn_vpci_stats(&dev->pci, queue, value, VFN_NET_STAT_MAX);
-	if (ret < 0)
+	if (!vfn_remote_gone(dev))
+		ret = vfn_vpci_stats(&dev->pci, queue, value, VFN_NET_STAT_MAX);
+	if (ret < 0 && dev->remote == NULL)
 		return ret;
-	memcpy(dev->stats_last[queue], value, size);
+	if (ret < 0) {
+		vfn_remote_check(dev);
+		memcpy(value, dev->stats_last[queue], size);
+	} else {
+		memcpy(dev->stats_last[queue], value, size);
+	}
 	vfn_shadow_stats(dev, queue, value);
 	return 0;
 }

@@ -156,7 +156,8 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	for (q = 0; q < dev->pci.nb_queues; q++)
 		started += dev->started[q];
-	vfn_config_read(dev, &config);
+	if (vfn_config_read(dev, &config) < 0)
+		vfn_remote_check(dev);
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", config.mac[0], config.mac[1],
 		config.mac[2], config.mac[3], config.mac[4], config.mac[5]);
 
