@@ -61,6 +61,8 @@ struct vfn_args {
 	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
 	bool doorbell;	    /* offer guests to ring by a plain store */
 	char inflight[256]; /* directory, or "" */
+	char vduse[256];    /* name of the kernel's device, or "": a front-end's */
+	uint32_t vduse_timeout;
 };
 
 /* A region of the guest's memory. */
@@ -207,6 +209,7 @@ struct vfn_dev {
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
+	struct vfn_kernel *kernel; /* that the kernel's driver may have it, or NULL */
 };
 
 extern struct rte_vdev_driver vfn_driver;
@@ -230,6 +233,7 @@ void vfn_life_resume(struct vfn_dev *dev);
 void vfn_life_check(struct vfn_dev *dev);
 void vfn_life_close(struct vfn_dev *dev);
 struct vfn_guest *vfn_life_guest(struct vfn_dev *dev, int vid);
+int vfn_life_move(struct vfn_dev *dev, enum vfn_state to);
 
 /* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
 int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
@@ -313,6 +317,11 @@ const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uin
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
 void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+
+/* vfn_kernel.c: devices of the kernel's. The second: dev->lock held. */
+int vfn_kernel_init(struct vfn_dev *dev, const struct vfn_args *args);
+bool vfn_kernel_config_changed(struct vfn_dev *dev);
+void vfn_kernel_free(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */
 extern const char *const vfn_stat_names[VFN_NET_STAT_MAX];

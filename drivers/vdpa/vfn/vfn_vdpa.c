@@ -243,17 +243,22 @@ vfn_probe(struct rte_vdev_device *vdev)
 	ret = vfn_config_open(dev);
 	if (ret < 0)
 		goto close_inflight;
+	ret = vfn_kernel_init(dev, &args);
+	if (ret < 0)
+		goto close_config;
 	vfn_notify_init(dev, &args);
 	/* In the list it is complete. */
 	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
 	if (dev->vdpa == NULL) {
 		DEV_LOG(ERR, dev, "cannot register as vDPA device");
 		ret = -EEXIST;
-		goto close_config;
+		goto free_kernel;
 	}
 	vfn_dev_add(dev);
 	return 0;
 
+free_kernel:
+	vfn_kernel_free(dev);
 close_config:
 	vfn_config_close(dev);
 close_inflight:
@@ -287,6 +292,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	/* Whoever has found it has done with it before what it consists of goes. */
 	vfn_dev_del(dev);
 	rte_vdpa_unregister_device(vdpa);
+	vfn_kernel_free(dev);
 	vfn_config_close(dev);
 	dev->pci.link->ops->close(dev->pci.link);
 	vfn_life_close(dev);
@@ -321,4 +327,6 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "socket=<path> "
 					    "socket-mode=<octal> "
 					    "socket-owner=<user:group> "
+					    "vduse=<name> "
+					    "vduse-timeout=<1-3600> "
 					    "fault=<no-log|no-used-log|no-suspend>");
