@@ -15,8 +15,8 @@
 /* So long the process that was taken over from may need to let go. */
 #define WAIT_MS 2000
 
-/* Have they been opened, and by vduse_begin() served? */
-static bool opened, serving;
+/* May others have them? Then they are neither to be stopped nor to go. */
+static bool ours;
 
 /* One of the driver's functions, all of which take a device's name and a number. */
 static int
@@ -80,19 +80,16 @@ give_all(void)
 int
 vduse_create(void)
 {
+	ours = options.take_over == NULL;
 	if (for_each("rte_vdpa_vfn_kernel_create", 0) != 0 || give_all() != 0)
 		return -1;
-	opened = options.take_over == NULL;
-	return opened ? for_each("rte_vdpa_vfn_kernel_open", 0) : 0;
+	return ours ? for_each("rte_vdpa_vfn_kernel_open", 0) : 0;
 }
 
 int
 vduse_prepare(void)
 {
-	if (!opened && for_each("rte_vdpa_vfn_kernel_open", WAIT_MS) != 0)
-		return -1;
-	opened = true;
-	return 0;
+	return for_each("rte_vdpa_vfn_kernel_open", WAIT_MS);
 }
 
 int
@@ -102,7 +99,7 @@ vduse_begin(void)
 	struct rte_device *dev;
 	char name[NAME_MAX + 1];
 
-	serving = true;
+	ours = true;
 	if (for_each("rte_vdpa_vfn_kernel_start", 0) != 0)
 		return -1;
 	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it)
@@ -115,9 +112,9 @@ vduse_begin(void)
 void
 vduse_suspend(void)
 {
-	if (serving)
+	if (ours)
 		for_each("rte_vdpa_vfn_kernel_stop", 0);
-	serving = opened = false;
+	ours = false;
 }
 
 int
@@ -129,8 +126,7 @@ vduse_resume(void)
 void
 vduse_end(void)
 {
-	/* Others have, or may have, what we handed over. */
-	if (serving)
+	if (ours)
 		for_each("rte_vdpa_vfn_kernel_end", options.keep);
-	serving = opened = false;
+	ours = false;
 }

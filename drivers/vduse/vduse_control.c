@@ -21,9 +21,8 @@
 #include "vduse_private.h"
 #include "vfn_guard.h"
 
-/* The kernel hears of an answer within this time, and queues become ready. */
-#define READY_MS 5000
-#define LOOK_MS	 2
+/* While something is waited for that nobody tells. */
+#define LOOK_MS 2
 
 #define STATUS_KNOWN \
 	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK | \
@@ -69,7 +68,7 @@ fail(struct vfn_vduse *v, const char *why)
 static int
 negotiate(struct vfn_vduse *v)
 {
-	uint64_t ours = FEATURE(VIRTIO_F_ACCESS_PLATFORM), unknown;
+	uint64_t ours = FEATURE(VIRTIO_F_ACCESS_PLATFORM), unknown, features;
 	int ret;
 
 	ret = vduse_ioctl(v, VDUSE_DEV_GET_FEATURES, &v->features);
@@ -79,15 +78,17 @@ negotiate(struct vfn_vduse *v)
 	}
 	unknown = v->features & ~(v->pci->features | ours);
 	if (unknown != 0 || !(v->features & ours)) {
-		VDUSE_LOG(ERR, v, "features 0x%" PRIx64 " are refused: 0x%" PRIx64 " %s",
+		VDUSE_COMPLAIN(v, "features 0x%" PRIx64 " are refused: 0x%" PRIx64 " %s",
 			v->features, unknown != 0 ? unknown : ours,
 			unknown != 0 ? "is not offered" : "is needed");
 		return -ENOTSUP;
 	}
-	ret = vfn_vpci_negotiate(v->pci, v->features & v->pci->features);
+	/* Queues are reset one by one on our side only. */
+	features = (v->features | FEATURE(VIRTIO_F_RING_RESET)) & v->pci->features;
+	ret = vfn_vpci_negotiate(v->pci, features);
 	if (ret == 0) {
 		v->begun = true;
-		ret = v->owner->begin(v->data, v->features & v->pci->features);
+		ret = v->owner->begin(v->data, features);
 	}
 	return ret;
 }
@@ -97,7 +98,7 @@ static void
 driver_ok(struct vfn_vduse *v)
 {
 	v->phase = QUEUES;
-	v->deadline = vduse_now_ms() + READY_MS;
+	v->deadline = vduse_now_ms() + v->ready_ms;
 }
 
 static int
@@ -120,7 +121,7 @@ set_status(struct vfn_vduse *v, uint8_t status)
 		((status & VIRTIO_CONFIG_S_DRIVER_OK) && !(status & VIRTIO_CONFIG_S_FEATURES_OK)) ||
 		((more & (VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)) &&
 			((v->status & VIRTIO_CONFIG_S_FAILED) || v->phase == FAILED))) {
-		VDUSE_LOG(ERR, v, "status 0x%x after 0x%x is refused", status, v->status);
+		VDUSE_COMPLAIN(v, "status 0x%x after 0x%x is refused", status, v->status);
 		return -EINVAL;
 	}
 	if ((more & VIRTIO_CONFIG_S_FEATURES_OK) && (ret = negotiate(v)) < 0)
@@ -131,7 +132,7 @@ set_status(struct vfn_vduse *v, uint8_t status)
 	} else if (more & VIRTIO_CONFIG_S_DRIVER_OK) {
 		/* Interrupts are refused until the kernel has the answer. */
 		v->phase = CONFIRM;
-		v->deadline = vduse_now_ms() + READY_MS;
+		v->deadline = vduse_now_ms() + v->ready_ms;
 	}
 	return 0;
 }
@@ -168,7 +169,7 @@ message(struct vfn_vduse *v, const struct vduse_dev_request *request)
 		ret = update_iotlb(v, request->iova.start, request->iova.last);
 		break;
 	default:
-		VDUSE_LOG(ERR, v, "a message of type %u, which nobody knows, is refused",
+		VDUSE_COMPLAIN(v, "a message of type %u, which nobody knows, is refused",
 			request->type);
 		ret = -EINVAL;
 	}
@@ -176,7 +177,7 @@ message(struct vfn_vduse *v, const struct vduse_dev_request *request)
 	v->refused += ret < 0;
 	v->owner->unlock(v->data);
 	response.result = ret < 0 ? VDUSE_REQ_RESULT_FAILED : VDUSE_REQ_RESULT_OK;
-	while (write(v->fd, &response, sizeof(response)) < 0 && errno == EINTR)
+	while (v->sys->write(v->fd, &response, sizeof(response)) < 0 && errno == EINTR)
 		;
 	/* Who asked has given up waiting, or is gone: nobody misses the answer. */
 }
@@ -189,7 +190,7 @@ messages(struct vfn_vduse *v)
 	ssize_t n;
 
 	do {
-		n = read(v->fd, &request, sizeof(request));
+		n = v->sys->read(v->fd, &request, sizeof(request));
 		if (n == sizeof(request))
 			message(v, &request);
 	} while ((n == sizeof(request) || (n < 0 && errno == EINTR)) &&
@@ -232,7 +233,7 @@ queues_ready(struct vfn_vduse *v)
 		if (late) {
 			VDUSE_LOG(WARNING, v,
 				"queue %u was not ready within %u ms: it stays off until a reset",
-				i, READY_MS);
+				i, v->ready_ms);
 			v->queue[i].off = true;
 		}
 	}
@@ -247,7 +248,10 @@ wait_for_kicks(struct vfn_vduse *v)
 
 	for (i = 0; i < VFN_VDUSE_QUEUES; i++) {
 		struct vduse_vq_eventfd kick = {.index = i, .fd = v->queue[i].kick_fd};
+		eventfd_t before;
 
+		/* The kernel has forgotten it with the last reset: what is in it is old. */
+		eventfd_read(kick.fd, &before);
 		vduse_ioctl(v, VDUSE_VQ_SETUP_KICKFD, &kick);
 	}
 	v->phase = KICK;
@@ -300,7 +304,10 @@ step(struct vfn_vduse *v, bool kicked)
 				break;
 			kicked = false;
 			vduse_iotlb_update(v, 0, UINT64_MAX);
-			run(v);
+			if (v->pci->failed)
+				fail(v, "the function does not take its memory");
+			else if (vduse_buffers_mapped(v))
+				run(v);
 			break;
 		default:
 			break;
@@ -355,22 +362,19 @@ one_round(struct vfn_vduse *v)
 	ms = phase == CONFIRM || phase == QUEUES ? LOOK_MS : -1;
 	if (poll(w.fd, w.n, ms) < 0)
 		return;
-	if ((w.fd[1].revents & (POLLERR | POLLHUP)) && !(w.fd[1].revents & POLLIN)) {
-		v->owner->lock(v->data);
-		fail(v, "the kernel has given up on us, who did not answer in time");
-		v->phase = BROKEN;
-		v->owner->unlock(v->data);
-		return;
-	}
 	for (i = 0; i < VFN_VDUSE_QUEUES; i++) {
 		if (v->event_irqs && taken(&w, v->queue[i].irq_fd))
 			vduse_inject(&v->queue[i].call);
 		if (phase == KICK)
 			kicked |= taken(&w, v->queue[i].kick_fd);
 	}
-	if (w.fd[1].revents != 0)
+	if (w.fd[1].revents & POLLIN)
 		messages(v);
 	v->owner->lock(v->data);
+	if (w.fd[1].revents & (POLLERR | POLLHUP)) {
+		fail(v, "the kernel has given up on us, who did not answer in time");
+		v->phase = BROKEN;
+	}
 	step(v, kicked);
 	v->owner->unlock(v->data);
 }

@@ -30,6 +30,12 @@ RTE_LOG_REGISTER(vfn_vduse_logtype, pmd.vduse.vfn, NOTICE);
 
 #define POLL_MS 5
 
+#define COMPLAINTS    10
+#define COMPLAINTS_MS 10000
+
+/* The kernel hears of an answer within this time, and queues become ready. */
+#define READY_MS 5000
+
 /* The largest device configuration that any class has. */
 #define CONFIG_MAX 256
 
@@ -45,7 +51,8 @@ sys_ioctl(int fd, unsigned long request, void *arg)
 	return ioctl(fd, request, arg);
 }
 
-static const struct vfn_vduse_sys kernel = {.open = sys_open, .ioctl = sys_ioctl};
+static const struct vfn_vduse_sys kernel = {
+	.open = sys_open, .ioctl = sys_ioctl, .read = read, .write = write};
 
 uint64_t
 vduse_now_ms(void)
@@ -54,6 +61,21 @@ vduse_now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* So many lines in a while; the last of them says that others are missing. */
+bool
+vduse_may_complain(struct vfn_vduse *v)
+{
+	uint64_t now = vduse_now_ms();
+
+	if (v->complaints == 0 || now - v->complaints_since > COMPLAINTS_MS) {
+		v->complaints_since = now;
+		v->complaints = 0;
+	}
+	if (v->complaints++ == COMPLAINTS)
+		VDUSE_LOG(ERR, v, "more of the same is not told for %u s", COMPLAINTS_MS / 1000);
+	return v->complaints <= COMPLAINTS;
 }
 
 /* Of the device. What it returns, or a negative errno. */
@@ -111,7 +133,10 @@ create(struct vfn_vduse *v)
 	memcpy(new.config.name, v->name, sizeof(new.config.name));
 	if (vfn_vpci_config(v->pci, 0, new.config.config, v->config_size, &generation) < 0)
 		return -EIO;
-	return v->sys->ioctl(v->control_fd, VDUSE_CREATE_DEV, &new) < 0 ? -errno : 0;
+	if (v->sys->ioctl(v->control_fd, VDUSE_CREATE_DEV, &new) < 0)
+		return -errno;
+	v->ours = true;
+	return 0;
 }
 
 /* So long the kernel, and whoever asks it to do something with the device, waits for us. */
@@ -170,6 +195,7 @@ vfn_vduse_create(const struct vfn_vduse_params *params, struct vfn_vduse **vduse
 	v->config_size = params->config_size;
 	v->hidden = params->hidden;
 	v->msg_timeout = params->msg_timeout;
+	v->ready_ms = params->ready_ms != 0 ? params->ready_ms : READY_MS;
 	v->event_irqs = params->event_irqs || v->pci->link->ops->set_irq_call == NULL;
 	v->control_fd = v->fd = v->wake_fd = -1;
 	for (i = 0; i < VFN_VDUSE_QUEUES; i++)
@@ -203,15 +229,23 @@ vfn_vduse_create(const struct vfn_vduse_params *params, struct vfn_vduse **vduse
 	return 0;
 }
 
-int
-vfn_vduse_open(struct vfn_vduse *v, uint32_t wait_ms)
+/* 0; -EBUSY: it is in use. */
+static int
+destroy(struct vfn_vduse *v)
+{
+	char name[VDUSE_NAME_MAX];
+
+	memcpy(name, v->name, sizeof(name));
+	return v->sys->ioctl(v->control_fd, VDUSE_DESTROY_DEV, name) < 0 ? -errno : 0;
+}
+
+static int
+open_once(struct vfn_vduse *v, uint32_t wait_ms)
 {
 	uint64_t end = vduse_now_ms() + wait_ms;
 	char path[16 + VDUSE_NAME_MAX];
 	int ret;
 
-	if (v->fd >= 0)
-		return 0;
 	snprintf(path, sizeof(path), "/dev/vduse/%s", v->name);
 	/* Where another process has let go just now, or udev is not done yet. */
 	while ((v->fd = v->sys->open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)) < 0) {
@@ -224,7 +258,34 @@ vfn_vduse_open(struct vfn_vduse *v, uint32_t wait_ms)
 			ret == -EBUSY ? "another process serves it" : strerror(-ret));
 		return ret;
 	}
+	v->ours = true;
 	return 0;
+}
+
+int
+vfn_vduse_open(struct vfn_vduse *v, uint32_t wait_ms)
+{
+	uint64_t features;
+	int ret = v->fd >= 0 ? 0 : open_once(v, wait_ms);
+
+	if (ret < 0 || vduse_ioctl(v, VDUSE_DEV_GET_FEATURES, &features) != -EPERM)
+		return ret;
+	/* Who served it did not answer in time. There is no way back but another one. */
+	close(v->fd);
+	v->fd = -1;
+	ret = destroy(v);
+	if (ret == -EBUSY)
+		VDUSE_LOG(ERR, v,
+			"the kernel has given up on it, and it is in use: remove it first (vdpa "
+			"dev del %s)",
+			v->name);
+	if (ret == 0)
+		ret = create(v);
+	if (ret < 0)
+		return ret == -EBUSY ? -EIO : ret;
+	VDUSE_LOG(NOTICE, v, "the kernel had given up on it, it is made anew");
+	set_timeout(v);
+	return open_once(v, wait_ms);
 }
 
 /* Before a device can be added. Of one that a driver has they are as they were. */
@@ -350,22 +411,17 @@ vfn_vduse_stop(struct vfn_vduse *v)
 }
 
 void
-vfn_vduse_close(struct vfn_vduse *v, bool destroy)
+vfn_vduse_close(struct vfn_vduse *v, bool for_good)
 {
-	char name[VDUSE_NAME_MAX];
+	int ret = for_good && v->ours ? destroy(v) : 0;
 
-	if (destroy && v->control_fd >= 0) {
-		memcpy(name, v->name, sizeof(name));
-		if (v->sys->ioctl(v->control_fd, VDUSE_DESTROY_DEV, name) < 0) {
-			if (errno == EBUSY)
-				VDUSE_LOG(WARNING, v,
-					"stays, since it is in use: serve it again, or remove it "
-					"(vdpa dev del %s) and end a server once more",
-					v->name);
-			else
-				VDUSE_LOG(ERR, v, "cannot be destroyed: %s", strerror(errno));
-		}
-	}
+	if (ret == -EBUSY)
+		VDUSE_LOG(WARNING, v,
+			"stays, since it is in use: serve it again, or remove it (vdpa dev del %s) "
+			"and end a server once more",
+			v->name);
+	else if (ret < 0)
+		VDUSE_LOG(ERR, v, "cannot be destroyed: %s", strerror(-ret));
 	vduse_iotlb_free(v);
 	if (v->control_fd >= 0)
 		close(v->control_fd);

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <rte_common.h>
+
 #include "vduse_private.h"
 
 static bool
@@ -190,17 +192,20 @@ vduse_iotlb_update(struct vfn_vduse *v, uint64_t start, uint64_t last)
 			break;
 		}
 		ret = make_room(v, &r);
-		if (ret == 0)
-			ret = add(v, &r, fd);
+		ret = ret == 0 ? add(v, &r, fd) : RTE_MIN(ret, 0);
 		close(fd);
 		if (v->pci->failed)
 			return -EIO;
 		if (ret < 0) {
+			/* One line, however many there are. */
+			if (why == 0)
+				VDUSE_COMPLAIN(v,
+					"memory at 0x%" PRIx64 " to 0x%" PRIx64
+					" (permissions %u) is left out: %s",
+					r.start, r.last, r.perm, refusal(-ret));
 			why = ret;
-			VDUSE_LOG(ERR, v,
-				"memory at 0x%" PRIx64 " to 0x%" PRIx64
-				" (permissions %u) is left out: %s",
-				r.start, r.last, r.perm, refusal(-ret));
+			if (ret == -EOVERFLOW)
+				break;
 		}
 		if (r.last == UINT64_MAX)
 			break;

@@ -24,6 +24,13 @@ extern int vfn_vduse_logtype;
 	rte_log(RTE_LOG_##level, vfn_vduse_logtype, "%s: /dev/vduse/%s: " fmt "\n", \
 		(v)->pci->name, (v)->name, ##__VA_ARGS__)
 
+/* About what comes through the device, which may be a stranger's: not without end. */
+#define VDUSE_COMPLAIN(v, ...) \
+	do { \
+		if (vduse_may_complain(v)) \
+			VDUSE_LOG(ERR, v, __VA_ARGS__); \
+	} while (0)
+
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
 /* The kernel's driver has 3 or 4 regions, a guest behind vhost-vdpa as many as it has slots. */
@@ -69,8 +76,9 @@ struct vfn_vduse {
 	const struct vfn_vduse_sys *sys;
 	uint16_t device_id, config_size;
 	uint64_t hidden;
-	uint32_t msg_timeout;
+	uint32_t msg_timeout, ready_ms;
 	bool event_irqs;
+	bool ours; /* we have made it, or had it */
 
 	int control_fd; /* /dev/vduse/control */
 	int fd;		/* /dev/vduse/NAME, -1: nobody serves */
@@ -91,11 +99,14 @@ struct vfn_vduse {
 	uint32_t nb_regions;
 
 	uint64_t messages, refused;
+	uint64_t complaints_since; /* in ms */
+	unsigned int complaints;
 	uint64_t interrupts, irqs_refused; /* atomic */
 };
 
 /* vduse_device.c */
 uint64_t vduse_now_ms(void);
+bool vduse_may_complain(struct vfn_vduse *v);
 int vduse_ioctl(struct vfn_vduse *v, unsigned long request, void *arg);
 void vduse_set_config(struct vfn_vduse *v);
 

@@ -42,11 +42,15 @@ vduse_queue_info(struct vfn_vduse *v, uint32_t index, struct vduse_vq_info *info
 static uint64_t
 area_size(const struct vfn_vduse *v, unsigned int area, uint64_t num)
 {
+	uint64_t event = v->features & FEATURE(VIRTIO_RING_F_EVENT_IDX) ? sizeof(uint16_t) : 0;
+
 	if (area == 0)
 		return num * sizeof(struct vring_desc);
 	if (is_packed(v))
 		return sizeof(struct vring_packed_desc_event);
-	return area == 1 ? 6 + 2 * num : 6 + num * sizeof(struct vring_used_elem);
+	return event +
+		(area == 1 ? sizeof(struct vring_avail) + num * sizeof(uint16_t) :
+			     sizeof(struct vring_used) + num * sizeof(struct vring_used_elem));
 }
 
 /* Is there a range for nothing but a ring, as the kernel's drivers allocate them? */
@@ -210,7 +214,7 @@ vduse_queue_start(struct vfn_vduse *v, uint32_t index)
 	if (q->started)
 		VDUSE_LOG(DEBUG, v, "queue %u started at 0x%x", index, ring.avail);
 	else
-		VDUSE_LOG(ERR, v,
+		VDUSE_COMPLAIN(v,
 			"queue %u stays off: %s (size %u, areas 0x%llx 0x%llx 0x%llx)", index, why,
 			info.num, info.desc_addr, info.driver_addr, info.device_addr);
 }
@@ -244,7 +248,7 @@ vduse_queue_position(struct vfn_vduse *v, uint32_t index, struct vduse_vq_state 
 	struct queue *q;
 
 	if (index >= VFN_VDUSE_QUEUES) {
-		VDUSE_LOG(ERR, v, "queue %u is asked for: there are %u", index, VFN_VDUSE_QUEUES);
+		VDUSE_COMPLAIN(v, "queue %u is asked for: there are %u", index, VFN_VDUSE_QUEUES);
 		return -EINVAL;
 	}
 	q = &v->queue[index];

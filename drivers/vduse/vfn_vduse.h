@@ -101,6 +101,8 @@ struct vfn_vduse_owner {
 struct vfn_vduse_sys {
 	int (*open)(const char *path, int flags);
 	int (*ioctl)(int fd, unsigned long request, void *arg);
+	ssize_t (*read)(int fd, void *buf, size_t len);
+	ssize_t (*write)(int fd, const void *buf, size_t len);
 };
 
 struct vfn_vduse_params {
@@ -111,6 +113,7 @@ struct vfn_vduse_params {
 	/** Features of the class that the kernel's end cannot have. */
 	uint64_t hidden;
 	uint32_t msg_timeout; /**< Seconds after which the kernel gives up on us; 0: never. */
+	uint32_t ready_ms;    /**< So long a queue may take to be ready; 0: 5000. */
 	bool event_irqs;      /**< Interrupts by the thread, though the link takes a call back. */
 	const struct vfn_vduse_owner *owner;
 	void *data;		      /**< For the owner. */
@@ -155,10 +158,10 @@ void vfn_vduse_stop(struct vfn_vduse *vduse);
 /**
  * Free the adaptor, which is stopped.
  *
- * @param destroy
+ * @param for_good
  *   The device goes, too, unless a driver has it: then the log says how to get rid of it.
  */
-void vfn_vduse_close(struct vfn_vduse *vduse, bool destroy);
+void vfn_vduse_close(struct vfn_vduse *vduse, bool for_good);
 
 /** The device configuration changed: tell the kernel. Locked. */
 void vfn_vduse_config_changed(struct vfn_vduse *vduse);

@@ -8,10 +8,11 @@ the cache of image.py. The server, the driver and DPDK's libraries come from thi
 import functools
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
-from . import KERNEL_ARGUMENTS, Guest
+from . import COMMAND_SECONDS, KERNEL_ARGUMENTS, Guest
 from .image import (ImageError, MODULES, PROGRAMS, apt, cache_dir, initramfs, libraries, locked,
                     missing, store, unpacked, which)
 
@@ -61,6 +62,8 @@ def _files(packages):
     files.update(_with_libraries("/bin/bash", "bin/bash"))
     gcc = "/lib/x86_64-linux-gnu/libgcc_s.so.1"     # the server loads it when it confines itself
     files[gcc.lstrip("/")] = Path(gcc).read_bytes()
+    files["etc/passwd"] = b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
+    files["etc/group"] = b"root:x:0:\nnogroup:x:65534:\n"
     return files
 
 
@@ -88,12 +91,23 @@ def vduse_image():
         return next(kernel.glob("boot/vmlinuz-*")), store(cache, archive)
 
 
+def _in_bash(command):
+    """busybox's shell prefers its own ip, tc and others to what is in the path."""
+    return f"exec bash -c {shlex.quote(command)}"
+
+
 class VduseGuest(Guest):
     """Two CPUs, no cards. `server()` runs vfn-vhost in it."""
     machine = "q35,graphics=off"
 
     def __init__(self, name="vduse", cpus=2, memory=1 << 20, **more):
         super().__init__([], name=name, cpus=cpus, memory=memory, **more)
+
+    def run(self, command, check=True, timeout=COMMAND_SECONDS):
+        return super().run(_in_bash(command), check, timeout)
+
+    def spawn(self, command):
+        return super().spawn(_in_bash(command))
 
     def _system(self):
         kernel, archive = vduse_image()

@@ -62,7 +62,8 @@ struct vfn_args {
 	bool doorbell;	    /* offer guests to ring by a plain store */
 	char inflight[256]; /* directory, or "" */
 	char vduse[256];    /* name of the kernel's device, or "": a front-end's */
-	uint32_t vduse_timeout;
+	uint32_t vduse_timeout; /* seconds */
+	bool vduse_packed;	/* offer packed rings */
 };
 
 /* A region of the guest's memory. */
@@ -318,7 +319,8 @@ void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
 void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
 
-/* vfn_kernel.c: devices of the kernel's. The second: dev->lock held. */
+/* vfn_kernel.c: devices of the kernel's. The last but one: dev->lock held. */
+const char *vfn_kernel_inflight(const struct vfn_args *args);
 int vfn_kernel_init(struct vfn_dev *dev, const struct vfn_args *args);
 bool vfn_kernel_config_changed(struct vfn_dev *dev);
 void vfn_kernel_free(struct vfn_dev *dev);

@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 
 #include <rte_common.h>
+#include <rte_eal.h>
 #include <rte_telemetry.h>
 
 #include <vfn_vduse.h>
@@ -29,6 +31,7 @@
 struct vfn_kernel {
 	char name[256];
 	uint32_t timeout;
+	bool packed;
 	struct vfn_vduse *vduse; /* NULL: not made yet, or made away with */
 	struct vfn_guest guest;	 /* in the list while its driver has the device */
 	bool listed;
@@ -225,6 +228,22 @@ static const struct vfn_vduse_owner owner = {
 	.released = released,
 };
 
+/*
+ * The directory of a device's in-flight file, or "". The kernel's driver stays when we end without
+ * notice, and would not get over it: without a word of the operator's the file is in the run-time
+ * directory, which the next process with this file prefix has, too.
+ */
+const char *
+vfn_kernel_inflight(const struct vfn_args *args)
+{
+	const char *dir = rte_eal_get_runtime_dir();
+
+	return args->inflight[0] != '\0' || args->vduse[0] == '\0' || dir == NULL ||
+			access(dir, W_OK) != 0 ?
+		args->inflight :
+		dir;
+}
+
 int
 vfn_kernel_init(struct vfn_dev *dev, const struct vfn_args *args)
 {
@@ -235,6 +254,7 @@ vfn_kernel_init(struct vfn_dev *dev, const struct vfn_args *args)
 		return -ENOMEM;
 	strcpy(dev->kernel->name, args->vduse);
 	dev->kernel->timeout = args->vduse_timeout;
+	dev->kernel->packed = args->vduse_packed;
 	return 0;
 }
 
@@ -298,6 +318,8 @@ rte_vdpa_vfn_kernel_create(const char *name)
 		params.name = dev->kernel->name;
 		params.pci = &dev->pci;
 		params.msg_timeout = dev->kernel->timeout;
+		if (!dev->kernel->packed)
+			params.hidden |= UINT64_C(1) << VIRTIO_F_RING_PACKED;
 		ret = vfn_vduse_create(&params, &vduse);
 		if (ret == 0)
 			dev->kernel->vduse = vduse;
@@ -311,10 +333,11 @@ static int
 call(const char *name, int (*what)(struct vfn_dev *dev, unsigned int number), unsigned int number)
 {
 	struct vfn_dev *dev = find(name);
-	int ret = -ENODEV;
+	int ret = 0;
 
 	if (dev == NULL)
-		return ret;
+		return -ENODEV;
+	/* There may have been none to begin with. */
 	if (dev->kernel->vduse != NULL)
 		ret = what(dev, number);
 	vfn_dev_put(dev);

@@ -237,7 +237,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 	if (ret == 0)
 		ret = vfn_config_init(dev);
 	if (ret == 0)
-		ret = vfn_inflight_open(dev, args.inflight);
+		ret = vfn_inflight_open(dev, vfn_kernel_inflight(&args));
 	if (ret < 0)
 		goto close_link;
 	ret = vfn_config_open(dev);
@@ -328,5 +328,6 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "socket-mode=<octal> "
 					    "socket-owner=<user:group> "
 					    "vduse=<name> "
+					    "vduse-packed=<on|off> "
 					    "vduse-timeout=<1-3600> "
 					    "fault=<no-log|no-used-log|no-suspend>");
