@@ -26,6 +26,9 @@ MORE_MODULES = ("virtio_vdpa", "vhost_vdpa", "vduse", "tun", "veth", "8021q")
 TOOLS = ("ip", "vdpa", "tc")
 MORE_PROGRAMS = ("telemetry",)
 
+# more files of the guest, {path: contents}, for who wants others than the tests
+extra_files = dict
+
 
 def _number(package):
     return [int(number) for number in re.findall(r"\d+", package)]
@@ -84,7 +87,7 @@ def vduse_image():
         kernel = unpacked(cache, _kernel_candidate, "linux-image-*")
         packages = {"tcpdump": _package(cache, "tcpdump")}
         archive = initramfs(kernel, (*MODULES, *MORE_MODULES), (*PROGRAMS, *MORE_PROGRAMS),
-                            _files(packages))
+                            {**_files(packages), **extra_files()})
         for old in cache.glob("initramfs-*/initramfs.cpio"):     # each build makes another
             old.unlink()
             old.parent.rmdir()
