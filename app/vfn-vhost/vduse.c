@@ -50,7 +50,7 @@ for_each(const char *function, int number)
 		if (result == 0)
 			continue;
 		report("%s: /dev/vduse/%s: %s", rte_dev_name(dev), name,
-			result == -ENOENT	? "this kernel has no VDUSE (modprobe vduse)" :
+			result == -ENOENT	 ? "this kernel has no VDUSE (modprobe vduse)" :
 				result == -EBUSY ? "another process serves it" :
 						   strerror(-result));
 		ret = -1;

@@ -169,8 +169,8 @@ message(struct vfn_vduse *v, const struct vduse_dev_request *request)
 		ret = update_iotlb(v, request->iova.start, request->iova.last);
 		break;
 	default:
-		VDUSE_COMPLAIN(v, "a message of type %u, which nobody knows, is refused",
-			request->type);
+		VDUSE_COMPLAIN(
+			v, "a message of type %u, which nobody knows, is refused", request->type);
 		ret = -EINVAL;
 	}
 	v->messages++;

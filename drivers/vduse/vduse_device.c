@@ -254,8 +254,8 @@ open_once(struct vfn_vduse *v, uint32_t wait_ms)
 			usleep(POLL_MS * 1000);
 			continue;
 		}
-		VDUSE_LOG(ERR, v, "%s",
-			ret == -EBUSY ? "another process serves it" : strerror(-ret));
+		VDUSE_LOG(
+			ERR, v, "%s", ret == -EBUSY ? "another process serves it" : strerror(-ret));
 		return ret;
 	}
 	v->ours = true;

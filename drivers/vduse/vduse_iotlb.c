@@ -65,11 +65,11 @@ remove_at(struct vfn_vduse *v, uint32_t i)
 static const char *
 refusal(int err)
 {
-	return err == ENODATA	? "its file is shorter" :
-		err == EACCES	? "its file is another process's, or may not be read" :
-		err == EEXIST	? "it overlaps another" :
+	return err == ENODATA	 ? "its file is shorter" :
+		err == EACCES	 ? "its file is another process's, or may not be read" :
+		err == EEXIST	 ? "it overlaps another" :
 		err == EOVERFLOW ? "there are too many" :
-				  strerror(err);
+				   strerror(err);
 }
 
 static int
@@ -93,8 +93,8 @@ add(struct vfn_vduse *v, struct region *r, int fd)
 	if (v->region == NULL)
 		return -ENOMEM;
 	/* len is 0 for all of 2^64, which no file has. */
-	r->map = map.writable ? vfn_map_fd(fd, r->offset, len) :
-				vfn_map_fd_read(fd, r->offset, len);
+	r->map =
+		map.writable ? vfn_map_fd(fd, r->offset, len) : vfn_map_fd_read(fd, r->offset, len);
 	if (r->map == NULL)
 		return -errno;
 	map.host = r->map->host;

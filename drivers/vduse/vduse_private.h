@@ -52,7 +52,7 @@ struct queue {
 	uint32_t index;
 	int kick_fd, irq_fd; /* -1: none */
 	bool started;
-	bool off;	  /* it was refused, or was not ready in time: until the next reset */
+	bool off;	   /* it was refused, or was not ready in time: until the next reset */
 	bool have_stopped; /* position is where */
 	uint16_t avail, used;
 };

@@ -139,10 +139,8 @@ get_ring(struct vfn_vduse *v, const struct vduse_vq_info *info, struct vfn_vpci_
 			return "an area of it is not in the memory that the kernel lists";
 		desc = i == 0 ? r : desc;
 	}
-	*area = (struct vfn_vduse_area){.iova = desc->start,
-		.map = desc->map,
-		.packed = is_packed(v),
-		.how = v->how};
+	*area = (struct vfn_vduse_area){
+		.iova = desc->start, .map = desc->map, .packed = is_packed(v), .how = v->how};
 	if (fstat(v->fd, &st) == 0) {
 		area->dev = st.st_dev;
 		area->ino = st.st_ino;
@@ -204,7 +202,7 @@ vduse_queue_start(struct vfn_vduse *v, uint32_t index)
 			if (ret < 0 && v->owner->refused(v->data, index, &ring, &area))
 				ret = start(v, index, &ring);
 		}
-		why = ret == -ENOENT	? "nobody knows where it stands" :
+		why = ret == -ENOENT   ? "nobody knows where it stands" :
 			ret == -EINVAL ? "the function refuses it" :
 			ret < 0	       ? strerror(-ret) :
 					 NULL;
@@ -214,9 +212,8 @@ vduse_queue_start(struct vfn_vduse *v, uint32_t index)
 	if (q->started)
 		VDUSE_LOG(DEBUG, v, "queue %u started at 0x%x", index, ring.avail);
 	else
-		VDUSE_COMPLAIN(v,
-			"queue %u stays off: %s (size %u, areas 0x%llx 0x%llx 0x%llx)", index, why,
-			info.num, info.desc_addr, info.driver_addr, info.device_addr);
+		VDUSE_COMPLAIN(v, "queue %u stays off: %s (size %u, areas 0x%llx 0x%llx 0x%llx)",
+			index, why, info.num, info.desc_addr, info.driver_addr, info.device_addr);
 }
 
 static void

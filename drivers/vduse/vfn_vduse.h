@@ -116,7 +116,7 @@ struct vfn_vduse_params {
 	uint32_t ready_ms;    /**< So long a queue may take to be ready; 0: 5000. */
 	bool event_irqs;      /**< Interrupts by the thread, though the link takes a call back. */
 	const struct vfn_vduse_owner *owner;
-	void *data;		      /**< For the owner. */
+	void *data;			 /**< For the owner. */
 	const struct vfn_vduse_sys *sys; /**< NULL: the kernel's. */
 };
 

@@ -4,8 +4,8 @@
 
 /*
  * Interrupts (virtio 1.3, 4.1.4.5, 4.1.5.3, 4.1.5.4): messages where the driver has MSI-X on, each
- * masked or not, else the interrupt pin and ISR. Both are eventfds of the link's; a message may be a
- * call of the driver's.
+ * masked or not, else the interrupt pin and ISR. Both are eventfds of the link's; a message may be
+ * a call of the driver's.
  */
 
 #include <unistd.h>

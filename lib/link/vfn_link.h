@@ -13,9 +13,9 @@
  * What a driver can rely on, whatever the link: a register write may be posted, that is return
  * before it has arrived; a read comes after all writes before it. What a written register starts
  * may take longer still: it is done once it reads back done, and a driver waits for that with a
- * bound. After dma_unmap(), set_irq(), set_irq_call(), set_doorbell() and set_job() that returned 0,
- * and after a reset or a suspend that reads back done, nothing that they concern is touched any more. Where
- * one of these fails or is not done in time, memory stays mapped.
+ * bound. After dma_unmap(), set_irq(), set_irq_call(), set_doorbell() and set_job() that returned
+ * 0, and after a reset or a suspend that reads back done, nothing that they concern is touched any
+ * more. Where one of these fails or is not done in time, memory stays mapped.
  */
 
 #ifndef VFN_LINK_H
@@ -89,8 +89,7 @@ struct vfn_link_ops {
 	 * any more on return. Stays set over a reset. The op is NULL where the function is in
 	 * another process: the driver needs an eventfd and a thread then.
 	 */
-	int (*set_irq_call)(
-		struct vfn_link *link, unsigned int vector, struct vfn_irq_call *call);
+	int (*set_irq_call)(struct vfn_link *link, unsigned int vector, struct vfn_irq_call *call);
 	/** Eventfd that stands for a queue's doorbell, -1 for none. Duplicated too. */
 	int (*set_doorbell)(struct vfn_link *link, unsigned int queue, int fd);
 	/**

@@ -328,8 +328,7 @@ vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_regi
 		struct vfio_region_info_cap_sparse_mmap sparse;
 		struct vfio_region_sparse_mmap_area area[VFU_MAX_AREAS];
 	} cap;
-	struct vfio_region_info info,
-		asked = {.argsz = sizeof(info) + sizeof(cap), .index = index};
+	struct vfio_region_info info, asked = {.argsz = sizeof(info) + sizeof(cap), .index = index};
 	struct call c = {.command = VFU_DEVICE_GET_REGION_INFO,
 		.head = &asked,
 		.head_len = sizeof(asked),
@@ -349,12 +348,13 @@ vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_regi
 	region->size = info.size;
 	region->flags = info.flags & (VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE);
 	region->offset = info.offset;
-	/* The only capability that is known here is also the only one, and behind the fixed part. */
+	/* The only capability that is known here is also the only one, and behind the fixed part.
+	 */
 	if (region->fd >= 0 && (info.flags & VFIO_REGION_INFO_FLAG_CAPS)) {
 		if (info.cap_offset != sizeof(info) || c.reply_extra < sizeof(cap.sparse) ||
 			cap.sparse.header.id != VFIO_REGION_INFO_CAP_SPARSE_MMAP ||
-			cap.sparse.nr_areas > (c.reply_extra - sizeof(cap.sparse)) /
-					sizeof(cap.area[0])) {
+			cap.sparse.nr_areas >
+				(c.reply_extra - sizeof(cap.sparse)) / sizeof(cap.area[0])) {
 			close(region->fd);
 			region->fd = -1;
 			return nonsense(client);
@@ -372,8 +372,7 @@ int
 vfu_client_ioeventfds(struct vfu_client *client, unsigned int index, struct vfu_ioeventfd *fds)
 {
 	struct vfu_io_fd io[VFU_MAX_FDS];
-	struct vfu_region_io_fds info,
-		asked = {.argsz = sizeof(info) + sizeof(io), .index = index};
+	struct vfu_region_io_fds info, asked = {.argsz = sizeof(info) + sizeof(io), .index = index};
 	int got[VFU_MAX_FDS];
 	struct call c = {.command = VFU_DEVICE_GET_REGION_IO_FDS,
 		.head = &asked,
@@ -461,8 +460,8 @@ vfu_client_irq_action(struct vfu_client *client, unsigned int index, uint32_t ac
 int
 vfu_client_irqs_off(struct vfu_client *client, unsigned int index)
 {
-	return set_irqs(client, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0,
-		NULL);
+	return set_irqs(
+		client, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0, NULL);
 }
 
 static int

@@ -112,7 +112,8 @@ vfu_do_region_io_fds(struct vfu_server *server, const void *payload, size_t len)
 
 	(void)len;
 	if (asked->index >= server->device.nb_regions || asked->flags != 0)
-		return vfu_refuse(server, -EINVAL, "there is no such region, or its flags are not 0");
+		return vfu_refuse(
+			server, -EINVAL, "there is no such region, or its flags are not 0");
 	if (asked->argsz < sizeof(mine.info))
 		return vfu_refuse(server, -EINVAL, "argsz has no room for the answer");
 	if (server->device.ops->ioeventfds != NULL)
@@ -379,7 +380,8 @@ set_fds(struct vfu_server *server, const struct vfu_irq_set *s)
 	if (set == NULL)
 		return -ENOTSUP;
 	if (server->now->nb_fds != 0 && server->now->nb_fds != s->count)
-		return vfu_refuse(server, -EINVAL, "it has fewer descriptors than interrupts, or more");
+		return vfu_refuse(
+			server, -EINVAL, "it has fewer descriptors than interrupts, or more");
 	for (i = 0; i < s->count && ret == 0; i++)
 		ret = set(server->device.priv, s->index, s->start + i,
 			server->now->nb_fds != 0 ? server->now->fds[i] : -1);

@@ -115,8 +115,8 @@ struct vfu_server {
 
 	struct vfu_in in;
 	const struct vfu_in *now; /* the command that is being done */
-	struct vfu_in answer; /* to a command of ours */
-	uint16_t id;	      /* of the last of them */
+	struct vfu_in answer;	  /* to a command of ours */
+	uint16_t id;		  /* of the last of them */
 	STAILQ_HEAD(, vfu_early) early;
 	unsigned int nb_early;
 

@@ -25,8 +25,7 @@
 /* Commands that may come while the server waits for an answer. */
 #define MAX_EARLY 64
 
-static void
-tell(const struct vfu_server *server, bool error, const char *format, ...)
+static void tell(const struct vfu_server *server, bool error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
 static void
@@ -125,31 +124,31 @@ static const struct {
 } commands[VFU_COMMAND_MAX] = {
 	[VFU_VERSION] = {"VERSION", sizeof(struct vfu_version), true, false, do_version},
 	[VFU_DMA_MAP] = {"DMA_MAP", sizeof(struct vfu_dma_map), false, true, vfu_do_dma_map},
-	[VFU_DMA_UNMAP] =
-		{"DMA_UNMAP", sizeof(struct vfu_dma_unmap), false, false, vfu_do_dma_unmap},
-	[VFU_DEVICE_GET_INFO] =
-		{"DEVICE_GET_INFO", sizeof(struct vfu_device_info), false, false, vfu_do_info},
+	[VFU_DMA_UNMAP] = {"DMA_UNMAP", sizeof(struct vfu_dma_unmap), false, false,
+		vfu_do_dma_unmap},
+	[VFU_DEVICE_GET_INFO] = {"DEVICE_GET_INFO", sizeof(struct vfu_device_info), false, false,
+		vfu_do_info},
 	[VFU_DEVICE_GET_REGION_INFO] = {"DEVICE_GET_REGION_INFO", sizeof(struct vfio_region_info),
 		false, false, vfu_do_region_info},
 	[VFU_DEVICE_GET_REGION_IO_FDS] = {"DEVICE_GET_REGION_IO_FDS",
 		sizeof(struct vfu_region_io_fds), false, false, vfu_do_region_io_fds},
 	[VFU_DEVICE_GET_IRQ_INFO] = {"DEVICE_GET_IRQ_INFO", sizeof(struct vfu_irq_info), false,
 		false, vfu_do_irq_info},
-	[VFU_DEVICE_SET_IRQS] =
-		{"DEVICE_SET_IRQS", sizeof(struct vfu_irq_set), true, true, vfu_do_set_irqs},
+	[VFU_DEVICE_SET_IRQS] = {"DEVICE_SET_IRQS", sizeof(struct vfu_irq_set), true, true,
+		vfu_do_set_irqs},
 	[VFU_REGION_READ] = {"REGION_READ", sizeof(struct vfu_region_access), false, false,
 		vfu_do_region_read},
 	[VFU_REGION_WRITE] = {"REGION_WRITE", sizeof(struct vfu_region_access), true, false,
 		vfu_do_region_write},
 	[VFU_DEVICE_RESET] = {"DEVICE_RESET", 0, false, false, vfu_do_reset},
-	[VFU_REGION_WRITE_MULTI] =
-		{"REGION_WRITE_MULTI", sizeof(uint64_t), true, false, vfu_do_write_multi},
-	[VFU_DEVICE_FEATURE] =
-		{"DEVICE_FEATURE", sizeof(struct vfu_feature), true, false, vfu_do_feature},
-	[VFU_MIG_DATA_READ] =
-		{"MIG_DATA_READ", sizeof(struct vfu_mig_data), false, false, vfu_do_mig_read},
-	[VFU_MIG_DATA_WRITE] =
-		{"MIG_DATA_WRITE", sizeof(struct vfu_mig_data), true, false, vfu_do_mig_write},
+	[VFU_REGION_WRITE_MULTI] = {"REGION_WRITE_MULTI", sizeof(uint64_t), true, false,
+		vfu_do_write_multi},
+	[VFU_DEVICE_FEATURE] = {"DEVICE_FEATURE", sizeof(struct vfu_feature), true, false,
+		vfu_do_feature},
+	[VFU_MIG_DATA_READ] = {"MIG_DATA_READ", sizeof(struct vfu_mig_data), false, false,
+		vfu_do_mig_read},
+	[VFU_MIG_DATA_WRITE] = {"MIG_DATA_WRITE", sizeof(struct vfu_mig_data), true, false,
+		vfu_do_mig_write},
 };
 
 static const char *
@@ -177,7 +176,8 @@ handle(struct vfu_server *server, const struct vfu_in *in)
 		return vfu_refuse(server, -EPROTO,
 			server->attached ? "the version is agreed already" :
 					   "the version has to be agreed first");
-	if (len < commands[command].least || (len > commands[command].least && !commands[command].more))
+	if (len < commands[command].least ||
+		(len > commands[command].least && !commands[command].more))
 		return vfu_refuse(server, -EINVAL, "its size is wrong");
 	if (in->surplus || (in->nb_fds > 0 && !commands[command].fds))
 		return vfu_refuse(server, -EINVAL, "it has too many descriptors");
@@ -464,10 +464,11 @@ may_access(const struct vfu_server *server, uint64_t address, size_t len, uint32
 	return false;
 }
 
-/* One message's worth. What is not as it should be ends the connection: nobody knows what follows. */
+/* One message's worth. What is not as it should be ends the connection: nobody knows what follows.
+ */
 static int
-dma_access(struct vfu_server *server, uint16_t command, uint64_t address, const void *from, void *to,
-	size_t len)
+dma_access(struct vfu_server *server, uint16_t command, uint64_t address, const void *from,
+	void *to, size_t len)
 {
 	struct vfu_dma_access access = {address, len};
 	struct vfu_out out = {
@@ -511,8 +512,8 @@ dma_accesses(struct vfu_server *server, uint16_t command, uint64_t address, cons
 		return -EFAULT;
 	for (done = 0; done < len && ret == 0; done += n) {
 		n = len - done < most ? len - done : most;
-		ret = dma_access(server, command, address + done,
-			from != NULL ? from + done : NULL, to != NULL ? to + done : NULL, n);
+		ret = dma_access(server, command, address + done, from != NULL ? from + done : NULL,
+			to != NULL ? to + done : NULL, n);
 	}
 	return ret;
 }

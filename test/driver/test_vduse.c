@@ -45,15 +45,23 @@ stat(uint16_t queue, unsigned int which)
 	return stats[which];
 }
 
+/* The driver's memory and rings go. */
+static void
+clear(void)
+{
+	while (play.mem.nb_regions > 0)
+		play_unmap(play.mem.region[0].iova);
+	mock_free(&play.q[0].drv);
+	mock_free(&play.q[1].drv);
+	play.q[0].drv = play.q[1].drv = (struct mock_driver){0};
+}
+
 /* Whatever came before: a driver that begins anew has a device. */
 static void
 still_works(void)
 {
 	assert_int_equal(play_status(0), OK);
-	while (play.mem.nb_regions > 0)
-		play_unmap(play.mem.region[0].iova);
-	mock_free(&play.q[0].drv);
-	mock_free(&play.q[1].drv);
+	clear();
 	play.nb_lies = 0;
 	play_start(false, true);
 	play_frames(20);
@@ -170,7 +178,6 @@ memory_of_a_ring_vanishes(void **state)
 	play_open(0);
 	play_start(false, true);
 	play_frames(10);
-	mock_free(&play.q[1].drv);
 	play_unmap(RING_AT + 0x8000);
 	assert_int_equal(play_update(RING_AT, RING_AT + 0xffff), OK);
 	assert_int_equal(info().regions, 2);
@@ -240,12 +247,18 @@ ranges_that_cannot_be(void **state)
 		{.start = 0x200000fff, .last = 0x200000000, .perm = 3, .fd = small},
 		{.start = 0x200000000, .last = UINT64_MAX, .perm = 3, .fd = small},
 		{.start = 0x200000000, .last = 0x2000ffffff, .perm = 3, .fd = small},
-		{.start = 0x200000000, .last = 0x200000fff, .perm = 3, .offset = UINT64_MAX - 100,
+		{.start = 0x200000000,
+			.last = 0x200000fff,
+			.perm = 3,
+			.offset = UINT64_MAX - 100,
 			.fd = small},
-		{.start = UINT64_MAX - 0xfff, .last = UINT64_MAX, .perm = 3, .offset = 1 << 30,
+		{.start = UINT64_MAX - 0xfff,
+			.last = UINT64_MAX,
+			.perm = 3,
+			.offset = 1 << 30,
 			.fd = small}};
-	const struct play_lie same = {.start = 0x300000000, .last = 0x300000fff, .perm = 3,
-		.fd = small};
+	const struct play_lie same = {
+		.start = 0x300000000, .last = 0x300000fff, .perm = 3, .fd = small};
 	unsigned int i;
 
 	(void)state;
@@ -336,7 +349,9 @@ rings_that_cannot_be(void **state)
 		{.num = 255, .desc_addr = RING_AT},
 		{.num = 32768, .desc_addr = RING_AT},
 		{.num = 256, .desc_addr = RING_AT, .driver_addr = RING_AT, .device_addr = RING_AT},
-		{.num = 256, .desc_addr = RING_AT + 1, .driver_addr = RING_AT + 0x1001,
+		{.num = 256,
+			.desc_addr = RING_AT + 1,
+			.driver_addr = RING_AT + 0x1001,
 			.device_addr = RING_AT + 0x2001},
 	};
 	struct mock_buf buf = {.len = 2048, .write = true};
@@ -367,10 +382,7 @@ rings_that_cannot_be(void **state)
 		assert_true(mock_post(&play.q[0].drv, &buf, 1, 0, 1) >= 0);
 		still_works();
 		assert_int_equal(play_status(0), OK);
-		mock_free(&play.q[0].drv);
-		mock_free(&play.q[1].drv);
-		while (play.mem.nb_regions > 0)
-			play_unmap(play.mem.region[0].iova);
+		clear();
 	}
 }
 
@@ -392,10 +404,7 @@ queues_are_ready_later_or_never(void **state)
 	play_frames(10);
 	assert_int_equal(play_status(0), OK);
 
-	mock_free(&play.q[0].drv);
-	mock_free(&play.q[1].drv);
-	while (play.mem.nb_regions > 0)
-		play_unmap(play.mem.region[0].iova);
+	clear();
 	assert_int_equal(play_status(STATUS_DRIVER), OK);
 	assert_int_equal(play_status(STATUS_FEATURES), OK);
 	play_rings(false);
@@ -429,8 +438,6 @@ status_has_an_order(void **state)
 	assert_int_equal(play_status(RUNNING | VIRTIO_CONFIG_S_FAILED), OK);
 	assert_string_equal(play_phase(), "failed");
 	assert_int_equal(info().regions, 0);
-	mock_free(&play.q[0].drv);
-	mock_free(&play.q[1].drv);
 	still_works();
 }
 
@@ -490,9 +497,6 @@ messages_in_any_order(void **state)
 		else
 			assert_true(play_ask(&r, &response) >= 0);
 	}
-	mock_free(&play.q[0].drv);
-	mock_free(&play.q[1].drv);
-	play.q[0].drv = play.q[1].drv = (struct mock_driver){0};
 	still_works();
 }
 

@@ -304,7 +304,8 @@ play_open(uint32_t ready_ms)
 	memset(&play, 0, sizeof(play));
 	pthread_mutex_init(&play.lock, NULL);
 	pthread_mutex_init(&play.pci_lock, NULL);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd), 0);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd), 0);
 	play.here = fd[0];
 	play.there = fd[1];
 	play.features = FEATURES;
@@ -575,8 +576,8 @@ play_frames(unsigned int n)
 		if (!play_used(0, &used, PATIENCE_MS))
 			fail_msg("frame %u does not come back", i);
 		assert_int_equal(used.len, sizeof(frame));
-		mock_mem_read(&play.mem, mock_buf_addr(&play.q[0].drv, used.id, 0), frame,
-			sizeof(frame));
+		mock_mem_read(
+			&play.mem, mock_buf_addr(&play.q[0].drv, used.id, 0), frame, sizeof(frame));
 		assert_int_equal(frame[sizeof(frame) - 1], (uint8_t)i);
 		assert_true(play_used(1, &used, PATIENCE_MS));
 	}

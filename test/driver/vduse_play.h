@@ -44,10 +44,10 @@ struct play {
 	struct mock_mem mem;
 	pthread_mutex_t lock; /* of all that the adaptor's thread sees, too */
 	struct play_queue q[VFN_VDUSE_QUEUES];
-	unsigned int nb_fds;	  /**< GET_FD was asked for so often. */
+	unsigned int nb_fds;	     /**< GET_FD was asked for so often. */
 	const struct play_lie *lies; /**< One after the other, then the truth; NULL: none. */
 	unsigned int nb_lies, next_lie;
-	bool lie_for_ever; /**< The last of them. */
+	bool lie_for_ever;	      /**< The last of them. */
 	unsigned int interrupt_reads; /**< So many more reads are interrupted. */
 	struct virtio_net_config config;
 	unsigned int config_irqs;

@@ -130,4 +130,3 @@ class Server:
         out = self.machine.run(f"ls /proc/{self.pid}/fd | wc -l; wc -l </proc/{self.pid}/maps; "
                                f"ls /proc/{self.pid}/task | wc -l").out
         return [int(number) for number in out.split()]
-

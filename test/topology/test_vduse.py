@@ -377,5 +377,3 @@ def test_what_cannot_be_is_refused(machine, serve, arguments, why):
     server.wait()
     assert why in server.log()
     assert machine.run("ls /dev/vduse").out.split() == ["control"]
-
-

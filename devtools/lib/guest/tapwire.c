@@ -26,8 +26,7 @@ tap(const char *name)
 	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK), header = 12;
 
 	strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
-	if (fd < 0 || ioctl(fd, TUNSETIFF, &ifr) < 0 ||
-		ioctl(fd, TUNSETVNETHDRSZ, &header) < 0 ||
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &ifr) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) < 0 ||
 		ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN) <
 			0) {
 		perror(name);

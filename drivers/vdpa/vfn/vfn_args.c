@@ -172,8 +172,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	char why[128];
 	int ret = 0;
 
-	*args = (struct vfn_args){.lm = VFN_LM_HW, .drain_ms = 100, .vduse_timeout = 10,
-		.vduse_packed = true};
+	*args = (struct vfn_args){
+		.lm = VFN_LM_HW, .drain_ms = 100, .vduse_timeout = 10, .vduse_packed = true};
 	if (vfn_net_args_init(&function, name) < 0) {
 		DRV_LOG(ERR, "%s: name is longer than %zu", name, sizeof(args->function.name) - 1);
 		return -EINVAL;

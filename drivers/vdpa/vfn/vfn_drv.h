@@ -58,10 +58,10 @@ struct vfn_args {
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
 	enum vfn_lm lm;
-	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
-	bool doorbell;	    /* offer guests to ring by a plain store */
-	char inflight[256]; /* directory, or "" */
-	char vduse[256];    /* name of the kernel's device, or "": a front-end's */
+	uint32_t drain_ms;	/* a function that takes longer to stop is reset */
+	bool doorbell;		/* offer guests to ring by a plain store */
+	char inflight[256];	/* directory, or "" */
+	char vduse[256];	/* name of the kernel's device, or "": a front-end's */
 	uint32_t vduse_timeout; /* seconds */
 	bool vduse_packed;	/* offer packed rings */
 };
