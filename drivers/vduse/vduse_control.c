@@ -35,18 +35,21 @@ vduse_reset(struct vfn_vduse *v)
 {
 	bool any = false;
 	uint32_t i;
-	int ret;
+	int ret = 0;
 
 	for (i = 0; i < VFN_VDUSE_QUEUES; i++)
 		any |= v->queue[i].started;
 	if (any)
 		vduse_queues_stop(v);
-	if (v->begun)
+	/* The function is not ours before there is a driver: its owner may have others. */
+	if (v->begun && !v->ended)
 		v->owner->end(v->data, !v->pci->failed);
-	v->begun = false;
-	ret = vfn_vpci_release(v->pci);
-	if (ret == 0) {
+	v->ended = v->begun;
+	if (v->begun)
+		ret = vfn_vpci_release(v->pci);
+	if (v->begun && ret == 0) {
 		vduse_iotlb_free(v);
+		v->begun = v->ended = false;
 		v->owner->released(v->data);
 	}
 	for (i = 0; i < VFN_VDUSE_QUEUES; i++)
@@ -85,11 +88,13 @@ negotiate(struct vfn_vduse *v)
 	}
 	/* Queues are reset one by one on our side only. */
 	features = (v->features | FEATURE(VIRTIO_F_RING_RESET)) & v->pci->features;
+	ret = v->begun ? -EIO : v->owner->begin(v->data, features);
+	if (ret < 0)
+		return ret;
+	v->begun = true;
 	ret = vfn_vpci_negotiate(v->pci, features);
-	if (ret == 0) {
-		v->begun = true;
-		ret = v->owner->begin(v->data, features);
-	}
+	if (ret < 0)
+		vduse_reset(v);
 	return ret;
 }
 

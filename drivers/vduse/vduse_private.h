@@ -94,6 +94,7 @@ struct vfn_vduse {
 	uint64_t features; /* of the driver */
 	uint64_t deadline; /* of CONFIRM and QUEUES, in ms */
 	bool begun;	   /* the owner was told of a driver */
+	bool ended;	   /* and of its end, but the function does not let go */
 	struct queue queue[VFN_VDUSE_QUEUES];
 	struct region *region; /* sorted */
 	uint32_t nb_regions;

@@ -58,7 +58,7 @@ struct vfn_vduse_owner {
 	void (*lock)(void *data);
 	void (*unlock)(void *data);
 	/**
-	 * A driver has the device: features are negotiated with the function. Locked.
+	 * A driver is about to have the function, which nothing was asked of before. Locked.
 	 *
 	 * @return
 	 *   0, or a negative errno: it cannot have it.

@@ -107,7 +107,8 @@ class Interface:
 
 def flow(interface, seconds=None, flows=2, window=16):
     """Numbered frames to a loopback and back; a Job, or what was counted after some seconds."""
-    interface.run(f"ip link set {interface.eth} up")
+    # by default what waits too long in front of the driver, while nobody serves it, is dropped there
+    interface.run(f"ip link set {interface.eth} up; tc qdisc replace dev {interface.eth} root pfifo")
     job = interface.spawn(f"exec flow {interface.eth} {flows} {window}")
     if seconds is None:
         return job

@@ -7,6 +7,8 @@
  * SIZE", to any station. One thread.
  */
 
+#define _GNU_SOURCE
+
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
