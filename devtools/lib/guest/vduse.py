@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from . import COMMAND_SECONDS, KERNEL_ARGUMENTS, Guest
@@ -22,6 +23,7 @@ from pmd import PLUGIN, build_dir, plugin_dir  # noqa: E402
 
 PATTERN = r"^linux-image-6\.[0-9]+\.[0-9]+\+deb[0-9]+-cloud-amd64$"
 MORE_MODULES = ("virtio_vdpa", "vhost_vdpa", "vduse", "tun", "veth", "8021q")
+KEPT_SECONDS = 3600     # somebody else may be about to boot it
 # found on this machine, with their libraries; iproute2's ip knows network namespaces
 TOOLS = ("ip", "vdpa", "tc")
 MORE_PROGRAMS = ("telemetry",)
@@ -89,8 +91,9 @@ def vduse_image():
         archive = initramfs(kernel, (*MODULES, *MORE_MODULES), (*PROGRAMS, *MORE_PROGRAMS),
                             {**_files(packages), **extra_files()})
         for old in cache.glob("initramfs-*/initramfs.cpio"):     # each build makes another
-            old.unlink()
-            old.parent.rmdir()
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                old.unlink()
+                old.parent.rmdir()
         return next(kernel.glob("boot/vmlinuz-*")), store(cache, archive)
 
 
