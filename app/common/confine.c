@@ -119,6 +119,15 @@ give_runtime_dir(const char *path, bool *used)
 	return ret;
 }
 
+int
+user_give(const char *path)
+{
+	if (user.name[0] == '\0' || geteuid() != 0 || chown(path, user.uid, user.gid) == 0)
+		return 0;
+	report("cannot give %s to user %s: %s", path, user.name, strerror(errno));
+	return -1;
+}
+
 /* Asked as that user while there is a way back: root can still clean up behind a failed start. */
 static bool
 can_clean_up(const char *path)

@@ -221,6 +221,7 @@ static const unsigned int ioctl_types[] = {
 	';',  /* VFIO */
 	0x1b, /* RDMA */
 	0xaf, /* the kernel's vhost */
+	0x81, /* VDUSE */
 };
 
 #define ALLOW_IF(ctx, call, ...) \

@@ -26,6 +26,7 @@ extern struct options {
 	const char *restore;   /**< directory with the parts of the devices, or NULL */
 	const char *take_over; /**< file prefix of the process to replace, or NULL */
 	bool no_confine;
+	bool keep; /**< the kernel's devices stay at the end */
 } options;
 
 /** How the devices are found: every bus, class vdpa. */
@@ -52,6 +53,9 @@ void devices_warn(void);
  */
 int device_socket(struct rte_device *dev, const char *prefix, struct socket_spec *sock);
 
+/** Is it the kernel's, with vduse=NAME? Then its name is copied. */
+bool device_vduse(struct rte_device *dev, char *name, size_t size);
+
 /** Name of a vDPA device, as given to --vdev or found on its bus. */
 const char *vdpa_name(struct rte_vdpa_device *dev);
 
@@ -66,6 +70,31 @@ int serving_prepare(const char *prefix);
 
 /** Let front-ends in. 0, or -1 with the reason reported. */
 int serving_begin(void);
+
+/**
+ * Make the kernel's devices (vduse=NAME), while we still may; and have them, unless another
+ * process does. 0, or -1 with the reason reported.
+ */
+int vduse_create(void);
+
+/** Have them, from the process that was taken over from. The same. */
+int vduse_prepare(void);
+
+/** Serve them. The same. */
+int vduse_begin(void);
+
+/** Stop serving; vduse_resume() goes on. -1 if one could not be. */
+void vduse_suspend(void);
+int vduse_resume(void);
+
+/** Stop serving. What was served goes, unless --keep says otherwise. */
+void vduse_end(void);
+
+/** Give a file to the user of --user, if there is one. 0, or -1 with the reason reported. */
+int user_give(const char *path);
+
+/** A function of the library that holds a device's driver, as a pointer; NULL: it has none. */
+void *driver_function(struct rte_vdpa_device *dev, const char *name);
 
 /** Start the gate in front of librte_vhost (lib/gate). 0, or -1 with the reason reported. */
 int gate_start(void);

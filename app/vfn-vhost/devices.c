@@ -156,6 +156,12 @@ parse_socket(const char *name, const struct rte_kvargs *args, const char *prefix
 	const char *owner = rte_kvargs_get(args, "socket-owner");
 	int n;
 
+	if (rte_kvargs_get(args, "vduse") != NULL) {
+		if (path == NULL && mode == NULL && owner == NULL)
+			return 0;
+		report("%s: socket and vduse exclude each other", name);
+		return -1;
+	}
 	if (path == NULL && prefix == NULL) {
 		if (mode == NULL && owner == NULL)
 			return 0;
@@ -193,6 +199,19 @@ parse_socket(const char *name, const struct rte_kvargs *args, const char *prefix
 		return -1;
 	}
 	return 1;
+}
+
+bool
+device_vduse(struct rte_device *dev, char *name, size_t size)
+{
+	struct rte_kvargs *args = arguments(dev);
+	const char *value = args != NULL ? rte_kvargs_get(args, "vduse") : NULL;
+	bool is = value != NULL;
+
+	if (is)
+		snprintf(name, size, "%s", value);
+	rte_kvargs_free(args);
+	return is;
 }
 
 int

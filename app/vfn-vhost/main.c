@@ -27,13 +27,15 @@ struct options options;
 
 static const char usage[] =
 	"Usage: vfn-vhost [EAL options] -- [options]\n"
-	"Serve every vDPA device on a vhost-user socket of its own.\n"
+	"Serve every vDPA device on a vhost-user socket of its own, or with vduse=NAME to the\n"
+	"kernel.\n"
 	"\n"
 	"  --iface PREFIX     sockets are PREFIX0, PREFIX1, ... (default " DEFAULT_PREFIX ";\n"
 	"                     with -i none unless given)\n"
 	"  --client           connect to sockets which the front-ends own, reconnect for ever\n"
 	"  --restore DIR      go on with the devices saved in DIR, files by name\n"
 	"  --take-over PREFIX replace the vfn-vhost with that --file-prefix, guests go on\n"
+	"  --keep             devices of the kernel's (vduse=NAME) stay at the end\n"
 	"  --user NAME[:GROUP] when EAL is up, become that user for good\n"
 	"  --no-confine       no seccomp filter; may gain privileges, be traced, leave core files\n"
 	"  --no-gate          messages go to librte_vhost unjudged: for front-ends that are "
@@ -69,6 +71,7 @@ parse_options(int argc, char **argv)
 		CLIENT,
 		RESTORE,
 		TAKE_OVER,
+		KEEP,
 		USER,
 		NO_CONFINE,
 		NO_GATE,
@@ -81,6 +84,7 @@ parse_options(int argc, char **argv)
 		{"client", no_argument, NULL, CLIENT},
 		{"restore", required_argument, NULL, RESTORE},
 		{"take-over", required_argument, NULL, TAKE_OVER},
+		{"keep", no_argument, NULL, KEEP},
 		{"user", required_argument, NULL, USER},
 		{"no-confine", no_argument, NULL, NO_CONFINE},
 		{"no-gate", no_argument, NULL, NO_GATE},
@@ -105,6 +109,9 @@ parse_options(int argc, char **argv)
 			break;
 		case TAKE_OVER:
 			options.take_over = optarg;
+			break;
+		case KEEP:
+			options.keep = true;
 			break;
 		case USER:
 			if (user_find(optarg) != 0)
@@ -179,6 +186,9 @@ serve(int sigfd)
 	if (!devices_complete())
 		return EXIT_NO_DEVICE;
 	devices_warn();
+	/* What only root can. */
+	if (vduse_create() != 0)
+		return EXIT_RUNTIME;
 	/* Before files that others wrote are read, and before the first front-end. */
 	if (confine(options.no_confine) != 0)
 		return EXIT_RUNTIME;

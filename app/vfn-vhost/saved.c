@@ -18,12 +18,10 @@
 
 typedef int (*state_function)(const char *device, const char *path);
 
-/* NULL: the driver has no such function. */
-static state_function
+void *
 driver_function(struct rte_vdpa_device *dev, const char *name)
 {
 	const struct rte_driver *driver = rte_dev_driver(rte_vdpa_get_rte_device(dev));
-	state_function function = NULL;
 	void *library, *symbol;
 	Dl_info info;
 
@@ -34,17 +32,19 @@ driver_function(struct rte_vdpa_device *dev, const char *name)
 	if (library == NULL)
 		return NULL;
 	symbol = dlsym(library, name);
-	memcpy(&function, &symbol, sizeof(function));
 	dlclose(library);
-	return function;
+	return symbol;
 }
 
 static int
 call(struct rte_vdpa_device *dev, const char *name, const char *what, const char *path)
 {
-	state_function function = driver_function(dev, name);
-	int ret = function != NULL ? function(vdpa_name(dev), path) : -ENOTSUP;
+	void *symbol = driver_function(dev, name);
+	state_function function;
+	int ret;
 
+	memcpy(&function, &symbol, sizeof(function));
+	ret = function != NULL ? function(vdpa_name(dev), path) : -ENOTSUP;
 	if (function == NULL)
 		report("the driver of %s saves nothing", vdpa_name(dev));
 	else if (ret < 0)

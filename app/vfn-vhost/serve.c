@@ -174,8 +174,13 @@ prepare(const struct socket_spec *sock, struct rte_vdpa_device *dev)
 {
 	struct served *s = &all[nb_served];
 	const char *path = sock->path;
+	char name[256];
 	unsigned int i;
 
+	if (device_vduse(rte_vdpa_get_rte_device(dev), name, sizeof(name))) {
+		report("%s is the kernel's: /dev/vduse/%s", vdpa_name(dev), name);
+		return -1;
+	}
 	if (nb_served == MAX_SOCKETS) {
 		report("no more than %d sockets", MAX_SOCKETS);
 		return -1;
@@ -244,7 +249,7 @@ serving_prepare(const char *prefix)
 		if (ret < 0)
 			return -1;
 	}
-	return 0;
+	return vduse_prepare();
 }
 
 int
@@ -255,7 +260,7 @@ serving_begin(void)
 	for (i = 0; i < nb_served; i++)
 		if (all[i].gate < 0 && let_in(&all[i]) != 0)
 			return -1;
-	return 0;
+	return vduse_begin();
 }
 
 int
@@ -271,6 +276,8 @@ serving_resume(void)
 		if (serve_device(&sock, all[i].dev) != 0)
 			ret = -1;
 	}
+	if (vduse_resume() != 0)
+		ret = -1;
 	return ret;
 }
 
@@ -279,6 +286,7 @@ serving_suspend(void)
 {
 	unsigned int i;
 
+	vduse_suspend();
 	/* The front-ends first, so that the library finds nobody to wait for. */
 	for (i = nb_served; i-- > 0;) {
 		if (all[i].gate < 0) {
@@ -301,6 +309,7 @@ serving_suspend(void)
 void
 serving_end(void)
 {
+	vduse_end();
 	serving_suspend();
 	nb_served = 0;
 }

@@ -14,6 +14,7 @@ import time
 import bench_plot
 import pmd
 import prepare
+import quickstart_vduse
 from bench_rtt import Trips
 
 MIN_SIZE, MAX_SIZE = 60, 9014
@@ -26,6 +27,7 @@ NEXT = """
 What to try next:
   devtools/quickstart.sh --ring packed --compare --latency --svg rates.svg
   devtools/quickstart.sh --guest      two Linux guests, one pings the other
+  devtools/quickstart.sh --vduse      this machine's kernel on two functions, by VDUSE
   devtools/guest.sh SOCKET            a Linux guest on a socket of yours
   doc/howto/README.md                 migration, crashes, upgrades, QEMU, libvirt and more
 """
@@ -64,6 +66,9 @@ def parse_args(argv):
                         help="round trips of single packets, by percentiles")
     parser.add_argument("--guest", action="store_true",
                         help="two Linux guests on two functions, back to back: one pings the other")
+    parser.add_argument("--vduse", action="store_true",
+                        help="nothing but this: two interfaces of this machine's own kernel on two "
+                             "functions, in network namespaces, by VDUSE (doc/howto/vduse.md)")
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
     parser.add_argument("--svg", metavar="FILE", help="also draw it there")
     return parser.parse_args(argv)
@@ -308,6 +313,8 @@ def save(result, path):
 
 def main(argv):
     args = parse_args(argv)
+    if args.vduse:
+        return quickstart_vduse.run()
     prepare.ready(*needed(args))
     result = {"mpps": 0, "rx_packets": 0, "tx_packets": 0, "errors": 0, "ring": args.ring,
               "size": args.size, "seconds": args.seconds}

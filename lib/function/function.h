@@ -118,6 +118,7 @@ struct vfn_irq {
 	int fd;	      /* -1: none */
 	bool blocked; /* atomic: it blocked who signalled it, and is dead until it is replaced */
 	bool pending; /* atomic: raised while masked */
+	struct vfn_irq_call *call; /* in place of the eventfd, or NULL */
 };
 
 /* A class's struct begins with it. */
@@ -282,6 +283,7 @@ int vfn_doorbells_write(struct vfn_function *fn, uint64_t offset, const void *bu
 #define VFN_ISR_QUEUE  1 /* 4.1.4.5 */
 #define VFN_ISR_CONFIG 2
 int vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd);
+int vfn_irq_set_call(struct vfn_function *fn, unsigned int vector, struct vfn_irq_call *call);
 /* What decides about interrupts has changed, of one queue or all, while no poller has them. */
 void vfn_queue_irq(struct vfn_queue *q);
 void vfn_irqs_update(struct vfn_function *fn);

@@ -4,7 +4,8 @@
 
 /*
  * Interrupts (virtio 1.3, 4.1.4.5, 4.1.5.3, 4.1.5.4): messages where the driver has MSI-X on, each
- * masked or not, else the interrupt pin and ISR. Both are eventfds of the link's.
+ * masked or not, else the interrupt pin and ISR. Both are eventfds of the link's; a message may be
+ * a call of the driver's.
  */
 
 #include <unistd.h>
@@ -53,6 +54,17 @@ signal_vector(struct vfn_function *fn, unsigned int vector, int fd)
 	return false;
 }
 
+/* In whichever way the driver has chosen; false: nobody is. */
+static bool
+interrupt(struct vfn_function *fn, unsigned int vector)
+{
+	const struct vfn_irq *irq = &fn->irq[vector];
+
+	if (irq->call != NULL)
+		return irq->call->run(irq->call);
+	return irq->fd >= 0 && signal_vector(fn, vector, irq->fd);
+}
+
 /* On the pin. ISR says why, whether anybody is interrupted or not. */
 static void
 raise_intx(struct vfn_function *fn, uint8_t why)
@@ -76,7 +88,7 @@ raise_irq(struct vfn_function *fn, unsigned int vector, uint8_t why)
 		__atomic_store_n(&fn->irq[vector].pending, true, __ATOMIC_RELAXED);
 		return true;
 	}
-	return fn->irq[vector].fd >= 0 && signal_vector(fn, vector, fn->irq[vector].fd);
+	return interrupt(fn, vector);
 }
 
 /* Poller. */
@@ -112,7 +124,9 @@ vfn_queue_irq(struct vfn_queue *q)
 	uint16_t vector = vfn_queue_regs(q)->vector;
 
 	q->call_vector = vector;
-	if (!vfn_pci_msix_on(fn) || (vector != NO_VECTOR && vfn_pci_msix_masked(fn, vector)))
+	if (!vfn_pci_msix_on(fn) ||
+		(vector != NO_VECTOR &&
+			(vfn_pci_msix_masked(fn, vector) || fn->irq[vector].call != NULL)))
 		q->call_fd = VFN_CALL_SLOWLY;
 	else if (vector == NO_VECTOR || fn->irq[vector].fd < 0 || fn->irq[vector].blocked)
 		q->call_fd = VFN_CALL_NOBODY;
@@ -157,19 +171,19 @@ vfn_irqs_deliver(struct vfn_function *fn)
 
 	for (i = 0; i < vfn_nb_vectors(fn); i++)
 		if (vfn_pci_msix_on(fn) && !vfn_pci_msix_masked(fn, i) &&
-			__atomic_exchange_n(&fn->irq[i].pending, false, __ATOMIC_RELAXED) &&
-			fn->irq[i].fd >= 0)
-			signal_vector(fn, i, fn->irq[i].fd);
+			__atomic_exchange_n(&fn->irq[i].pending, false, __ATOMIC_RELAXED))
+			interrupt(fn, i);
 	if (!vfn_pci_msix_on(fn) && __atomic_load_n(&fn->isr, __ATOMIC_RELAXED) != 0)
 		raise_intx(fn, 0);
 }
 
-int
-vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
+/* Change how a vector is signalled while no poller does: to another fd, or another call. */
+static int
+change(struct vfn_function *fn, unsigned int vector, const int *fd, struct vfn_irq_call *call)
 {
 	bool used = false;
 	unsigned int i;
-	int ret;
+	int ret = 0;
 
 	if (vector >= vfn_nb_vectors(fn) && vector != VFN_VECTOR_INTX)
 		return -EINVAL;
@@ -179,7 +193,10 @@ vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
 			used = true;
 	if (used)
 		vfn_quiesce(fn);
-	ret = vfn_fd_replace(&fn->irq[vector].fd, fd);
+	if (fd != NULL)
+		ret = vfn_fd_replace(&fn->irq[vector].fd, *fd);
+	else
+		fn->irq[vector].call = call;
 	if (ret == 0)
 		fn->irq[vector].blocked = false;
 	for (i = 0; i < fn->nb_queues; i++)
@@ -188,6 +205,18 @@ vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
 	if (used)
 		vfn_resume(fn);
 	return ret;
+}
+
+int
+vfn_irq_set(struct vfn_function *fn, unsigned int vector, int fd)
+{
+	return change(fn, vector, &fd, NULL);
+}
+
+int
+vfn_irq_set_call(struct vfn_function *fn, unsigned int vector, struct vfn_irq_call *call)
+{
+	return vector == VFN_VECTOR_INTX ? -EINVAL : change(fn, vector, NULL, call);
 }
 
 void

@@ -13,9 +13,9 @@
  * What a driver can rely on, whatever the link: a register write may be posted, that is return
  * before it has arrived; a read comes after all writes before it. What a written register starts
  * may take longer still: it is done once it reads back done, and a driver waits for that with a
- * bound. After dma_unmap(), set_irq(), set_doorbell() and set_job() that returned 0, and after a
- * reset or a suspend that reads back done, nothing that they concern is touched any more. Where
- * one of these fails or is not done in time, memory stays mapped.
+ * bound. After dma_unmap(), set_irq(), set_irq_call(), set_doorbell() and set_job() that returned
+ * 0, and after a reset or a suspend that reads back done, nothing that they concern is touched any
+ * more. Where one of these fails or is not done in time, memory stays mapped.
  */
 
 #ifndef VFN_LINK_H
@@ -56,6 +56,15 @@ struct vfn_job {
 	bool (*arm)(struct vfn_job *job);
 };
 
+/** What is done to interrupt, where writing to an eventfd is not what does it. */
+struct vfn_irq_call {
+	/**
+	 * Interrupt. Any thread, mostly a poller: it must not block. False: it is not to be called
+	 * again, until it is set anew.
+	 */
+	bool (*run)(struct vfn_irq_call *call);
+};
+
 /** What a transport implements. All return 0 or a negative errno value. */
 struct vfn_link_ops {
 	/** Read registers; region is enum vfn_region. -EINVAL outside the region. */
@@ -75,6 +84,12 @@ struct vfn_link_ops {
 	 * them are signalled is up to the MSI-X capability and table, and to the command register.
 	 */
 	int (*set_irq)(struct vfn_link *link, unsigned int vector, int fd);
+	/**
+	 * The same by a call, in place of an eventfd; NULL ends that, and it is not being called
+	 * any more on return. Stays set over a reset. The op is NULL where the function is in
+	 * another process: the driver needs an eventfd and a thread then.
+	 */
+	int (*set_irq_call)(struct vfn_link *link, unsigned int vector, struct vfn_irq_call *call);
 	/** Eventfd that stands for a queue's doorbell, -1 for none. Duplicated too. */
 	int (*set_doorbell)(struct vfn_link *link, unsigned int queue, int fd);
 	/**

@@ -172,6 +172,45 @@ masked_configuration_vector_stays_pending(void **state)
 	close(fd);
 }
 
+struct counted_call {
+	struct vfn_irq_call call;
+	unsigned int n; /* atomic */
+};
+
+static bool
+count_call(struct vfn_irq_call *call)
+{
+	__atomic_fetch_add(&((struct counted_call *)call)->n, 1, __ATOMIC_RELAXED);
+	return true;
+}
+
+/* In place of the eventfd, masked as that is, and over a reset. */
+static void
+driver_is_called_back(const struct shape *shape)
+{
+	struct guest *g = called_guest(shape_features(shape));
+	struct counted_call c = {.call.run = count_call};
+	const struct vfn_link_ops *ops = g->link->ops;
+
+	assert_int_equal(ops->set_irq_call(g->link, 1, &c.call), 0);
+	assert_int_equal(ops->set_irq_call(g->link, VFN_VECTOR_INTX, &c.call), -EINVAL);
+	assert_int_equal(ops->set_irq_call(g->link, 0x1000, &c.call), -EINVAL);
+	receive(g);
+	while (__atomic_load_n(&c.n, __ATOMIC_RELAXED) == 0)
+		nap_us(100);
+	assert_int_equal(signals(g->q[0].call, false), 0);
+	mask(g, 1, true);
+	receive(g);
+	nap_us(10000);
+	assert_int_equal(__atomic_load_n(&c.n, __ATOMIC_RELAXED), 1);
+	mask(g, 1, false);
+	assert_int_equal(__atomic_load_n(&c.n, __ATOMIC_RELAXED), 2);
+	assert_int_equal(ops->set_irq_call(g->link, 1, NULL), 0);
+	receive(g);
+	assert_int_equal(signals(g->q[0].call, true), 1);
+	assert_int_equal(__atomic_load_n(&c.n, __ATOMIC_RELAXED), 2);
+}
+
 static void
 without_messages_the_pin_and_isr_tell(const struct shape *shape)
 {
@@ -298,6 +337,7 @@ main(void)
 	};
 	const struct shaped_test shaped[] = {
 		SHAPED(masked_vector_stays_pending),
+		SHAPED(driver_is_called_back),
 		SHAPED(without_messages_the_pin_and_isr_tell),
 		SHAPED(no_interrupt_is_lost_to_a_mask),
 	};

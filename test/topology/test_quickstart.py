@@ -161,3 +161,12 @@ def test_guest_without_a_server(workdir):
 @pytest.mark.parametrize("args", [[], ["--image", "x"], ["--number", "251", "x"]])
 def test_guest_wrong_usage(args):
     assert command("guest.sh", *args).returncode == 2
+
+
+def test_vduse_where_the_kernel_can_and_why_not_elsewhere():
+    done = command("quickstart.sh", "--vduse")
+    if os.path.exists("/dev/vduse/control"):
+        assert done.returncode == 0 and "3 packets transmitted, 3" in done.stdout, done.stdout
+    else:
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "has no VDUSE" in done.stdout or "iproute2" in done.stdout

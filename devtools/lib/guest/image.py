@@ -52,11 +52,11 @@ def missing():
     return sorted({package for name, package in PACKAGES.items() if which(name) is None})
 
 
-def cache_dir():
+def cache_dir(name="guest"):
     base = os.environ.get("VFN_CACHE")
     if not base:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfn"
-    path = Path(base) / "guest"
+    path = Path(base) / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -90,22 +90,27 @@ def apt(*argv, cwd=None):
     return done.stdout
 
 
+def deb_of(package):
+    """File name of a package."""
+    uris = apt("apt-get", "download", "--print-uris", package)
+    return next(word for word in uris.split() if word.endswith(".deb"))
+
+
 def _kernel_candidate():
-    """(package, file name) of the newest cloud kernel apt knows of."""
+    """The newest cloud kernel of this release of Debian, by its package."""
     found = re.search(r"Depends: (linux-image-\S+)", apt("apt-cache", "depends", META_PACKAGE))
     if found is None:
         raise ImageError(f"apt knows no {META_PACKAGE}: run apt-get update")
-    uris = apt("apt-get", "download", "--print-uris", found[1])
-    return found[1], next(word for word in uris.split() if word.endswith(".deb"))
+    return found[1]
 
 
-def _kernel(cache):
-    """Directory of an unpacked kernel package: apt's candidate, else the newest one in the cache."""
-    kept = sorted((path for path in cache.glob("linux-image-*") if path.is_dir()),
+def unpacked(cache, candidate, pattern):
+    """Directory of an unpacked package: the candidate, else the newest one in the cache."""
+    kept = sorted((path for path in cache.glob(pattern) if path.is_dir()),
                   key=lambda path: path.stat().st_mtime)
     try:
-        package, deb = _kernel_candidate()
-        entry = cache / deb.removesuffix(".deb")
+        package = candidate()
+        entry = cache / deb_of(package).removesuffix(".deb")
         if not entry.exists():
             with new_entry(cache, entry.name) as work:
                 apt("apt-get", "download", package, cwd=work)
@@ -124,7 +129,7 @@ def _module(path):
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def _modules(kernel):
+def _modules(kernel, modules):
     """[(name, contents)] in an order in which insmod works."""
     files = {}
     for path in sorted(kernel.glob("**/kernel/**/*.ko*")):
@@ -140,12 +145,12 @@ def _modules(kernel):
             add(needed)
         ordered[name] = data
 
-    for name in MODULES:
+    for name in modules:
         add(name)
     return list(ordered.items())
 
 
-def _libraries(program):
+def libraries(program):
     """Shared libraries of a program, by the paths its loader will look under."""
     listing = subprocess.run(["ldd", program], text=True, capture_output=True).stdout
     return re.findall(r"(/\S+) \(0x", listing)
@@ -184,18 +189,29 @@ def _compiled(name):
         return Path(work, name).read_bytes()
 
 
-def _initramfs(kernel):
+def initramfs(kernel, modules=MODULES, programs=PROGRAMS, more=None):
+    """Archive for a kernel; `more`: {path: contents} of other files."""
     files = {"init": INIT.read_bytes(), "bin/busybox": Path(which("busybox")).read_bytes()}
-    files.update((f"bin/{name}", _compiled(name)) for name in PROGRAMS)
+    files.update((f"bin/{name}", _compiled(name)) for name in programs)
     for tool in TOOLS:
         path = which(tool)
         files[f"bin/{tool}"] = Path(path).read_bytes()
-        for library in _libraries(path):
+        for library in libraries(path):
             files[library.lstrip("/")] = Path(library).read_bytes()
-    modules = _modules(kernel)
-    files["modules/order"] = "".join(f"{name}.ko\n" for name, _ in modules).encode()
-    files.update((f"modules/{name}.ko", data) for name, data in modules)
+    found = _modules(kernel, modules)
+    files["modules/order"] = "".join(f"{name}.ko\n" for name, _ in found).encode()
+    files.update((f"modules/{name}.ko", data) for name, data in found)
+    files.update(more or {})
     return _cpio(files)
+
+
+def store(cache, archive):
+    """Path of an initramfs in the cache."""
+    entry = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}"
+    if not entry.exists():
+        with new_entry(cache, entry.name) as work:
+            (work / "initramfs.cpio").write_bytes(archive)
+    return entry / "initramfs.cpio"
 
 
 @functools.lru_cache(maxsize=None)
@@ -206,10 +222,5 @@ def image():
     """
     cache = cache_dir()
     with locked(cache):
-        kernel = _kernel(cache)
-        archive = _initramfs(kernel)
-        entry = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}"
-        if not entry.exists():
-            with new_entry(cache, entry.name) as work:
-                (work / "initramfs.cpio").write_bytes(archive)
-        return next(kernel.glob("boot/vmlinuz-*")), entry / "initramfs.cpio"
+        kernel = unpacked(cache, _kernel_candidate, "linux-image-*")
+        return next(kernel.glob("boot/vmlinuz-*")), store(cache, initramfs(kernel))

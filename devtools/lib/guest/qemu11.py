@@ -36,8 +36,8 @@ def _mirror():
     raise ImageError("apt knows no mirror of Debian: run apt-get update, on a Debian")
 
 
-def _download(work):
-    """The packages, and all that they need on a machine that has nothing."""
+def download(work, packages, release):
+    """The packages of a release, and all that they need on a machine that has nothing."""
     for directory in ("lists/partial", "archives/partial"):
         (work / directory).mkdir(parents=True)
     (work / "status").touch()
@@ -53,8 +53,8 @@ def _download(work):
     }
     options = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     apt("apt-get", *options, "update")
-    apt("apt-get", *options, "--yes", "--download-only", "--target-release", BACKPORTS, "install",
-        *PACKAGES)
+    apt("apt-get", *options, "--yes", "--download-only", "--target-release", release, "install",
+        *packages)
     return sorted((work / "archives").glob("*.deb"))
 
 
@@ -65,8 +65,8 @@ def _unpacked():
     root = cache / f"qemu-{BACKPORTS}"
     with locked(cache):
         if not root.exists():
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as download:
-                debs = _download(Path(download))
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as directory:
+                debs = download(Path(directory), PACKAGES, BACKPORTS)
                 with new_entry(cache, root.name) as work:
                     for deb in debs:
                         apt("dpkg-deb", "-x", str(deb), str(work))

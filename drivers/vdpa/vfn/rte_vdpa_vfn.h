@@ -66,6 +66,43 @@ int rte_vdpa_vfn_release(const char *device);
  */
 int rte_vdpa_vfn_new_connection(int vid);
 
+/**
+ * Make the kernel's device of a device that has the argument vduse=NAME, unless it is there: as
+ * root, or with CAP_NET_ADMIN. This and the following: any thread, one at a time for a device.
+ *
+ * @return
+ *   0; -ENODEV if there is no such device, or it has no such argument; -ENOENT: the kernel has no
+ *   VDUSE; or another negative errno, with the reason in the log.
+ */
+int rte_vdpa_vfn_kernel_create(const char *device);
+
+/**
+ * Have the kernel's device, which nobody else serves from here on.
+ *
+ * @param wait_ms
+ *   So long another process may take to let go of it, in milliseconds.
+ * @return
+ *   0; -EBUSY: another process serves it; or another negative errno, with the reason in the log.
+ */
+int rte_vdpa_vfn_kernel_open(const char *device, unsigned int wait_ms);
+
+/** Serve it. 0, or a negative errno, with the reason in the log. */
+int rte_vdpa_vfn_kernel_start(const char *device);
+
+/**
+ * Stop, in an orderly way, and let go of the kernel's device, whose driver waits for whom serves it
+ * next: this process, by rte_vdpa_vfn_kernel_open(), or another one. 0 or -ENODEV.
+ */
+int rte_vdpa_vfn_kernel_stop(const char *device);
+
+/**
+ * The same, for good.
+ *
+ * @param keep
+ *   Not 0: the kernel's device stays, else it goes, unless a driver has it.
+ */
+int rte_vdpa_vfn_kernel_end(const char *device, int keep);
+
 #ifdef __cplusplus
 }
 #endif

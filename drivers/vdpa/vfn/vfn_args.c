@@ -67,6 +67,33 @@ parse_inflight(const char *value, struct vfn_args *args)
 	return true;
 }
 
+static bool
+parse_vduse(const char *value, struct vfn_args *args)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(args->vduse) || strchr(value, '/') != NULL)
+		return false;
+	strcpy(args->vduse, value);
+	return true;
+}
+
+static bool
+parse_vduse_timeout(const char *value, struct vfn_args *args)
+{
+	unsigned long v;
+	char *end;
+
+	v = strtoul(value, &end, 10);
+	args->vduse_timeout = v;
+	return *value >= '0' && *value <= '9' && *end == '\0' && v >= 1 && v <= 3600;
+}
+
+static bool
+parse_vduse_packed(const char *value, struct vfn_args *args)
+{
+	args->vduse_packed = strcmp(value, "on") == 0;
+	return args->vduse_packed || strcmp(value, "off") == 0;
+}
+
 /* What tells vfn-vhost where to serve the device is not the driver's business. */
 static bool
 parse_socket(const char *value, struct vfn_args *args)
@@ -109,6 +136,9 @@ static const struct arg args_known[] = {
 	{"socket", "the path of a socket", parse_socket, "none"},
 	{"socket-mode", "an octal mode", parse_socket, "none"},
 	{"socket-owner", "USER, USER:GROUP or :GROUP", parse_socket, "none"},
+	{"vduse", "the name of a device of the kernel's", parse_vduse, "none"},
+	{"vduse-packed", "on or off", parse_vduse_packed, "on"},
+	{"vduse-timeout", "1 to 3600", parse_vduse_timeout, "10"},
 };
 
 /* Of all arguments, the function's first. */
@@ -212,7 +242,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	char why[128];
 	int ret = 0;
 
-	*args = (struct vfn_args){.lm = VFN_LM_HW, .drain_ms = 100};
+	*args = (struct vfn_args){
+		.lm = VFN_LM_HW, .drain_ms = 100, .vduse_timeout = 10, .vduse_packed = true};
 	if (vfn_net_args_init(&function, name) < 0) {
 		DRV_LOG(ERR, "%s: name is longer than %zu", name, sizeof(args->function.name) - 1);
 		return -EINVAL;
@@ -236,6 +267,13 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	}
 	args->function = function.function;
 	args->net = function.net;
+	if (args->vduse[0] != '\0' && args->net.max_pairs > 1) {
+		DRV_LOG(ERR,
+			"%s: device argument \"vduse\" needs queues=1: the kernel lets no control "
+			"queue pass",
+			name);
+		return -EINVAL;
+	}
 	return 0;
 }
 

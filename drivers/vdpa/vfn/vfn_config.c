@@ -108,7 +108,8 @@ config_interrupt(void *arg)
 	if (eventfd_read(dev->config_fd, &count) < 0)
 		return;
 	vfn_dev_lock(dev);
-	front_end_tell(dev);
+	if (!vfn_kernel_config_changed(dev))
+		front_end_tell(dev);
 	vfn_dev_unlock(dev);
 }
 

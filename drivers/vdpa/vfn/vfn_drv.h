@@ -62,9 +62,12 @@ struct vfn_args {
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
 	enum vfn_lm lm;
-	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
-	bool doorbell;	    /* offer guests to ring by a plain store */
-	char inflight[256]; /* directory, or "" */
+	uint32_t drain_ms;	/* a function that takes longer to stop is reset */
+	bool doorbell;		/* offer guests to ring by a plain store */
+	char inflight[256];	/* directory, or "" */
+	char vduse[256];	/* name of the kernel's device, or "": a front-end's */
+	uint32_t vduse_timeout; /* seconds */
+	bool vduse_packed;	/* offer packed rings */
 };
 
 /* A region of the guest's memory. */
@@ -242,6 +245,7 @@ struct vfn_dev {
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
 	uint64_t stats_last[VFN_MAX_QUEUES][VFN_NET_STAT_MAX]; /* as they were read last */
 	uint32_t failures_base[VFN_MAX_QUEUES];
+	struct vfn_kernel *kernel; /* that the kernel's driver may have it, or NULL */
 };
 
 extern struct rte_vdev_driver vfn_driver;
@@ -265,6 +269,7 @@ void vfn_life_close(struct vfn_dev *dev);
 void vfn_life_lost(struct vfn_dev *dev);
 void vfn_life_back(struct vfn_dev *dev);
 struct vfn_guest *vfn_life_guest(struct vfn_dev *dev, int vid);
+int vfn_life_move(struct vfn_dev *dev, enum vfn_state to);
 
 /* vfn_queue.c: queues. dev->lock held, a guest has the device. */
 int vfn_queue_start(struct vfn_dev *dev, uint16_t queue);
@@ -373,6 +378,12 @@ const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uin
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
 void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+
+/* vfn_kernel.c: devices of the kernel's. The last but one: dev->lock held. */
+const char *vfn_kernel_inflight(const struct vfn_args *args);
+int vfn_kernel_init(struct vfn_dev *dev, const struct vfn_args *args);
+bool vfn_kernel_config_changed(struct vfn_dev *dev);
+void vfn_kernel_free(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */
 /* Beside the function's counters: how often it has failed, the same for all of its queues. */

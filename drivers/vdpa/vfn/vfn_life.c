@@ -481,3 +481,10 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	vfn_life_check(dev);
 	return ret;
 }
+
+/* For who drives the function without librte_vhost. */
+int
+vfn_life_move(struct vfn_dev *dev, enum vfn_state to)
+{
+	return move(dev, to);
+}

@@ -54,5 +54,6 @@ RTE_INIT_PRIO(vfn_register, LAST)
 	vfn_telemetry_register();
 	vfn_config_register();
 	vfn_saved_register();
+	vfn_kernel_register();
 	vdrvinitfn_vfn_driver();
 }

@@ -40,5 +40,6 @@ void vfn_telemetry_command(const char *name, telemetry_cb handler, const char *h
 void vfn_telemetry_register(void);
 void vfn_config_register(void);
 void vfn_saved_register(void);
+void vfn_kernel_register(void);
 
 #endif /* VFN_TELEMETRY_H */

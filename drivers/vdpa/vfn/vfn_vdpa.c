@@ -254,19 +254,22 @@ vfn_probe(struct rte_vdev_device *vdev)
 	ret = args.endpoint ? vfn_remote_open(dev, &args) : function_open(dev, &args);
 	if (ret < 0)
 		goto free_dev;
-	ret = vfn_inflight_open(dev, args.inflight);
+	ret = vfn_inflight_open(dev, vfn_kernel_inflight(&args));
 	if (ret < 0)
 		goto close_link;
 	ret = vfn_config_open(dev);
 	if (ret < 0)
 		goto close_inflight;
+	ret = vfn_kernel_init(dev, &args);
+	if (ret < 0)
+		goto close_config;
 	vfn_notify_init(dev, &args);
 	/* In the list it is complete. */
 	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
 	if (dev->vdpa == NULL) {
 		DEV_LOG(ERR, dev, "cannot register as vDPA device");
 		ret = -EEXIST;
-		goto close_config;
+		goto free_kernel;
 	}
 	if (dev->remote != NULL && (ret = vfn_remote_watch(dev)) < 0)
 		goto unregister;
@@ -275,6 +278,8 @@ vfn_probe(struct rte_vdev_device *vdev)
 
 unregister:
 	rte_vdpa_unregister_device(dev->vdpa);
+free_kernel:
+	vfn_kernel_free(dev);
 close_config:
 	vfn_config_close(dev);
 close_inflight:
@@ -310,6 +315,7 @@ vfn_remove(struct rte_vdev_device *vdev)
 	vfn_dev_del(dev);
 	rte_vdpa_unregister_device(vdpa);
 	vfn_remote_unwatch(dev);
+	vfn_kernel_free(dev);
 	vfn_config_close(dev);
 	dev->pci.link->ops->close(dev->pci.link);
 	vfn_remote_close(dev);
@@ -348,4 +354,7 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "socket=<path> "
 					    "socket-mode=<octal> "
 					    "socket-owner=<user:group> "
+					    "vduse=<name> "
+					    "vduse-packed=<on|off> "
+					    "vduse-timeout=<1-3600> "
 					    "fault=<no-log|no-used-log|no-suspend>");

@@ -74,6 +74,14 @@ local_set_irq(struct vfn_link *link, unsigned int vector, int fd)
 }
 
 static int
+local_set_irq_call(struct vfn_link *link, unsigned int vector, struct vfn_irq_call *call)
+{
+	struct vfn_function *fn = lock(link);
+
+	return unlock(fn, vfn_irq_set_call(fn, vector, call));
+}
+
+static int
 local_set_doorbell(struct vfn_link *link, unsigned int queue, int fd)
 {
 	struct vfn_function *fn = lock(link);
@@ -121,6 +129,7 @@ vfn_link_local(struct vfn_function *fn)
 		.dma_map = local_dma_map,
 		.dma_unmap = local_dma_unmap,
 		.set_irq = local_set_irq,
+		.set_irq_call = local_set_irq_call,
 		.set_doorbell = local_set_doorbell,
 		.get_region_fd = local_get_region_fd,
 		.set_job = local_set_job,
