@@ -276,10 +276,12 @@ static void
 change(void *record, uint64_t *s)
 {
 	struct vfu_fuzz_message *r = record;
-	struct vfu_fuzz_value *v = &r->value[fuzz_random(s) % VFU_FUZZ_VALUES];
+	/* Most have few. */
+	struct vfu_fuzz_value *v =
+		&r->value[fuzz_random(s) % (fuzz_random(s) % 4 ? 4 : VFU_FUZZ_VALUES)];
 	const uint8_t byte = fuzz_random(s);
 
-	switch (fuzz_random(s) % 11) {
+	switch (fuzz_random(s) % 16) {
 	case 0:
 		r->command = byte;
 		break;
