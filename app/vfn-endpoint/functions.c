@@ -20,7 +20,7 @@
 
 /*
  * A driver that has nobody to decide for it fills rings of the largest size, and Linux searches all
- * of a ring for each buffer that it takes back. A client that has control brings rings of its guests.
+ * of a ring for each buffer that it takes back. A client that has control brings its guests' rings.
  */
 #define DEFAULT_QUEUE_SIZE 1024
 

@@ -4,6 +4,7 @@
 
 /* Interrupts of a function behind vfio-user: MSI-X, the pin, requests. */
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
@@ -210,7 +211,7 @@ static void
 files_are_no_eventfds(void **state)
 {
 	struct rig *r = rig_new(&(struct guest_conf){.sleep = true}, NULL);
-	int pipes[2], file = memfd_create("file", MFD_CLOEXEC);
+	int pipes[2], file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	unsigned int i;
 
 	(void)state;
@@ -227,6 +228,11 @@ files_are_no_eventfds(void **state)
 					 VFIO_IRQ_SET_ACTION_UNMASK, 0, &fd, 1),
 			ret);
 	}
+	close(file);
+	/* nobody will ring */
+	file = memfd_create("none", MFD_CLOEXEC);
+	assert_int_equal(r->link.ops->set_doorbell(&r->link, 1, file), 0);
+	assert_int_equal(vector_fd(r, 1, &file), -EINVAL);
 	close(file);
 	close(pipes[0]);
 	close(pipes[1]);

@@ -310,11 +310,15 @@ static void
 function_without_messages_has_the_pin(void **state)
 {
 	const struct guest_conf conf = {.no_msix = true};
-	struct guest *g = guest_new(&conf);
-	int pin = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct guest *g;
+	int pin;
 	unsigned int at;
 
 	(void)state;
+	if (over_endpoint())
+		skip(); /* there is no vector to be set there */
+	g = guest_new(&conf);
+	pin = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	/* no capability, and no bit of one can be set */
 	assert_int_equal(g->msix, 0);
 	for (at = 0x40; at < VFN_PCI_CONFIG_SIZE; at += 2)

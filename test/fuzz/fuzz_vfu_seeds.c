@@ -245,6 +245,12 @@ fuzz_seeds(enum fuzz_target target, seed_fn fn, void *arg)
 	map(VFU_V_MAP_2, 300, true);
 	lookups();
 	give(fn, arg, "meanwhile");
+	map(VFU_V_MAP, 300, false);
+	go(1, 0x40000100, 0x200, VFU_ANSWER_RIGHT);
+	write_region(VD_REGS, VFU_V_0, VD_REG_GO, 1, 1)->flags = VFU_FUZZ_BURST;
+	map(VFU_V_MAP_2, 300, true);
+	seed.message[seed.n - 1].answer = VFU_ANSWER_ID;
+	give(fn, arg, "given_up");
 	seed.head.flags = VFU_FUZZ_NO_VERSION;
 	seed.head.fail = 3;
 	r = say(VFU_VERSION);
@@ -276,10 +282,12 @@ static void
 change(void *record, uint64_t *s)
 {
 	struct vfu_fuzz_message *r = record;
-	struct vfu_fuzz_value *v = &r->value[fuzz_random(s) % VFU_FUZZ_VALUES];
+	/* Most have few. */
+	struct vfu_fuzz_value *v =
+		&r->value[fuzz_random(s) % (fuzz_random(s) % 4 ? 4 : VFU_FUZZ_VALUES)];
 	const uint8_t byte = fuzz_random(s);
 
-	switch (fuzz_random(s) % 11) {
+	switch (fuzz_random(s) % 16) {
 	case 0:
 		r->command = byte;
 		break;

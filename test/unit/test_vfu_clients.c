@@ -198,9 +198,9 @@ no_descriptors_left(void **state)
 	}
 	/* It does not spin meanwhile, and serves the client that it has. */
 	usleep(500000);
+	assert_in_range(dev.server->told + dev.server->untold, 0, 20);
 	vt_works(fd);
 	assert_true(vt_logged("a client cannot be accepted: Too many open files"));
-	assert_in_range(dev.server->told + dev.server->untold, 0, 20);
 	/* What did not come with a message is missed. */
 	vt_refused(
 		fd, VFU_DMA_MAP, &map, sizeof(map), &mem, 1, EINVAL, "it has too many descriptors");

@@ -366,7 +366,9 @@ ep_irq_unmask_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	struct vfn_endpoint *ep = device;
 	int ret;
 
-	if (fd >= 0 && !is_event(fd))
+	/* Shared memory for a doorbell says that nobody will ring: the queue is polled. */
+	if (fd >= 0 && !is_event(fd) &&
+		(index != VFN_ENDPOINT_IRQ_DOORBELL || fcntl(fd, F_GET_SEALS) < 0))
 		return -EINVAL;
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL)
 		return doorbell(ep, irq, fd);
