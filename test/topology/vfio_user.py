@@ -55,7 +55,8 @@ class Client:
         message = HEADER.pack(self.number, command, HEADER.size + len(payload), 0, 0) + payload
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.sock.sendmsg([message], ancillary)
-        self.sock.sendall(message[sent:])
+        if sent < len(message):
+            self.sock.sendall(message[sent:])
         number, answered, size, flags, error = HEADER.unpack(self.receive(HEADER.size))
         assert (number, answered, flags & 0xf) == (self.number, command, REPLY)
         if flags & ERROR:
