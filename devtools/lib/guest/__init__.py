@@ -98,19 +98,17 @@ class Guest:
     """`with Guest([Nic(...)]) as guest:` starts QEMU; boot() waits until commands can run.
 
     Start several guests before the first boot() and they boot side by side. Cards appear in the
-    guest as eth0, eth1, ... in the order given. `memory` is in KiB. `append`: more words for the
-    kernel's command line.
+    guest as eth0, eth1, ... in the order given. `memory` is in KiB.
     """
 
     machine = "pc"
 
-    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0, append=""):
+    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0):
         self.name = name
         self.nics = list(nics)
         self.cpus = cpus
         self.memory = memory
         self.slots = slots      # for plug_memory()
-        self.append = append
         self.boot_id = None
         self.argv = []          # of QEMU
         self._dir = None
@@ -267,7 +265,7 @@ class Guest:
         """What it boots."""
         kernel, initramfs = image()
         return ["-kernel", str(kernel), "-initrd", str(initramfs),
-                "-append", f"{KERNEL_ARGUMENTS} {self.append}"]
+                "-append", KERNEL_ARGUMENTS]
 
     def _card(self, number, nic):
         props = {"mac": nic.mac, "disable-legacy": "on"}

@@ -24,10 +24,6 @@ class FunctionGuest(Guest):
     def unplug(self, number=0):
         """Press the slot's button, and wait until the guest has let go of the card."""
         self.qmp("device_del", id=f"card{number}")
-        self.unplugged(number)
-
-    def unplugged(self, number=0):
-        """Wait until it has."""
         while self.event("DEVICE_DELETED").get("device") != f"card{number}":
             pass
 

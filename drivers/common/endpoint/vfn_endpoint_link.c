@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -36,7 +35,6 @@ struct endpoint_link {
 	pthread_mutex_t lock;	   /* of what follows, and for as long as they are changed */
 	LIST_HEAD(, endpoint_map) maps;
 	int region_fd; /* that was last asked for, -1: none */
-	int no_kick_fd;
 };
 
 static struct endpoint_link *
@@ -189,12 +187,14 @@ link_set_irq(struct vfn_link *link, unsigned int vector, int fd)
 static int
 link_set_doorbell(struct vfn_link *link, unsigned int queue, int fd)
 {
-	/*
-	 * Of a queue without one an endpoint expects that it is rung by messages, and sleeps. What it
-	 * cannot wait for it does not.
-	 */
-	return set_eventfd(link, VFN_ENDPOINT_IRQ_DOORBELL, VFIO_IRQ_SET_ACTION_UNMASK, queue,
-		fd >= 0 ? fd : link_of(link)->no_kick_fd);
+	struct endpoint_link *e = link_of(link);
+
+	if (fd >= 0 || e->client == NULL)
+		return set_eventfd(link, VFN_ENDPOINT_IRQ_DOORBELL, VFIO_IRQ_SET_ACTION_UNMASK,
+			queue, fd);
+	/* It is not rung by messages either. */
+	return vfu_client_irq_action(
+		e->client, VFN_ENDPOINT_IRQ_DOORBELL, VFIO_IRQ_SET_ACTION_UNMASK, queue, 1);
 }
 
 /* Can all of it be mapped, from the start of the file? */
@@ -262,8 +262,6 @@ link_close(struct vfn_link *link)
 	}
 	if (e->region_fd >= 0)
 		close(e->region_fd);
-	if (e->no_kick_fd >= 0)
-		close(e->no_kick_fd);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
@@ -351,7 +349,7 @@ vfn_endpoint_none(void)
 	if (e == NULL)
 		return NULL;
 	e->link.ops = &ops;
-	e->region_fd = e->no_kick_fd = -1;
+	e->region_fd = -1;
 	LIST_INIT(&e->maps);
 	pthread_mutex_init(&e->lock, NULL);
 	return &e->link;
@@ -370,9 +368,7 @@ vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *contro
 		return -ENOMEM;
 	}
 	e = link_of(new);
-	e->no_kick_fd = memfd_create("vfn-no-kick", MFD_CLOEXEC);
-	ret = e->no_kick_fd < 0 ? -errno :
-				  vfu_client_connect(path, NULL, NULL, timeout_ms, &e->client);
+	ret = vfu_client_connect(path, NULL, NULL, timeout_ms, &e->client);
 	if (ret < 0)
 		snprintf(why, size, "%s", connect_error(ret));
 	if (ret == 0)

@@ -343,6 +343,11 @@ ep_irq_mask(void *device, unsigned int index, unsigned int irq, bool mask)
 {
 	struct vfn_endpoint *ep = device;
 
+	if (index == VFN_ENDPOINT_IRQ_DOORBELL) {
+		ep_change(ep);
+		return ep->link->ops->set_doorbell(
+			ep->link, irq, mask ? ep->doorbell_fd[irq] : -1);
+	}
 	if (index != VFIO_PCI_INTX_IRQ_INDEX && index != VFIO_PCI_MSIX_IRQ_INDEX)
 		return -ENOTSUP;
 	if (index == VFIO_PCI_MSIX_IRQ_INDEX) {
