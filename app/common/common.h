@@ -65,6 +65,9 @@ bool parse_owner(const char *text, uid_t *uid, gid_t *gid);
 /** Understand the NAME[:GROUP] of --user. 0, or -1 with the reason reported. */
 int user_find(const char *spec);
 
+/** Give a file to the user of --user, if there is one. 0, or -1 with the reason reported. */
+int user_give(const char *path);
+
 /** Give up new privileges, before there are other threads: each has its own. 0, or -1: reported. */
 int confine_early(bool no_confine);
 

@@ -90,9 +90,6 @@ int vduse_resume(void);
 /** Stop serving. What was served goes, unless --keep says otherwise. */
 void vduse_end(void);
 
-/** Give a file to the user of --user, if there is one. 0, or -1 with the reason reported. */
-int user_give(const char *path);
-
 /** A function of the library that holds a device's driver, as a pointer; NULL: it has none. */
 void *driver_function(struct rte_vdpa_device *dev, const char *name);
 

@@ -12,6 +12,7 @@ import random
 import select
 import signal
 import socket
+import tempfile
 import threading
 import time
 
@@ -108,6 +109,7 @@ def test_traffic(workdir, control):
     (",port=sink", '"port": with link=endpoint it is for the endpoint\'s operator'),
     (",control=host,idle=sleep", '"idle": with link=endpoint it is for the endpoint\'s operator'),
     (",fault=no-log", '"fault": with link=endpoint'),
+    (",inflight=/var/tmp", "is not in memory"),
 ])
 def test_arguments_that_are_not_the_drivers(workdir, arguments, why):
     with pytest.raises(PmdError, match=why), served(workdir, "", arguments=arguments):
@@ -223,10 +225,17 @@ def kill_at_random(fe, endpoint, rng, kills=KILLS, strike=True):
         fe.settled()
 
 
+@pytest.fixture
+def in_memory():
+    """A directory of a file system in memory."""
+    with tempfile.TemporaryDirectory(prefix="vfn-", dir="/dev/shm") as path:
+        yield path
+
+
 @FORMATS
 @pytest.mark.parametrize("region", ["front-end", "file", "none"])
-def test_no_chain_lost_and_none_twice(workdir, packed, region, rng):
-    arguments = f",inflight={workdir}" if region == "file" else ""
+def test_no_chain_lost_and_none_twice(workdir, in_memory, packed, region, rng):
+    arguments = f",inflight={in_memory}" if region == "file" else ""
     with served(workdir, ",idle=busy", arguments=arguments) as (backend, [endpoint]):
         with Survivor(backend.sockets[0], None, packed, track=region == "front-end",
                       stale=False) as fe:

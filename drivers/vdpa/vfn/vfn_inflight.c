@@ -133,6 +133,11 @@ vfn_inflight_open(struct vfn_dev *dev, const char *dir)
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
 		st.st_nlink != 1 || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
 		goto fail;
+	/* An endpoint maps nothing else: what a disk, or a process, takes its time for. */
+	what = "is not in memory (tmpfs, hugetlbfs), as an endpoint wants it";
+	errno = EINVAL;
+	if (dev->remote != NULL && fcntl(fd, F_GET_SEALS) < 0)
+		goto fail;
 	dev->inflight.fd = fd;
 	return 0;
 
