@@ -192,6 +192,10 @@ driver_is_called_back(const struct shape *shape)
 	struct counted_call c = {.call.run = count_call};
 	const struct vfn_link_ops *ops = g->link->ops;
 
+	if (ops->set_irq_call == NULL) {
+		assert_true(over_endpoint());
+		return;
+	}
 	assert_int_equal(ops->set_irq_call(g->link, 1, &c.call), 0);
 	assert_int_equal(ops->set_irq_call(g->link, VFN_VECTOR_INTX, &c.call), -EINVAL);
 	assert_int_equal(ops->set_irq_call(g->link, 0x1000, &c.call), -EINVAL);
