@@ -23,6 +23,7 @@
 #include <rte_log.h>
 
 #include <vfn_link.h>
+#include <vfn_map.h>
 #include <vfn_net_function.h>
 #include <vfn_sdk.h>
 #include <vfn_vpci.h>
@@ -56,23 +57,10 @@ enum vfn_lm {
 struct vfn_args {
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
-	bool wiring_given;
 	enum vfn_lm lm;
 	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
 	bool doorbell;	    /* offer guests to ring by a plain store */
 	char inflight[256]; /* directory, or "" */
-};
-
-/* A part of a front-end's file, mapped here and guarded, see vfn_map.c. */
-struct vfn_map {
-	uint32_t refs;
-	bool lost;    /* the file was cut off; set by a signal handler */
-	uint8_t *map; /* whole pages */
-	size_t map_len;
-	uint8_t *host; /* the part, in map */
-	uint64_t len;
-	int fd;		 /* ours, of the file */
-	uint64_t offset; /* of the part in it */
 };
 
 /* A region of the guest's memory. */
@@ -274,13 +262,6 @@ bool vfn_inflight_renew(
 	struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, uint16_t base);
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
-
-/* vfn_map.c: what front-ends share, mapped. */
-bool vfn_map_allowed(int fd);
-struct vfn_map *vfn_map_fd(int fd, uint64_t offset, uint64_t len);
-struct vfn_map *vfn_map_get(struct vfn_map *map);
-void vfn_map_put(struct vfn_map *map);
-bool vfn_map_lost(const struct vfn_map *map);
 
 /* vfn_memory.c: the guest's memory. dev->lock held, a guest has the device. */
 int vfn_memory_open(struct vfn_dev *dev);
