@@ -29,8 +29,11 @@ dma_unguard(struct vfn_function *fn, const struct vringh_mem *old, const struct 
 	}
 }
 
-/* Swap in a new table while nobody translates, and let every queue find its ring again. */
-static void
+/*
+ * Swap in a new table while nobody translates, and let every queue find its ring again. -EBUSY, and
+ * all is as it was, if it would take memory away that is being worked on.
+ */
+static int
 dma_replace(
 	struct vfn_function *fn, struct vringh_mem *mem, struct vringh_region *table, uint32_t n)
 {
@@ -38,6 +41,11 @@ dma_replace(
 	unsigned int i;
 
 	vfn_quiesce(fn);
+	if (n < old.nb_regions && !vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		free(table);
+		return -EBUSY;
+	}
 	*mem = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
 	dma_unguard(fn, &old, mem);
 	if (fn->dma.nb_regions == 0 && fn->own.nb_regions == 0)
@@ -52,6 +60,7 @@ dma_replace(
 	}
 	vfn_resume(fn);
 	free(old.table);
+	return 0;
 }
 
 static struct vringh_mem *
@@ -97,8 +106,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		free(table);
 		return ret;
 	}
-	dma_replace(fn, mem, table, mem->nb_regions + 1);
-	return 0;
+	return dma_replace(fn, mem, table, mem->nb_regions + 1);
 }
 
 int
@@ -111,8 +119,7 @@ vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, 
 	if (len == 0 && iova == 0) {
 		if (space == VFN_DMA_OWN)
 			vfn_dirty_control(fn, false);
-		dma_replace(fn, mem, NULL, 0);
-		return 0;
+		return dma_replace(fn, mem, NULL, 0);
 	}
 	if (len == 0 || iova + (len - 1) < iova)
 		return -EINVAL;
@@ -133,8 +140,7 @@ vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, 
 	/* The log may be in what goes. */
 	if (space == VFN_DMA_OWN && fn->regs.dirty_on && fn->regs.dirty_addr - iova < len)
 		vfn_dirty_control(fn, false);
-	dma_replace(fn, mem, table, n);
-	return 0;
+	return dma_replace(fn, mem, table, n);
 }
 
 void *

@@ -210,6 +210,8 @@ void vfn_function_close(struct vfn_function *fn);
 
 /* quiesce.c: stop, change, start. */
 void vfn_quiesce(struct vfn_function *fn);
+/* While it is quiet: nothing of a queue, or of all (NULL), is being worked on. False: some is. */
+bool vfn_drain(struct vfn_function *fn, struct vfn_queue *q);
 void vfn_resume(struct vfn_function *fn);
 void vfn_work_add(struct vfn_function *fn, struct vfn_work *work);
 void vfn_work_wake(const struct vfn_queue *q);
@@ -233,7 +235,8 @@ int vfn_common_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_
 int vfn_vendor_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_vendor_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len);
 int vfn_stats_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
-void vfn_function_reset(struct vfn_function *fn);
+/* False, and nothing has changed, if what it works on does not end. */
+bool vfn_function_reset(struct vfn_function *fn);
 /* Registers as after a reset. */
 void vfn_regs_clear(const struct vfn_function *fn, struct vfn_regs *regs);
 bool vfn_regs_features_ok(const struct vfn_function *fn, const struct vfn_regs *regs);

@@ -6,9 +6,10 @@
  * The in-flight regions: what a function that ends without notice leaves to its successor. Control;
  * pollers keep them up to date by what they do to the ring.
  *
- * All of a queue's chains are completed, or handed back, in the order of fetching and within one
- * burst. So what was in flight goes back into the ring, and whenever control looks at a queue,
- * nothing is in flight: an orderly stop needs no more than to leave the region alone.
+ * Where a class completes its chains, or hands them back, in the order of fetching and within one
+ * burst, what was in flight goes back into the ring. Where it completes them in any order they are
+ * fetched again, before any other. An orderly stop waits until nothing is in flight, and leaves the
+ * region alone.
  */
 
 #include <stdlib.h>
@@ -36,7 +37,7 @@ vfn_inflight_begin(struct vfn_queue *q)
 		why = "is too small";
 	} else {
 		n = vringh_set_inflight(&q->vr, &q->inflight, region, r->inflight_len, q->resubmit);
-		if (n >= 0 && vringh_rewind(&q->vr) == 0) {
+		if (n >= 0 && (q->fn->class->drain != NULL || vringh_rewind(&q->vr) == 0)) {
 			FN_LOG(DEBUG, q->fn, "queue %u: %d chains were in flight, position 0x%x",
 				q->index, n, vringh_get_state(&q->vr).avail);
 			return true;

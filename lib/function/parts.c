@@ -72,7 +72,10 @@ put_common(struct vfn_parts_writer *w, uint32_t offset, const void *value, uint3
 		value, length);
 }
 
-/* In the order of virtio 1.4 ("Device parts order"). 0, or -ENOSPC if the window is too small. */
+/*
+ * In the order of virtio 1.4 ("Device parts order"). 0; -ENOSPC if the window is too small; -EBUSY
+ * if what is worked on does not end.
+ */
 static int
 parts_get(struct vfn_function *fn)
 {
@@ -84,6 +87,10 @@ parts_get(struct vfn_function *fn)
 
 	/* A cut through what the pollers do: between two bursts nothing is in flight. */
 	vfn_quiesce(fn);
+	if (!vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		return -EBUSY;
+	}
 	vfn_part_put(&w,
 		(struct vfn_part){.type = VFN_PART_DEV_FEATURES, .flags = VFN_PART_OPTIONAL},
 		&fn->device_features, sizeof(fn->device_features));

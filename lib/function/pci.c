@@ -173,6 +173,12 @@ write_bar0(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len
 {
 	uint32_t v = 0;
 
+	if (offset >= VFN_OFF_DEVICE && offset < VFN_OFF_VENDOR && fn->class->config_write != NULL) {
+		offset -= VFN_OFF_DEVICE;
+		if (offset > fn->class->config_size || len > fn->class->config_size - offset)
+			return -EINVAL;
+		return fn->class->config_write(fn, offset, buf, len);
+	}
 	if (offset >= VFN_OFF_PARTS) {
 		offset -= VFN_OFF_PARTS;
 		if (len > sizeof(fn->parts) - offset)

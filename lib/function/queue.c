@@ -134,8 +134,10 @@ vfn_queue_suspend(struct vfn_queue *q, bool suspend)
 	if (!r->enabled || r->suspended == suspend)
 		return;
 	vfn_quiesce(q->fn);
-	r->suspended = suspend;
+	r->suspended = suspend && vfn_drain(q->fn, q);
 	vfn_resume(q->fn);
+	if (r->suspended != suspend)
+		return;
 	q->fn->class->activated(q->fn);
 	FN_LOG(DEBUG, q->fn, "queue %u %s at 0x%x", q->index, suspend ? "suspended" : "resumed",
 		vringh_get_state(&q->vr).avail);
@@ -148,6 +150,10 @@ vfn_queues_suspend(struct vfn_function *fn, bool suspend)
 	unsigned int i;
 
 	vfn_quiesce(fn);
+	if (suspend && !vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		return;
+	}
 	for (i = 0; i < fn->nb_queues; i++)
 		fn->regs.queue[i].suspended = fn->regs.queue[i].enabled && suspend;
 	vfn_resume(fn);

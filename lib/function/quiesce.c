@@ -74,6 +74,12 @@ vfn_quiesce(struct vfn_function *fn)
 		stop(fn->partner);
 }
 
+bool
+vfn_drain(struct vfn_function *fn, struct vfn_queue *q)
+{
+	return fn->class->drain == NULL || fn->class->drain(fn, q);
+}
+
 void
 vfn_resume(struct vfn_function *fn)
 {

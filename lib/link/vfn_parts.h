@@ -43,6 +43,7 @@ enum vfn_part_type {
 	VFN_PART_VQ_CFG = 0x104,       /**< struct vfn_part_vq_cfg. */
 	VFN_PART_VQ_NOTIFY = 0x105,    /**< struct vfn_part_vq_notify. */
 	VFN_PART_NET_CVQ = 0x200,      /**< Data of a control queue's command. */
+	VFN_PART_BLK_WRITEBACK = 0xf001, /**< virtio_blk_config.wce, 8 bits; as the next one. */
 	/**
 	 * struct vfn_part_vq_position. The standard has no part for it, nor types for vendors; this
 	 * one is from the range that it reserves.

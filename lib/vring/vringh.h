@@ -406,6 +406,13 @@ int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, voi
  */
 int vringh_rewind(struct vringh *vr);
 
+/** Chains that were in flight when a predecessor ended, and are still to be fetched. */
+static inline uint32_t
+vringh_nb_again(const struct vringh *vr)
+{
+	return vr->tracked ? vr->inflight->nb_resubmit - vr->inflight->next_resubmit : 0;
+}
+
 /** Why the queue is broken, or VRINGH_OK. */
 static inline enum vringh_error
 vringh_broken(const struct vringh *vr)

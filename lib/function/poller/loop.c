@@ -337,6 +337,8 @@ run(struct vfn_poller *p, struct vfn_work *w, uint64_t *start, struct vfn_accoun
 		p->stats.chains += n;
 	} else if (n == 0) {
 		return 0; /* it wants nothing */
+	} else if (w->ops != &vfn_job_ops) {
+		p->stats.chains += n;
 	}
 	if (p->nb_work > 1)
 		charge(p, a, n == 0);

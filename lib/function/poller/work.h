@@ -47,6 +47,9 @@ struct vfn_work_ops {
 	 * this is called before the poller sleeps: true if there is something to do already.
 	 */
 	bool (*arm)(struct vfn_work *work);
+	/* An eventfd that ends the poller's sleep, beside the queue's doorbell; NULL, or -1: none.
+	 */
+	int (*wake_fd)(const struct vfn_work *work);
 };
 
 /* Whoever makes one sets the first five; the poller has the rest. A class's may be longer. */

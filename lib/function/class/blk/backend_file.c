@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/*
+ * A regular file or a block device: opened, locked, measured. Control. Requests are in
+ * backend_uring.c.
+ */
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+#include "blk.h"
+#include "file.h"
+
+#define PATH_LOG(blk, fmt, ...) \
+	FN_LOG(ERR, &(blk)->fn, "file=%s: " fmt, (blk)->params.path, ##__VA_ARGS__)
+
+static int
+measure(const struct vfn_blk_disk *disk, uint64_t *size)
+{
+	struct stat st;
+
+	if (disk->is_device)
+		return ioctl(disk->fd, BLKGETSIZE64, size) < 0 ? -errno : 0;
+	if (fstat(disk->fd, &st) < 0)
+		return -errno;
+	*size = st.st_size;
+	return 0;
+}
+
+/* Nobody else has it open for writing, nor for reading if we write. Not even we ourselves. */
+static int
+lock(struct vfn_blk *blk, const struct vfn_blk_disk *disk)
+{
+	struct flock whole = {
+		.l_type = blk->params.read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+	int ret = 0;
+
+	if (blk->params.share || fcntl(disk->fd, F_OFD_SETLK, &whole) == 0)
+		return 0;
+	ret = -errno;
+	if (ret == -EAGAIN || ret == -EACCES) {
+		PATH_LOG(blk, "it is in use: another function or process has locked it");
+		return -EBUSY;
+	}
+	PATH_LOG(blk, "cannot lock it: %s", strerror(-ret));
+	return ret;
+}
+
+/*
+ * The least alignment of what is read and written around the page cache, of memory too; 0 if that
+ * cannot be, or needs more than blocks have.
+ */
+static uint32_t
+find_alignment(const struct vfn_blk_disk *disk, uint32_t block_size)
+{
+	uint32_t align, found = 0;
+	void *p;
+
+	if (posix_memalign(&p, 65536, 65536) != 0)
+		return 0;
+	for (align = VFN_BLK_SECTOR; align <= block_size && found == 0; align *= 2)
+		if (pread(disk->fd, (uint8_t *)p + align % 65536, align, 0) >= 0)
+			found = align;
+	free(p);
+	return found;
+}
+
+static int
+open_path(struct vfn_blk *blk, struct vfn_blk_disk *disk)
+{
+	int flags = (blk->params.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+	struct stat st;
+	int sector, ret;
+
+	disk->fd = open(blk->params.path, flags | O_NONBLOCK);
+	if (disk->fd < 0 || fstat(disk->fd, &st) < 0) {
+		ret = -errno;
+		PATH_LOG(blk, "%s", strerror(-ret));
+		return ret;
+	}
+	disk->is_device = S_ISBLK(st.st_mode);
+	if (!S_ISREG(st.st_mode) && !disk->is_device) {
+		PATH_LOG(blk, "it is neither a regular file nor a block device");
+		return -EINVAL;
+	}
+	if (blk->params.block_size == 0 && disk->is_device &&
+		ioctl(disk->fd, BLKSSZGET, &sector) == 0)
+		blk->block_size = sector;
+	flags = fcntl(disk->fd, F_GETFL) & ~O_NONBLOCK;
+	if (fcntl(disk->fd, F_SETFL, flags | O_DIRECT) == 0)
+		disk->align = find_alignment(disk, blk->block_size);
+	if (disk->align == 0 && fcntl(disk->fd, F_SETFL, flags & ~O_DIRECT) < 0) {
+		ret = -errno;
+		PATH_LOG(blk, "%s", strerror(-ret));
+		return ret;
+	}
+	return lock(blk, disk);
+}
+
+static int
+file_size(struct vfn_blk *blk, const struct vfn_blk_disk *disk, uint64_t *size)
+{
+	int ret = measure(disk, size);
+
+	if (ret < 0) {
+		PATH_LOG(blk, "%s", strerror(-ret));
+		return ret;
+	}
+	if (*size < blk->block_size || *size % blk->block_size != 0) {
+		PATH_LOG(blk, "its size, %" PRIu64 " bytes, is %s %u", *size,
+			*size < blk->block_size ? "less than a block," :
+						  "not a multiple of the block size,",
+			blk->block_size);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int
+vfn_blk_file_open(struct vfn_blk *blk)
+{
+	struct vfn_blk_disk *disk = calloc(1, sizeof(*disk));
+	int ret;
+
+	if (disk == NULL)
+		return -ENOMEM;
+	disk->fd = -1;
+	ret = open_path(blk, disk);
+	if (ret == 0)
+		ret = file_size(blk, disk, &blk->capacity);
+	if (ret == 0 && posix_memalign(&disk->zeroes, 4096, VFN_BLK_ZEROES) != 0)
+		ret = -ENOMEM;
+	if (ret < 0) {
+		if (disk->fd >= 0)
+			close(disk->fd);
+		free(disk);
+		return ret;
+	}
+	memset(disk->zeroes, 0, VFN_BLK_ZEROES);
+	blk->end = disk;
+	FN_LOG(DEBUG, &blk->fn, "file=%s: %" PRIu64 " bytes, %s", blk->params.path, blk->capacity,
+		disk->align != 0 ? "around the page cache" : "by the page cache");
+	return 0;
+}
+
+void
+vfn_blk_file_close(struct vfn_blk *blk)
+{
+	struct vfn_blk_disk *disk = blk->end;
+
+	close(disk->fd);
+	free(disk->zeroes);
+	free(disk);
+}
+
+/* A file grows if it has to; what lies behind the disk's end stays. */
+int
+vfn_blk_file_resize(struct vfn_blk *blk, uint64_t size)
+{
+	struct vfn_blk_disk *disk = blk->end;
+	uint64_t now;
+	int ret = measure(disk, &now);
+
+	if (ret == 0 && size > now) {
+		if (disk->is_device || blk->params.read_only)
+			return -ENOTSUP;
+		ret = ftruncate(disk->fd, size) < 0 ? -errno : 0;
+	}
+	if (ret < 0)
+		return ret;
+	size = size != 0 ? size : now;
+	size -= size % blk->block_size;
+	if (size == 0)
+		return -EINVAL;
+	blk->capacity = size;
+	return 0;
+}

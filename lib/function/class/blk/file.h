@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Copyright(c) 2026 the vfn authors
+ */
+
+/* What the two halves of the back-end for files share. */
+
+#ifndef VFN_BLK_FILE_H
+#define VFN_BLK_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vfn_blk;
+
+/* Bytes of zeroes to write from. */
+#define VFN_BLK_ZEROES (64u * 1024)
+
+struct vfn_blk_disk {
+	int fd;
+	uint32_t align; /* of bytes and memory; 0: none, as the page cache is used */
+	bool is_device;
+	bool no_zero_range; /* atomic: fallocate() cannot, found out by trying */
+	bool no_punch;
+	void *zeroes;
+};
+
+int vfn_blk_file_open(struct vfn_blk *blk);
+void vfn_blk_file_close(struct vfn_blk *blk);
+int vfn_blk_file_resize(struct vfn_blk *blk, uint64_t size);
+
+#endif /* VFN_BLK_FILE_H */
