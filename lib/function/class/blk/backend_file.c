@@ -11,12 +11,16 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
 
 #include "blk.h"
 #include "file.h"
+
+/* Ten milliseconds each. */
+#define LOCK_TRIES 50
 
 #define PATH_LOG(blk, fmt, ...) \
 	FN_LOG(ERR, &(blk)->fn, "file=%s: " fmt, (blk)->params.path, ##__VA_ARGS__)
@@ -40,11 +44,21 @@ lock(struct vfn_blk *blk, const struct vfn_blk_disk *disk)
 {
 	struct flock whole = {
 		.l_type = blk->params.read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+	const struct timespec nap = {.tv_nsec = 10 * 1000000};
+	unsigned int tries;
 	int ret = 0;
 
-	if (blk->params.share || fcntl(disk->fd, F_OFD_SETLK, &whole) == 0)
+	if (blk->params.share)
 		return 0;
-	ret = -errno;
+	/* A process that was killed keeps it a moment longer, until the kernel has ended its I/O. */
+	for (tries = 0; tries < LOCK_TRIES; tries++) {
+		if (fcntl(disk->fd, F_OFD_SETLK, &whole) == 0)
+			return 0;
+		ret = -errno;
+		if (ret != -EAGAIN && ret != -EACCES)
+			break;
+		nanosleep(&nap, NULL);
+	}
 	if (ret == -EAGAIN || ret == -EACCES) {
 		PATH_LOG(blk, "it is in use: another function or process has locked it");
 		return -EBUSY;
@@ -153,8 +167,11 @@ vfn_blk_file_open(struct vfn_blk *blk)
 void
 vfn_blk_file_close(struct vfn_blk *blk)
 {
+	struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 	struct vfn_blk_disk *disk = blk->end;
 
+	/* The kernel lets go of what rings knew of it at leisure, and so of a lock. */
+	fcntl(disk->fd, F_OFD_SETLK, &whole);
 	close(disk->fd);
 	free(disk->zeroes);
 	free(disk);
