@@ -5,9 +5,6 @@
  */
 
 #include <ctype.h>
-#include <grp.h>
-#include <pwd.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <rte_dev.h>
@@ -102,52 +99,6 @@ arguments(struct rte_device *dev)
 
 	return devargs != NULL && devargs->args != NULL ? rte_kvargs_parse(devargs->args, NULL) :
 							  NULL;
-}
-
-static bool
-parse_mode(const char *text, mode_t *mode)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 8);
-
-	*mode = v;
-	return *text != '\0' && *end == '\0' && v <= 0777;
-}
-
-/* USER, USER:GROUP or :GROUP, by name or number. */
-static bool
-parse_owner(const char *text, uid_t *uid, gid_t *gid)
-{
-	char user[64];
-	size_t len = strcspn(text, ":");
-	const struct passwd *pw;
-	const struct group *gr;
-	char *end;
-
-	if (len >= sizeof(user))
-		return false;
-	memcpy(user, text, len);
-	user[len] = '\0';
-	if (len > 0) {
-		*uid = strtoul(user, &end, 10);
-		if (*end != '\0') {
-			pw = getpwnam(user);
-			if (pw == NULL)
-				return false;
-			*uid = pw->pw_uid;
-		}
-	}
-	if (text[len] == '\0')
-		return len > 0;
-	text += len + 1;
-	*gid = strtoul(text, &end, 10);
-	if (*text == '\0' || *end != '\0') {
-		gr = getgrnam(text);
-		if (gr == NULL)
-			return false;
-		*gid = gr->gr_gid;
-	}
-	return true;
 }
 
 /* The number that a name ends in. */

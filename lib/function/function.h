@@ -27,6 +27,7 @@
 #include <vringh.h>
 
 #include "class/class.h"
+#include "log.h"
 #include "poller/work.h"
 #include "vfn_function.h"
 #include "vfn_link.h"
@@ -35,8 +36,12 @@
 extern int vfn_logtype;
 #define VFN_LOG(level, fmt, ...) \
 	rte_log(RTE_LOG_##level, vfn_logtype, "vfn: " fmt "\n", ##__VA_ARGS__)
+/* Most of what is worth telling a guest can bring about as often as it likes. */
 #define FN_LOG(level, fn, fmt, ...) \
-	rte_log(RTE_LOG_##level, vfn_logtype, "%s: " fmt "\n", (fn)->params.name, ##__VA_ARGS__)
+	(vfn_log_may((struct vfn_log_pace *)(uintptr_t) & (fn)->log_pace, RTE_LOG_##level) ? \
+			rte_log(RTE_LOG_##level, vfn_logtype, "%s: " fmt "\n", (fn)->params.name, \
+				##__VA_ARGS__) : \
+			0)
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
@@ -124,6 +129,7 @@ struct vfn_function {
 	struct vfn_lock *own_lock;
 	const struct vfn_class *class;
 	struct vfn_function_params params;
+	struct vfn_log_pace log_pace;
 	uint64_t device_features;
 
 	struct vfn_regs regs;

@@ -325,6 +325,8 @@ commit(struct vfn_function *fn, const struct vfn_regs *regs)
 	fn->regs.status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
 	for (i = 0; i < fn->nb_queues; i++)
 		fn->regs.queue[i].enabled = false;
+	/* An interrupt that was on its way where these are from has not come along. */
+	__atomic_store_n(&fn->isr, VFN_ISR_QUEUE, __ATOMIC_RELAXED);
 	vfn_irqs_update(fn);
 	vfn_resume(fn);
 	for (i = 0; i < fn->nb_queues; i++) {

@@ -70,7 +70,7 @@ vfn_pci_power_on(struct vfn_function *fn)
 		{0x08, 1, 1},
 		{0x2c, 2, VFN_PCI_VENDOR},
 		{0x2e, 2, VFN_PCI_DEVICE + fn->class->device_id},
-		{0x34, 1, CAP_MSIX},
+		{0x34, 1, fn->params.no_msix ? CAP_COMMON : CAP_MSIX},
 		{0x3d, 1, 1},
 	};
 	struct vfn_vendor_cap vendor = {
@@ -91,11 +91,13 @@ vfn_pci_power_on(struct vfn_function *fn)
 	for (i = 0; i < sizeof(header) / sizeof(header[0]); i++)
 		memcpy(config + header[i].at, &header[i].value, header[i].len);
 	memcpy(config + 0x09, fn->class->pci_class, sizeof(fn->class->pci_class));
-	config[CAP_MSIX] = PCI_CAP_ID_MSIX;
-	config[CAP_MSIX + 1] = CAP_COMMON;
-	memcpy(config + CAP_MSIX + 2, &control, sizeof(control));
-	memcpy(config + CAP_MSIX + 4, &table, sizeof(table));
-	memcpy(config + CAP_MSIX + 8, &pba, sizeof(pba));
+	if (!fn->params.no_msix) {
+		config[CAP_MSIX] = PCI_CAP_ID_MSIX;
+		config[CAP_MSIX + 1] = CAP_COMMON;
+		memcpy(config + CAP_MSIX + 2, &control, sizeof(control));
+		memcpy(config + CAP_MSIX + 4, &table, sizeof(table));
+		memcpy(config + CAP_MSIX + 8, &pba, sizeof(pba));
+	}
 	virtio_cap(fn, CAP_COMMON, CAP_NOTIFY, VIRTIO_PCI_CAP_COMMON_CFG, VFN_REGION_BAR0,
 		VFN_OFF_COMMON, sizeof(struct vfn_common_cfg));
 	virtio_cap(fn, CAP_NOTIFY, CAP_ISR, VIRTIO_PCI_CAP_NOTIFY_CFG, VFN_REGION_BAR2, 0,
@@ -237,17 +239,16 @@ write_bar1(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len
 
 /*
  * The window of 4.1.4.9: pci_cfg_data stands for the BAR place that the capability's own
- * fields name, for drivers that cannot map BARs.
+ * fields name, for drivers that cannot map BARs. While they name none it is bytes like others, for
+ * those who read all of configuration space.
  */
-static int
+static bool
 config_window(struct vfn_function *fn, uint64_t offset, size_t len, struct virtio_pci_cap *cap)
 {
 	if (offset != CAP_PCI_CFG + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data))
-		return -ENOENT;
+		return false;
 	memcpy(cap, fn->pci.config + CAP_PCI_CFG, sizeof(*cap));
-	if (cap->length != len || cap->bar > VFN_REGION_BAR2)
-		return -EINVAL;
-	return 0;
+	return cap->length == len && cap->bar <= VFN_REGION_BAR2;
 }
 
 static bool
@@ -277,7 +278,6 @@ int
 vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, void *buf, size_t len)
 {
 	struct virtio_pci_cap cap;
-	int ret;
 
 	if (!in_region(region, offset, len))
 		return -EINVAL;
@@ -290,9 +290,8 @@ vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, voi
 		vfn_doorbells_read(fn, offset, buf, len);
 		return 0;
 	case VFN_REGION_CONFIG:
-		ret = config_window(fn, offset, len, &cap);
-		if (ret != -ENOENT)
-			return ret < 0 ? ret : vfn_regs_read(fn, cap.bar, cap.offset, buf, len);
+		if (config_window(fn, offset, len, &cap))
+			return vfn_regs_read(fn, cap.bar, cap.offset, buf, len);
 		read_config(fn, offset, buf, len);
 		return 0;
 	}
@@ -303,13 +302,13 @@ vfn_regs_read(struct vfn_function *fn, unsigned int region, uint64_t offset, voi
 static void
 write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len)
 {
-	static const struct {
+	const struct {
 		uint8_t at, len, mask;
 	} writable[] = {
 		{PCI_COMMAND, 1, 0x47},
 		{PCI_COMMAND + 1, 1, 0x05},
 		{0x3c, 1, 0xff},
-		{CAP_MSIX + 3, 1, 0xc0},
+		{CAP_MSIX + 3, 1, fn->params.no_msix ? 0 : 0xc0},
 		{CAP_PCI_CFG + offsetof(struct virtio_pci_cap, bar), 1, 0xff},
 		{CAP_PCI_CFG + offsetof(struct virtio_pci_cap, offset), 8, 0xff},
 	};
@@ -335,7 +334,6 @@ vfn_regs_write(
 	struct vfn_function *fn, unsigned int region, uint64_t offset, const void *buf, size_t len)
 {
 	struct virtio_pci_cap cap;
-	int ret;
 
 	if (!in_region(region, offset, len))
 		return -EINVAL;
@@ -347,9 +345,8 @@ vfn_regs_write(
 	case VFN_REGION_BAR2:
 		return vfn_doorbells_write(fn, offset, buf, len);
 	case VFN_REGION_CONFIG:
-		ret = config_window(fn, offset, len, &cap);
-		if (ret != -ENOENT)
-			return ret < 0 ? ret : vfn_regs_write(fn, cap.bar, cap.offset, buf, len);
+		if (config_window(fn, offset, len, &cap))
+			return vfn_regs_write(fn, cap.bar, cap.offset, buf, len);
 		write_config(fn, offset, buf, len);
 		return 0;
 	}

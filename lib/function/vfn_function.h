@@ -45,6 +45,7 @@ struct vfn_function_params {
 	const struct vfn_class *class; /**< Its class, such as vfn_net_class. */
 	const void *class_params;      /**< Of the class: struct vfn_net_params. Copied. */
 	struct vfn_pollers pollers;
+	bool no_msix;	     /**< It has no MSI-X: its interrupt pin is all. */
 	unsigned int faults; /**< enum vfn_fault. */
 };
 

@@ -56,7 +56,11 @@ int vfu_client_connect(const char *path, const struct vfu_client_ops *ops, void 
 /** NULL: nothing. No call is being made. */
 void vfu_client_close(struct vfu_client *client);
 
-/** To be polled for POLLRDHUP only: the server is gone. Stays the client's. */
+/**
+ * To be polled for POLLRDHUP only: the server is gone, and has let go of everything, whether it
+ * ended or hung up. A connection that is at its end for other reasons has not come to that.
+ * Stays the client's.
+ */
 int vfu_client_fd(const struct vfu_client *client);
 
 int vfu_client_info(struct vfu_client *client, struct vfu_device_info *info);
@@ -65,8 +69,7 @@ int vfu_client_info(struct vfu_client *client, struct vfu_device_info *info);
 int vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_region *region);
 
 /** Fills up to VFU_MAX_FDS; returns how many. The fds are the caller's then. */
-int vfu_client_ioeventfds(
-	struct vfu_client *client, unsigned int index, struct vfu_ioeventfd *fds);
+int vfu_client_ioeventfds(struct vfu_client *client, unsigned int index, struct vfu_ioeventfd *fds);
 
 int vfu_client_irq_info(struct vfu_client *client, unsigned int index, struct vfu_irq_info *info);
 

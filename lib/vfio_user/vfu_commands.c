@@ -63,6 +63,8 @@ vfu_do_region_info(struct vfu_server *server, const void *payload, size_t len)
 	(void)len;
 	if (!region_get(server, asked->index, &region))
 		return vfu_refuse(server, -EINVAL, "there is no such region");
+	if (server->peer.max_fds == 0)
+		region.fd = -1; /* it could not be sent */
 	if (asked->argsz < sizeof(mine.info))
 		return vfu_refuse(server, -EINVAL, "argsz has no room for the answer");
 	memset(&mine, 0, sizeof(mine));
@@ -112,7 +114,8 @@ vfu_do_region_io_fds(struct vfu_server *server, const void *payload, size_t len)
 
 	(void)len;
 	if (asked->index >= server->device.nb_regions || asked->flags != 0)
-		return vfu_refuse(server, -EINVAL, "there is no such region, or its flags are not 0");
+		return vfu_refuse(
+			server, -EINVAL, "there is no such region, or its flags are not 0");
 	if (asked->argsz < sizeof(mine.info))
 		return vfu_refuse(server, -EINVAL, "argsz has no room for the answer");
 	if (server->device.ops->ioeventfds != NULL)
@@ -236,9 +239,8 @@ vfu_do_reset(struct vfu_server *server, const void *payload, size_t len)
 
 /* ---- memory ---- */
 
-/* Index of the first map that ends behind address. */
-static unsigned int
-map_find(const struct vfu_server *server, uint64_t address)
+unsigned int
+vfu_map_find(const struct vfu_server *server, uint64_t address)
 {
 	unsigned int low = 0, high = server->nb_maps;
 
@@ -276,7 +278,7 @@ vfu_do_dma_map(struct vfu_server *server, const void *payload, size_t len)
 		return vfu_refuse(server, -EINVAL, "the range is empty, or does not end");
 	if (server->now->nb_fds > 1)
 		return vfu_refuse(server, -EINVAL, "it has too many descriptors");
-	at = map_find(server, m->address);
+	at = vfu_map_find(server, m->address);
 	if (at < server->nb_maps && server->map[at].address - m->address < m->size)
 		return vfu_refuse(server, -EEXIST, "it overlaps another map");
 	if (at < server->nb_maps && m->address >= server->map[at].address)
@@ -313,7 +315,7 @@ vfu_do_dma_unmap(struct vfu_server *server, const void *payload, size_t len)
 {
 	const struct vfu_dma_unmap *m = payload;
 	bool all = m->flags == VFIO_DMA_UNMAP_FLAG_ALL && m->address == 0 && m->size == 0;
-	unsigned int at = map_find(server, m->address);
+	unsigned int at = vfu_map_find(server, m->address);
 	int ret = 0;
 
 	if (m->argsz < len || (m->flags != 0 && !all))
@@ -335,8 +337,6 @@ static uint32_t
 irqs(struct vfu_server *server, unsigned int index, uint32_t *flags)
 {
 	*flags = 0;
-	if (index >= server->device.nb_irqs)
-		return 0;
 	return server->device.ops->irqs(server->device.priv, index, flags);
 }
 
@@ -379,7 +379,8 @@ set_fds(struct vfu_server *server, const struct vfu_irq_set *s)
 	if (set == NULL)
 		return -ENOTSUP;
 	if (server->now->nb_fds != 0 && server->now->nb_fds != s->count)
-		return vfu_refuse(server, -EINVAL, "it has fewer descriptors than interrupts, or more");
+		return vfu_refuse(
+			server, -EINVAL, "it has fewer descriptors than interrupts, or more");
 	for (i = 0; i < s->count && ret == 0; i++)
 		ret = set(server->device.priv, s->index, s->start + i,
 			server->now->nb_fds != 0 ? server->now->fds[i] : -1);
@@ -409,9 +410,12 @@ vfu_do_set_irqs(struct vfu_server *server, const void *payload, size_t len)
 {
 	const struct vfu_irq_set *s = payload;
 	const uint8_t *bools = (const uint8_t *)(s + 1);
+	const struct vfu_device_ops *ops = server->device.ops;
 	uint32_t flags, count, i;
 	int ret = 0;
 
+	if (s->index >= server->device.nb_irqs)
+		return vfu_refuse(server, -EINVAL, "there is no such type of interrupts");
 	count = irqs(server, s->index, &flags);
 	if (s->argsz < sizeof(*s) ||
 		(s->flags &
@@ -432,8 +436,12 @@ vfu_do_set_irqs(struct vfu_server *server, const void *payload, size_t len)
 	/* "a count (and start) of 0 [...] disables all interrupts of the index" */
 	if (s->count == 0 && (s->flags & VFIO_IRQ_SET_ACTION_TRIGGER) &&
 		(s->flags & VFIO_IRQ_SET_DATA_NONE)) {
-		for (i = 0; i < count && ret == 0; i++)
-			ret = server->device.ops->irq_fd(server->device.priv, s->index, i, -1);
+		for (i = 0; i < count && ret == 0; i++) {
+			ret = ops->irq_fd(server->device.priv, s->index, i, -1);
+			if (ret == 0 && (flags & VFIO_IRQ_INFO_MASKABLE) &&
+				ops->irq_unmask_fd != NULL)
+				ret = ops->irq_unmask_fd(server->device.priv, s->index, i, -1);
+		}
 		return ret;
 	}
 	for (i = 0; i < s->count && ret == 0; i++)

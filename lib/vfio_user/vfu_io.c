@@ -15,6 +15,8 @@
 /* Above what a message takes, so that they are seen and closed; the kernel drops the rest. */
 #define ROOM_FDS (2 * VFU_MAX_FDS)
 
+unsigned int vfu_timeout_ms = 5000;
+
 uint64_t
 vfu_now_ms(void)
 {
@@ -118,7 +120,7 @@ vfu_receive(int fd, struct vfu_in *in)
 		if (n <= 0)
 			return VFU_IO_END;
 		if (in->have == 0)
-			in->deadline = vfu_now_ms() + VFU_TIMEOUT_MS;
+			in->deadline = vfu_now_ms() + vfu_timeout_ms;
 		take_fds(&hdr, in);
 		in->have += n;
 	}
@@ -153,7 +155,7 @@ vfu_send(int fd, struct vfu_out *out)
 		n = sendmsg(fd, &hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EAGAIN) {
 			if (deadline == 0)
-				deadline = vfu_now_ms() + VFU_TIMEOUT_MS;
+				deadline = vfu_now_ms() + vfu_timeout_ms;
 			if (!vfu_wait(fd, POLLOUT, deadline))
 				return false;
 			continue;

@@ -82,6 +82,8 @@ log_start(struct vfu_server *server, const struct vfu_feature *f, size_t len)
 	for (i = 0; i < c->num_ranges; i++)
 		if (range[i].length == 0 || range[i].iova + (range[i].length - 1) < range[i].iova)
 			return vfu_refuse(server, -EINVAL, "a range is empty, or does not end");
+	if (c->page_size == 0 || (c->page_size & (c->page_size - 1)) != 0)
+		return vfu_refuse(server, -EINVAL, "its page size is no power of two");
 	if (server->logging)
 		return vfu_refuse(server, -EINVAL, "it logs already");
 	mine = *c;
@@ -102,7 +104,8 @@ log_stop(struct vfu_server *server, const struct vfu_feature *f, size_t len)
 	int ret;
 
 	if (!server->logging || len != 0)
-		return vfu_refuse(server, -EINVAL, len != 0 ? "its size is wrong" : "it does not log");
+		return vfu_refuse(
+			server, -EINVAL, len != 0 ? "its size is wrong" : "it does not log");
 	ret = server->device.ops->log_stop(server->device.priv);
 	if (ret < 0)
 		return ret;
@@ -164,13 +167,14 @@ vfu_do_feature(struct vfu_server *server, const void *payload, size_t len)
 		int (*handle)(struct vfu_server *, const struct vfu_feature *, size_t);
 	} features[] = {
 		[VFIO_DEVICE_FEATURE_MIGRATION] = {VFIO_DEVICE_FEATURE_GET, false, migration},
-		[VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE] =
-			{VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET, false, mig_state},
-		[VFIO_DEVICE_FEATURE_DMA_LOGGING_START] =
-			{VFIO_DEVICE_FEATURE_SET, true, log_start},
+		[VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE] = {VFIO_DEVICE_FEATURE_GET |
+				VFIO_DEVICE_FEATURE_SET,
+			false, mig_state},
+		[VFIO_DEVICE_FEATURE_DMA_LOGGING_START] = {VFIO_DEVICE_FEATURE_SET, true,
+			log_start},
 		[VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP] = {VFIO_DEVICE_FEATURE_SET, true, log_stop},
-		[VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT] =
-			{VFIO_DEVICE_FEATURE_GET, true, log_report},
+		[VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT] = {VFIO_DEVICE_FEATURE_GET, true,
+			log_report},
 	};
 	const uint32_t both = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
 	const struct vfu_feature *f = payload;
@@ -205,7 +209,8 @@ vfu_do_mig_read(struct vfu_server *server, const void *payload, size_t len)
 	if (server->state != VFIO_DEVICE_STATE_STOP_COPY)
 		return vfu_refuse(server, -EINVAL, "the state is not STOP_COPY");
 	if (asked->size > VFU_MAX_XFER || asked->argsz < len || asked->size > asked->argsz - len)
-		return vfu_refuse(server, -EINVAL, "argsz has no room for the answer, or a message");
+		return vfu_refuse(
+			server, -EINVAL, "argsz has no room for the answer, or a message");
 	n = server->device.ops->state_read(
 		server->device.priv, server->reply + sizeof(mine), asked->size);
 	if (n < 0)

@@ -8,6 +8,7 @@
 #define VFU_PRIVATE_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/uio.h>
@@ -20,8 +21,11 @@
 #define VFU_MAX_PAYLOAD (VFU_MAX_XFER + 64)
 #define VFU_MAX_MESSAGE (sizeof(struct vfu_header) + VFU_MAX_PAYLOAD)
 
-/* For a message that has begun, an answer, and room in the socket. */
-#define VFU_TIMEOUT_MS 5000
+/*
+ * How long a peer may take for the version, the rest of a message that has begun, an answer, and to
+ * make room in the socket. A variable for the tests' sake, set before there are threads.
+ */
+extern unsigned int vfu_timeout_ms;
 
 /* ---- vfu_io.c ---- */
 
@@ -99,7 +103,10 @@ char *vfu_version_print(const struct vfu_peer *peer);
 
 /* ---- the server ---- */
 
-/* A command of the client's that came while the server waited for an answer. */
+/* Commands that may come while the server waits for an answer. */
+#define VFU_MAX_EARLY 64
+
+/* One of them. */
 struct vfu_early {
 	STAILQ_ENTRY(vfu_early) next;
 	struct vfu_in in;
@@ -111,12 +118,12 @@ struct vfu_server {
 	bool attached;
 	uint64_t deadline; /* for the version, in ms */
 	struct vfu_peer peer;
-	unsigned int refusals; /* of this client */
+	bool broken; /* by what it answered: it is hung up */
 
 	struct vfu_in in;
 	const struct vfu_in *now; /* the command that is being done */
-	struct vfu_in answer; /* to a command of ours */
-	uint16_t id;	      /* of the last of them */
+	struct vfu_in answer;	  /* to a command of ours */
+	uint16_t id;		  /* of the last of them */
 	STAILQ_HEAD(, vfu_early) early;
 	unsigned int nb_early;
 
@@ -131,6 +138,10 @@ struct vfu_server {
 	unsigned int nb_maps;
 	enum vfio_device_mig_state state;
 	bool logging;
+
+	/* Lines for the operator: how many of late, since when that is known, and left out. */
+	unsigned int told, untold;
+	uint64_t told_at;
 };
 
 /*
@@ -138,6 +149,12 @@ struct vfu_server {
  * left in server->reply.
  */
 typedef int (*vfu_handler)(struct vfu_server *server, const void *payload, size_t len);
+
+/* Tell the operator; of many lines at a time some are left out. */
+void vfu_tell(struct vfu_server *server, bool error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Index of the first map that does not end below address. */
+unsigned int vfu_map_find(const struct vfu_server *server, uint64_t address);
 
 int vfu_do_dma_map(struct vfu_server *server, const void *payload, size_t len);
 int vfu_do_dma_unmap(struct vfu_server *server, const void *payload, size_t len);
@@ -160,5 +177,44 @@ vfu_refuse(struct vfu_server *server, int error, const char *why)
 	server->why = why;
 	return error;
 }
+
+/* ---- the client ---- */
+
+struct vfu_client {
+	pthread_mutex_t lock;
+	int fd;
+	bool dead;
+	uint16_t id;
+	unsigned int timeout_ms;
+	struct vfu_peer peer;
+	const struct vfu_client_ops *ops;
+	void *priv;
+	struct vfu_in in;
+	uint8_t *data; /* VFU_MAX_XFER, that the server asked for; NULL: it has not yet */
+};
+
+/* A command of ours. */
+struct vfu_call {
+	uint16_t command;
+	const void *head;
+	size_t head_len;
+	const void *data;
+	size_t data_len;
+	const int *fds;
+	unsigned int nb_fds;
+	/* The reply's payload: its head, then data. */
+	void *reply;
+	size_t reply_len;
+	void *reply_data;
+	size_t reply_room;  /* of reply_data */
+	size_t reply_extra; /* bytes of it that there are; set */
+	/* Its descriptors, and how many there may be; set to how many there are. */
+	int *reply_fds;
+	unsigned int nb_reply_fds;
+};
+
+int vfu_call(struct vfu_client *client, struct vfu_call *c);
+/* A reply contradicts itself: the end of the connection, -EPIPE. */
+int vfu_nonsense(struct vfu_client *client);
 
 #endif /* VFU_PRIVATE_H */

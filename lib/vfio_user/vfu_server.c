@@ -19,24 +19,35 @@
 /* Clients that are refused at a time; more have to wait for their refusal. */
 #define MAX_REFUSED 4
 
-/* Refusals of a client's that are logged; the rest are counted. */
-#define MAX_TOLD 8
+/* After a connection that could not be accepted, for want of a descriptor or memory. */
+#define ACCEPT_PAUSE_MS 100
 
-/* Commands that may come while the server waits for an answer. */
-#define MAX_EARLY 64
+/* Lines for the operator at once; and one more each second. */
+#define MAX_TOLD 32
 
-static void
-tell(const struct vfu_server *server, bool error, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void
-tell(const struct vfu_server *server, bool error, const char *format, ...)
+void
+vfu_tell(struct vfu_server *server, bool error, const char *format, ...)
 {
+	uint64_t now = vfu_now_ms(), seconds = (now - server->told_at) / 1000;
 	char text[256];
 	va_list args;
 
 	if (server->device.ops->log == NULL)
 		return;
+	if (seconds > 0) {
+		server->told -= seconds < server->told ? seconds : server->told;
+		server->told_at = now;
+	}
+	if (server->told >= MAX_TOLD) {
+		server->untold++;
+		return;
+	}
+	server->told++;
+	if (server->untold > 0) {
+		snprintf(text, sizeof(text), "%u lines were left out", server->untold);
+		server->untold = 0;
+		server->device.ops->log(server->device.priv, error, text);
+	}
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
@@ -125,31 +136,31 @@ static const struct {
 } commands[VFU_COMMAND_MAX] = {
 	[VFU_VERSION] = {"VERSION", sizeof(struct vfu_version), true, false, do_version},
 	[VFU_DMA_MAP] = {"DMA_MAP", sizeof(struct vfu_dma_map), false, true, vfu_do_dma_map},
-	[VFU_DMA_UNMAP] =
-		{"DMA_UNMAP", sizeof(struct vfu_dma_unmap), false, false, vfu_do_dma_unmap},
-	[VFU_DEVICE_GET_INFO] =
-		{"DEVICE_GET_INFO", sizeof(struct vfu_device_info), false, false, vfu_do_info},
+	[VFU_DMA_UNMAP] = {"DMA_UNMAP", sizeof(struct vfu_dma_unmap), false, false,
+		vfu_do_dma_unmap},
+	[VFU_DEVICE_GET_INFO] = {"DEVICE_GET_INFO", sizeof(struct vfu_device_info), false, false,
+		vfu_do_info},
 	[VFU_DEVICE_GET_REGION_INFO] = {"DEVICE_GET_REGION_INFO", sizeof(struct vfio_region_info),
 		false, false, vfu_do_region_info},
 	[VFU_DEVICE_GET_REGION_IO_FDS] = {"DEVICE_GET_REGION_IO_FDS",
 		sizeof(struct vfu_region_io_fds), false, false, vfu_do_region_io_fds},
 	[VFU_DEVICE_GET_IRQ_INFO] = {"DEVICE_GET_IRQ_INFO", sizeof(struct vfu_irq_info), false,
 		false, vfu_do_irq_info},
-	[VFU_DEVICE_SET_IRQS] =
-		{"DEVICE_SET_IRQS", sizeof(struct vfu_irq_set), true, true, vfu_do_set_irqs},
+	[VFU_DEVICE_SET_IRQS] = {"DEVICE_SET_IRQS", sizeof(struct vfu_irq_set), true, true,
+		vfu_do_set_irqs},
 	[VFU_REGION_READ] = {"REGION_READ", sizeof(struct vfu_region_access), false, false,
 		vfu_do_region_read},
 	[VFU_REGION_WRITE] = {"REGION_WRITE", sizeof(struct vfu_region_access), true, false,
 		vfu_do_region_write},
 	[VFU_DEVICE_RESET] = {"DEVICE_RESET", 0, false, false, vfu_do_reset},
-	[VFU_REGION_WRITE_MULTI] =
-		{"REGION_WRITE_MULTI", sizeof(uint64_t), true, false, vfu_do_write_multi},
-	[VFU_DEVICE_FEATURE] =
-		{"DEVICE_FEATURE", sizeof(struct vfu_feature), true, false, vfu_do_feature},
-	[VFU_MIG_DATA_READ] =
-		{"MIG_DATA_READ", sizeof(struct vfu_mig_data), false, false, vfu_do_mig_read},
-	[VFU_MIG_DATA_WRITE] =
-		{"MIG_DATA_WRITE", sizeof(struct vfu_mig_data), true, false, vfu_do_mig_write},
+	[VFU_REGION_WRITE_MULTI] = {"REGION_WRITE_MULTI", sizeof(uint64_t), true, false,
+		vfu_do_write_multi},
+	[VFU_DEVICE_FEATURE] = {"DEVICE_FEATURE", sizeof(struct vfu_feature), true, false,
+		vfu_do_feature},
+	[VFU_MIG_DATA_READ] = {"MIG_DATA_READ", sizeof(struct vfu_mig_data), false, false,
+		vfu_do_mig_read},
+	[VFU_MIG_DATA_WRITE] = {"MIG_DATA_WRITE", sizeof(struct vfu_mig_data), true, false,
+		vfu_do_mig_write},
 };
 
 static const char *
@@ -177,7 +188,8 @@ handle(struct vfu_server *server, const struct vfu_in *in)
 		return vfu_refuse(server, -EPROTO,
 			server->attached ? "the version is agreed already" :
 					   "the version has to be agreed first");
-	if (len < commands[command].least || (len > commands[command].least && !commands[command].more))
+	if (len < commands[command].least ||
+		(len > commands[command].least && !commands[command].more))
 		return vfu_refuse(server, -EINVAL, "its size is wrong");
 	if (in->surplus || (in->nb_fds > 0 && !commands[command].fds))
 		return vfu_refuse(server, -EINVAL, "it has too many descriptors");
@@ -212,15 +224,16 @@ serve_message(struct vfu_server *server, struct vfu_in *in)
 	int ret;
 
 	if ((header.flags & VFU_TYPE_MASK) != VFU_TYPE_COMMAND) {
-		tell(server, true, "client: neither a command nor an answer that is waited for");
+		vfu_tell(
+			server, true, "client: neither a command nor an answer that is waited for");
 		return false;
 	}
 	ret = handle(server, in);
-	if (ret < 0 && server->refusals++ < MAX_TOLD)
-		tell(server, true, "client: %s is refused: %s%s%s", command_name(header.command),
-			strerror(-ret), server->why != NULL ? ": " : "",
-			server->why != NULL ? server->why : "");
-	if (!(header.flags & VFU_NO_REPLY) && !reply(server, &header, ret))
+	if (ret < 0)
+		vfu_tell(server, true, "client: %s is refused: %s%s%s",
+			command_name(header.command), strerror(-ret),
+			server->why != NULL ? ": " : "", server->why != NULL ? server->why : "");
+	if (server->broken || (!(header.flags & VFU_NO_REPLY) && !reply(server, &header, ret)))
 		return false;
 	if (!server->attached) {
 		if (ret < 0)
@@ -230,7 +243,7 @@ serve_message(struct vfu_server *server, struct vfu_in *in)
 		if (server->device.ops->attached != NULL)
 			server->device.ops->attached(server->device.priv);
 	}
-	return true;
+	return !server->broken;
 }
 
 /* All that is there, up to a turn's worth: others may wait to be refused. */
@@ -241,7 +254,7 @@ serve_client(struct vfu_server *server)
 	unsigned int i;
 	bool ok = true;
 
-	for (i = 0; i < MAX_EARLY && ok && server->fd >= 0; i++) {
+	for (i = 0; i < VFU_MAX_EARLY && ok; i++) {
 		early = STAILQ_FIRST(&server->early);
 		if (early != NULL) {
 			STAILQ_REMOVE_HEAD(&server->early, next);
@@ -257,7 +270,7 @@ serve_client(struct vfu_server *server)
 		case VFU_IO_END:
 			return false;
 		case VFU_IO_NONSENSE:
-			tell(server, true, "client: no message has %u bytes",
+			vfu_tell(server, true, "client: no message has %u bytes",
 				server->in.header->size);
 			return false;
 		case VFU_IO_DONE:
@@ -275,8 +288,8 @@ static void
 client_begin(struct vfu_server *server, int fd)
 {
 	server->fd = fd;
-	server->deadline = vfu_now_ms() + VFU_TIMEOUT_MS;
-	server->refusals = 0;
+	server->deadline = vfu_now_ms() + vfu_timeout_ms;
+	server->broken = false;
 }
 
 static void
@@ -286,9 +299,6 @@ client_end(struct vfu_server *server)
 
 	if (server->fd < 0)
 		return;
-	if (server->refusals > MAX_TOLD)
-		tell(server, true, "client: %u more commands were refused",
-			server->refusals - MAX_TOLD);
 	if (server->attached && server->device.ops->detached != NULL)
 		server->device.ops->detached(server->device.priv);
 	server->attached = false;
@@ -306,225 +316,115 @@ client_end(struct vfu_server *server)
 	server->fd = -1;
 }
 
-/* Has the client been too slow? *timeout_ms is how long to wait for it, -1: for ever. */
-static bool
-client_late(const struct vfu_server *server, int *timeout_ms)
+/* Has the client been too slow? Else *until is set to when it will have been, if it is sooner. */
+static const char *
+client_late(const struct vfu_server *server, uint64_t now, uint64_t *until)
 {
-	uint64_t now = vfu_now_ms(), deadline = UINT64_MAX;
-
-	if (server->fd >= 0 && !server->attached)
-		deadline = server->deadline;
-	if (server->fd >= 0 && server->in.have > 0 && server->in.deadline < deadline)
-		deadline = server->in.deadline;
-	*timeout_ms = deadline == UINT64_MAX ? -1 : deadline > now ? (int)(deadline - now) : 0;
-	return deadline <= now;
+	if (server->fd >= 0 && !server->attached && server->deadline < *until)
+		*until = server->deadline;
+	if (server->fd >= 0 && server->in.have > 0 && server->in.deadline < *until)
+		*until = server->in.deadline;
+	if (*until > now)
+		return NULL;
+	return server->in.have > 0 ? "stops in the middle of a message" : "says no version";
 }
 
-/* Another client: whatever its first message is, this is the answer. */
+/* ---- clients that are not served ---- */
+
+struct refused {
+	int fd[MAX_REFUSED];
+	uint64_t deadline[MAX_REFUSED];
+	unsigned int nb;
+};
+
+/* Whatever its first message is, this is the answer. */
 static void
-refuse(int fd)
+refuse(struct refused *r, unsigned int i)
 {
 	struct vfu_out out = {.header = {.flags = VFU_TYPE_REPLY | VFU_ERROR, .error = EBUSY}};
 	struct vfu_header header;
 
-	if (recv(fd, &header, sizeof(header), MSG_DONTWAIT) == sizeof(header)) {
+	if (recv(r->fd[i], &header, sizeof(header), MSG_DONTWAIT) == sizeof(header)) {
 		out.header.id = header.id;
 		out.header.command = header.command;
-		vfu_send(fd, &out);
+		vfu_send(r->fd[i], &out);
 	}
-	close(fd);
+	close(r->fd[i]);
+	r->nb--;
+	r->fd[i] = r->fd[r->nb];
+	r->deadline[i] = r->deadline[r->nb];
+}
+
+/* A connection is there, or the listening socket is at an end: that is returned. */
+static int
+accept_one(struct vfu_server *server, int listen_fd, struct refused *r, uint64_t *again)
+{
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0 && (errno == EINVAL || errno == EBADF || errno == ENOTSOCK))
+		return -errno;
+	if (fd < 0) {
+		*again = vfu_now_ms() + ACCEPT_PAUSE_MS;
+	} else if (server->fd < 0) {
+		client_begin(server, fd);
+	} else {
+		vfu_tell(server, false, "another client is refused: there is one");
+		r->fd[r->nb] = fd;
+		r->deadline[r->nb++] = vfu_now_ms() + vfu_timeout_ms;
+	}
+	return 0;
 }
 
 int
 vfu_serve(struct vfu_server *server, int listen_fd, int fd, int stop_fd)
 {
-	int refused[MAX_REFUSED], timeout, n, ret = 0;
-	unsigned int i, nb_refused = 0;
+	struct refused r = {.nb = 0};
+	uint64_t again = 0; /* connections are accepted */
+	int timeout, ret = 0;
+	unsigned int i;
 
 	if (fd >= 0)
 		client_begin(server, fd);
-	while (listen_fd >= 0 || server->fd >= 0) {
+	while (ret == 0 && (listen_fd >= 0 || server->fd >= 0)) {
+		uint64_t now = vfu_now_ms(), until = UINT64_MAX;
+		const char *late = client_late(server, now, &until);
+		bool accepts = r.nb < MAX_REFUSED && now >= again;
 		struct pollfd p[3 + MAX_REFUSED] = {
 			{stop_fd, POLLIN, 0},
-			{nb_refused < MAX_REFUSED ? listen_fd : -1, POLLIN, 0},
+			{accepts ? listen_fd : -1, POLLIN, 0},
 			{server->fd, POLLIN, 0},
 		};
 
-		for (i = 0; i < nb_refused; i++)
-			p[3 + i] = (struct pollfd){refused[i], POLLIN, 0};
-		if (client_late(server, &timeout)) {
-			tell(server, true, "client: is too slow, in the middle of a message");
+		if (late != NULL) {
+			vfu_tell(server, true, "client: is too slow: %s", late);
 			client_end(server);
 			continue;
 		}
+		for (i = 0; i < r.nb; i++) {
+			p[3 + i] = (struct pollfd){r.fd[i], POLLIN, 0};
+			until = r.deadline[i] < until ? r.deadline[i] : until;
+		}
+		if (now < again && again < until)
+			until = again;
 		if (!STAILQ_EMPTY(&server->early))
-			timeout = 0;
-		n = poll(p, 3 + nb_refused, timeout);
-		if (n < 0 && errno != EINTR)
-			ret = -errno;
-		if (n < 0 && errno == EINTR)
+			until = now;
+		timeout = until == UINT64_MAX ? -1 : until > now ? (int)(until - now) : 0;
+		if (poll(p, 3 + r.nb, timeout) < 0) {
+			ret = errno == EINTR ? 0 : -errno;
 			continue;
-		if (n < 0 || p[0].revents != 0)
+		}
+		if (p[0].revents != 0)
 			break;
 		if ((p[2].revents != 0 || !STAILQ_EMPTY(&server->early)) && !serve_client(server))
 			client_end(server);
-		for (i = nb_refused; i-- > 0;)
-			if (p[3 + i].revents != 0) {
-				refuse(refused[i]);
-				refused[i] = refused[--nb_refused];
-			}
-		if (p[1].revents == 0)
-			continue;
-		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0 && errno == EINVAL) {
-			ret = -errno; /* it does not listen any more */
-			break;
-		}
-		if (fd >= 0 && server->fd < 0) {
-			client_begin(server, fd);
-		} else if (fd >= 0) {
-			tell(server, false, "another client is refused: there is one");
-			refused[nb_refused++] = fd;
-		}
+		for (i = r.nb; i-- > 0;)
+			if (p[3 + i].revents != 0 || r.deadline[i] <= now)
+				refuse(&r, i);
+		if (p[1].revents != 0)
+			ret = accept_one(server, listen_fd, &r, &again);
 	}
 	client_end(server);
-	while (nb_refused > 0)
-		close(refused[--nb_refused]);
+	while (r.nb > 0)
+		close(r.fd[--r.nb]);
 	return ret;
-}
-
-/* ---- the server's own commands ---- */
-
-static int
-early_add(struct vfu_server *server)
-{
-	struct vfu_early *early;
-
-	if (server->nb_early >= MAX_EARLY)
-		return -ENOBUFS;
-	early = calloc(1, sizeof(*early));
-	if (early == NULL)
-		return -ENOMEM;
-	/* Its buffer goes with it. */
-	early->in = server->answer;
-	if (!vfu_in_init(&server->answer)) {
-		server->answer = early->in;
-		free(early);
-		return -ENOMEM;
-	}
-	STAILQ_INSERT_TAIL(&server->early, early, next);
-	server->nb_early++;
-	return 0;
-}
-
-/* The answer to our last command is left in server->answer. */
-static int
-answer_wait(struct vfu_server *server)
-{
-	uint64_t deadline = vfu_now_ms() + VFU_TIMEOUT_MS;
-	const struct vfu_header *h = server->answer.header;
-	int ret;
-
-	for (;;) {
-		switch (vfu_receive(server->fd, &server->answer)) {
-		case VFU_IO_WAIT:
-			if (!vfu_wait(server->fd, POLLIN, deadline))
-				return -ETIMEDOUT;
-			continue;
-		case VFU_IO_DONE:
-			break;
-		default:
-			return -EPIPE;
-		}
-		h = server->answer.header;
-		if ((h->flags & VFU_TYPE_MASK) == VFU_TYPE_REPLY)
-			break;
-		ret = early_add(server);
-		if (ret < 0)
-			return ret;
-	}
-	if (h->id != server->id)
-		return -EPROTO;
-	if (h->flags & VFU_ERROR)
-		return h->error > 0 && h->error < 4096 ? -(int)h->error : -EIO;
-	return 0;
-}
-
-static bool
-may_access(const struct vfu_server *server, uint64_t address, size_t len, uint32_t flag)
-{
-	unsigned int i;
-
-	for (i = 0; i < server->nb_maps; i++) {
-		const struct vfu_dma *m = &server->map[i];
-
-		if (address - m->address < m->size && len <= m->size - (address - m->address))
-			return m->flags & flag;
-	}
-	return false;
-}
-
-/* One message's worth. What is not as it should be ends the connection: nobody knows what follows. */
-static int
-dma_access(struct vfu_server *server, uint16_t command, uint64_t address, const void *from, void *to,
-	size_t len)
-{
-	struct vfu_dma_access access = {address, len};
-	struct vfu_out out = {
-		.header = {.id = ++server->id, .command = command},
-		.head = &access,
-		.head_len = sizeof(access),
-		.data = from,
-		.data_len = from != NULL ? len : 0,
-	};
-	const struct vfu_dma_access *got;
-	int ret = -EPIPE;
-
-	if (vfu_send(server->fd, &out))
-		ret = answer_wait(server);
-	got = vfu_payload(&server->answer);
-	if (ret == 0 &&
-		(vfu_payload_len(&server->answer) < sizeof(*got) || got->address != address ||
-			(to != NULL &&
-				(got->count != len ||
-					vfu_payload_len(&server->answer) != sizeof(*got) + len))))
-		ret = -EPROTO;
-	if (ret == 0 && to != NULL)
-		memcpy(to, got + 1, len);
-	vfu_in_reset(&server->answer);
-	if (ret == -EPIPE || ret == -EPROTO || ret == -ETIMEDOUT || ret == -ENOBUFS)
-		shutdown(server->fd, SHUT_RDWR);
-	return ret;
-}
-
-static int
-dma_accesses(struct vfu_server *server, uint16_t command, uint64_t address, const uint8_t *from,
-	uint8_t *to, size_t len)
-{
-	size_t most = server->peer.max_xfer < VFU_MAX_XFER ? server->peer.max_xfer : VFU_MAX_XFER;
-	size_t done, n;
-	int ret = 0;
-
-	if (server->fd < 0 ||
-		!may_access(server, address, len,
-			from == NULL ? VFIO_DMA_MAP_FLAG_READ : VFIO_DMA_MAP_FLAG_WRITE))
-		return -EFAULT;
-	for (done = 0; done < len && ret == 0; done += n) {
-		n = len - done < most ? len - done : most;
-		ret = dma_access(server, command, address + done,
-			from != NULL ? from + done : NULL, to != NULL ? to + done : NULL, n);
-	}
-	return ret;
-}
-
-int
-vfu_server_dma_read(struct vfu_server *server, uint64_t address, void *buf, size_t len)
-{
-	return dma_accesses(server, VFU_DMA_READ, address, NULL, buf, len);
-}
-
-int
-vfu_server_dma_write(struct vfu_server *server, uint64_t address, const void *buf, size_t len)
-{
-	return dma_accesses(server, VFU_DMA_WRITE, address, buf, NULL, len);
 }

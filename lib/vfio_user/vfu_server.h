@@ -48,9 +48,9 @@ struct vfu_ioeventfd {
 /** Memory of the client. */
 struct vfu_dma {
 	uint64_t address;
-	uint64_t size;	 /**< Not 0; the last byte is at most at 2^64 - 1. */
-	uint32_t flags;	 /**< VFIO_DMA_MAP_FLAG_READ, _WRITE. */
-	int fd;		 /**< The library's; -1: only vfu_server_dma_read() and _write() reach it. */
+	uint64_t size;	/**< Not 0; the last byte is at most at 2^64 - 1. */
+	uint32_t flags; /**< VFIO_DMA_MAP_FLAG_READ, _WRITE. */
+	int fd;		/**< The library's; -1: only vfu_server_dma_read() and _write() reach it. */
 	uint64_t offset; /**< Of the memory in fd. */
 };
 
@@ -68,7 +68,8 @@ struct vfu_device_ops {
 	void (*detached)(void *device);
 	/** Describe a region; region->fd stays the device's. */
 	void (*region)(void *device, unsigned int index, struct vfu_region *region);
-	/** Up to VFU_MAX_FDS ioeventfds of a region; returns how many. The fds stay the device's. */
+	/** Up to VFU_MAX_FDS ioeventfds of a region; returns how many. The fds stay the device's.
+	 */
 	int (*ioeventfds)(void *device, unsigned int index, struct vfu_ioeventfd *fds);
 	/** How many interrupts an index has; *flags are VFIO_IRQ_INFO_*. */
 	uint32_t (*irqs)(void *device, unsigned int index, uint32_t *flags);
@@ -85,8 +86,8 @@ struct vfu_device_ops {
 	/** Mask or unmask it; only of an index that is VFIO_IRQ_INFO_MASKABLE. */
 	int (*irq_mask)(void *device, unsigned int index, unsigned int irq, bool mask);
 	/**
-	 * An eventfd with which the client will unmask the interrupt, -1: none; duplicated too. Only
-	 * of an index that is VFIO_IRQ_INFO_MASKABLE.
+	 * An eventfd with which the client will unmask the interrupt, -1: none; duplicated too.
+	 * Only of an index that is VFIO_IRQ_INFO_MASKABLE.
 	 */
 	int (*irq_unmask_fd)(void *device, unsigned int index, unsigned int irq, int fd);
 	/** Raise it, as if the device had. */
@@ -98,13 +99,17 @@ struct vfu_device_ops {
 	 * STOP_COPY, RESUMING and back. Where one fails and the device is not as before, it
 	 * returns -EIO: VFIO_DEVICE_STATE_ERROR, until a reset. NULL: no migration.
 	 */
-	int (*migrate)(void *device, enum vfio_device_mig_state from,
-		enum vfio_device_mig_state to);
-	/** Bytes of state, in STOP_COPY; fewer than len: that was all. Or a negative errno value. */
+	int (*migrate)(
+		void *device, enum vfio_device_mig_state from, enum vfio_device_mig_state to);
+	/** Bytes of state, in STOP_COPY; fewer than len: that was all. Or a negative errno value.
+	 */
 	ssize_t (*state_read)(void *device, void *buf, size_t len);
 	/** Bytes of state, in RESUMING. */
 	int (*state_write)(void *device, const void *buf, size_t len);
-	/** Log the pages that the device writes, of *page_size bytes or of what it is set to. */
+	/**
+	 * Log the pages that the device writes, of *page_size bytes, a power of two, or of what it
+	 * is set to.
+	 */
 	int (*log_start)(void *device, uint64_t *page_size, const struct vfu_log_range *ranges,
 		unsigned int nb_ranges);
 	int (*log_stop)(void *device);
@@ -112,8 +117,8 @@ struct vfu_device_ops {
 	 * Move the log of a range into a bitmap, one bit per page_size bytes from iova on, which is
 	 * zeroed before.
 	 */
-	int (*log_report)(void *device, uint64_t iova, uint64_t length, uint64_t page_size,
-		uint64_t *bitmap);
+	int (*log_report)(
+		void *device, uint64_t iova, uint64_t length, uint64_t page_size, uint64_t *bitmap);
 	/** What is worth telling the operator: errors of a client, refusals. No newline. */
 	void (*log)(void *device, bool error, const char *text);
 };
@@ -162,8 +167,9 @@ int vfu_serve(struct vfu_server *server, int listen_fd, int fd, int stop_fd);
  * @param len
  *   Bytes, within one map; larger ones are cut up.
  * @return
- *   0; -EFAULT: not in one map, or not with that access; -ETIMEDOUT: no answer in 5 s, and the
- *   connection ends; or what the client said.
+ *   0; -EFAULT: not in one map, or not with that access; or what the client said. -ETIMEDOUT: it
+ * has not answered all of it within 5 s, -EPROTO: with something else, -ENOBUFS: with too many
+ * commands, -EPIPE: it has left; then the connection ends.
  */
 int vfu_server_dma_read(struct vfu_server *server, uint64_t address, void *buf, size_t len);
 int vfu_server_dma_write(struct vfu_server *server, uint64_t address, const void *buf, size_t len);

@@ -29,7 +29,7 @@ static const char *
 capabilities(const json_t *caps, struct vfu_peer *peer)
 {
 	const json_t *multi = json_object_get(caps, "write_multiple");
-	uint32_t pgsizes = VFU_PGSIZES;
+	const json_t *pgsizes = json_object_get(caps, "pgsizes");
 
 	if (!json_is_object(caps))
 		return "\"capabilities\" is no object";
@@ -39,8 +39,9 @@ capabilities(const json_t *caps, struct vfu_peer *peer)
 		return "\"max_data_xfer_size\" is no positive number";
 	if (!number(caps, "max_dma_maps", 1, &peer->max_maps, &peer->said_maps))
 		return "\"max_dma_maps\" is no positive number";
-	if (!number(caps, "pgsizes", 1, &pgsizes, &peer->said_pgsizes) || !(pgsizes & VFU_PGSIZES))
+	if (pgsizes != NULL && !(json_integer_value(pgsizes) & VFU_PGSIZES))
 		return "\"pgsizes\" has no pages of 4096 bytes";
+	peer->said_pgsizes = pgsizes != NULL;
 	if (multi != NULL && !json_is_boolean(multi))
 		return "\"write_multiple\" is no boolean";
 	peer->multi = json_is_true(multi);

@@ -194,6 +194,7 @@ function_open(const struct guest_conf *conf, struct vfn_function **fn, struct vf
 	struct vfn_function_params params = {
 		.class = &vfn_net_class,
 		.class_params = &net,
+		.no_msix = conf->no_msix,
 		.pollers = {.sleep = conf->sleep, .nb_cpus = conf->nb_cpus},
 		.faults = conf->faults,
 	};
@@ -235,7 +236,8 @@ guest_new(const struct guest_conf *conf)
 	g->next = guests;
 	guests = g;
 	find_structures(g);
-	guest_msix_on(g);
+	if (g->msix != 0)
+		guest_msix_on(g);
 	g->nb_queues = CGET(g, num_queues);
 	/* room to lay out each queue three times, more where there are few */
 	used = 2 * g->conf.used_pairs + 1;

@@ -53,6 +53,7 @@
 
 /* How a guest differs from the plainest one; all fields may be 0. */
 struct guest_conf {
+	bool no_msix;
 	const char *name; /* "fn" */
 	uint16_t pairs;	  /* 1 */
 	enum vfn_wiring wiring;

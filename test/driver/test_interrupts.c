@@ -263,10 +263,32 @@ no_interrupt_is_lost_to_a_mask(const struct shape *shape)
 	assert_int_equal(i, 200);
 }
 
+static void
+function_without_messages_has_the_pin(void **state)
+{
+	const struct guest_conf conf = {.no_msix = true};
+	struct guest *g = guest_new(&conf);
+	int pin = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	unsigned int at;
+
+	(void)state;
+	/* no capability, and no bit of one can be set */
+	assert_int_equal(g->msix, 0);
+	for (at = 0x40; at < VFN_PCI_CONFIG_SIZE; at += 2)
+		config_set(g, at, 0xffff);
+	guest_start(g);
+	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX, pin), 0);
+	vfn_manage_link(g->fn, false);
+	assert_int_equal(signals(pin, true), 1);
+	assert_int_equal(ISR(g), 2);
+	close(pin);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		PLAIN(function_without_messages_has_the_pin),
 		PLAIN(vectors_are_masked_after_power_on),
 		PLAIN(masked_configuration_vector_stays_pending),
 	};

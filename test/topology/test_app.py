@@ -32,13 +32,14 @@ START = 20  # seconds: a loaded machine, the address sanitizer
 class App:
     """One vfn-vhost, or another program, with its output in files."""
 
-    def __init__(self, directory, args, stdin=subprocess.DEVNULL, argv0=(APP,)):
+    def __init__(self, directory, args, stdin=subprocess.DEVNULL, argv0=(APP,), **popen):
         env = dict(os.environ, RUNTIME_DIRECTORY=str(directory))
         libs = [str(BUILD / "drivers" / "vdpa" / "vfn"), env.get("LD_LIBRARY_PATH")]
         env["LD_LIBRARY_PATH"] = ":".join(filter(None, libs))
         self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]
         self.process = subprocess.Popen(
-            [*argv0, *args], stdin=stdin, stdout=self.files[0], stderr=self.files[1], env=env)
+            [*argv0, *args], stdin=stdin, stdout=self.files[0], stderr=self.files[1], env=env,
+            **popen)
 
     def _text(self, file):
         size = os.fstat(file.fileno()).st_size

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /**
- * Save the parts of a device (its state, see doc/state.md) to a file, which is replaced at once or
+ * Save the parts of a device (its state, see doc/parts.md) to a file, which is replaced at once or
  * not at all.
  *
  * While a guest uses the device, its parts of this moment, and traffic goes on; else those that
