@@ -27,8 +27,8 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--target)
 		case ${2-} in
-		split | packed | raw | gso | gate) targets+=("$2") ;;
-		*) fail 2 "--target: ${2:-nothing} is not split, packed, raw, gso or gate" ;;
+		split | packed | raw | gso | gate | blk) targets+=("$2") ;;
+		*) fail 2 "--target: ${2:-nothing} is not split, packed, raw, gso, gate or blk" ;;
 		esac
 		shift
 		;;
@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate)
+[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate blk)
 
 packages "${BUILD_PACKAGES[@]}" clang
 # the fuzzer's runtime is a package of its own, which clang only recommends
