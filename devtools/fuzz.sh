@@ -11,8 +11,8 @@ usage() {
 usage: devtools/fuzz.sh [SECONDS] [--target NAME]... [--help]
 
 Installs what is missing, builds the fuzzers with clang into build-fuzz/, and runs each of them
-(split, packed, raw, gso, gate) for its part of SECONDS, 60 if not given, one after the other. What was found
-to be worth keeping stays in build-fuzz/corpus/ for the next run.
+(split, packed, raw, gso, gate, vfio_user, registers) for its part of SECONDS, 60 if not given, one
+after the other. What was found to be worth keeping stays in build-fuzz/corpus/ for the next run.
 
   --target NAME  only this one; may be given several times
 
@@ -27,8 +27,8 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--target)
 		case ${2-} in
-		split | packed | raw | gso | gate | blk) targets+=("$2") ;;
-		*) fail 2 "--target: ${2:-nothing} is not split, packed, raw, gso, gate or blk" ;;
+		split | packed | raw | gso | gate | vfio_user | registers | blk) targets+=("$2") ;;
+		*) fail 2 "--target: ${2:-nothing} is no target (see --help)" ;;
 		esac
 		shift
 		;;
@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate blk)
+[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate vfio_user registers blk)
 
 packages "${BUILD_PACKAGES[@]}" clang
 # the fuzzer's runtime is a package of its own, which clang only recommends
@@ -79,6 +79,8 @@ for t in "${targets[@]}"; do
 	[ "$t" != raw ] || len=40000
 	[ "$t" != gso ] || len=2000
 	[ "$t" != gate ] || len=16428
+	[ "$t" != vfio_user ] || len=8236
+	[ "$t" != registers ] || len=8236
 	known=()
 	[ ! -d "test/fuzz/regressions/$t" ] || known=("test/fuzz/regressions/$t")
 	log=$dir/fuzz-$t.log

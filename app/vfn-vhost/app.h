@@ -37,6 +37,12 @@ bool devices_named_once(int argc, char **argv);
 /** Whether every device that was asked for is there; reported when not. */
 bool devices_complete(void);
 
+/**
+ * Wait until every device is there: behind one may be a function that another process still has.
+ * False: reported which is not.
+ */
+bool devices_ready(void);
+
 /** Report arguments of devices that name what is not there, or not yet. */
 void devices_warn(void);
 
@@ -113,6 +119,9 @@ int parts_load_all(const char *directory);
 
 /** Remove the files of parts_save_all(). */
 void parts_remove_all(const char *directory);
+
+/** Leave every device's function to another process; the same takes it back. -1 if one failed. */
+int parts_release_all(void);
 
 /** Have the next guest of every device go on where the last one stopped. -1 if one failed. */
 int parts_resume_all(void);

@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <string.h>
+#include <time.h>
 
 #include <rte_dev.h>
 #include <rte_devargs.h>
@@ -15,6 +16,9 @@
 #include "app.h"
 
 #define OPTION "--vdev"
+
+/* A process that has a device's function, and ends or leaves it to us, has that long. */
+#define READY_MS 5000
 
 /* What argument i says of a virtual device, NULL: it is another option. */
 static const char *
@@ -87,6 +91,36 @@ devices_complete(void)
 	bool vdev = bus_complete("vdev", "bus=vdev"), pci = bus_complete("pci", "bus=pci");
 
 	return vdev && pci;
+}
+
+/* A device whose driver does not know how many queues it has. */
+static const char *
+not_ready(void)
+{
+	struct rte_dev_iterator it;
+	struct rte_device *dev;
+	const char *name = NULL;
+	uint32_t queues;
+
+	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it)
+		if (rte_vdpa_get_queue_num(
+			    rte_vdpa_find_device_by_name(rte_dev_name(dev)), &queues) < 0)
+			name = rte_dev_name(dev);
+	return name;
+}
+
+bool
+devices_ready(void)
+{
+	const struct timespec nap = {.tv_nsec = 10000000};
+	const char *name;
+	unsigned int i;
+
+	for (i = 0; (name = not_ready()) != NULL && i < READY_MS / 10; i++)
+		nanosleep(&nap, NULL);
+	if (name != NULL)
+		report("device %s is in use by another process, see the log above", name);
+	return name == NULL;
 }
 
 /* ---- arguments of devices ---- */

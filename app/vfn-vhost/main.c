@@ -185,10 +185,12 @@ serve(int sigfd)
 	if (fds[2].fd < 0 || (!options.no_gate && gate_start() != 0) ||
 		(options.restore != NULL && parts_load_all(options.restore) != 0))
 		return EXIT_RUNTIME;
+	if (options.take_over == NULL && !devices_ready())
+		return EXIT_NO_DEVICE;
 	/* Last of all that can fail: from here on the front-ends wait. */
 	if (options.take_over != NULL) {
 		fds[3].fd = take_over(options.take_over, sigfd);
-		if (fds[3].fd < 0)
+		if (fds[3].fd < 0 || !devices_ready())
 			return EXIT_RUNTIME;
 	}
 	if (serving_prepare(options.prefix) != 0 ||

@@ -131,12 +131,15 @@ class Vfn(pmd.Backend):
             **backend)
 
     def cycles(self):
-        """The same, of its pollers."""
+        """The same, of its pollers; None: they are an endpoint's."""
+        if self.endpoint is not None:
+            return None
         pollers = self.telemetry("/vfn/poller").values()
         return sum(p["busy_cycles"] for p in pollers), sum(p["packets"] for p in pollers)
 
 
-DEVICES = {"vfn": Vfn, "net_vhost": Peer}
+DEVICES = {"vfn": Vfn, "net_vhost": Peer, "inproc": lambda row: Vfn(row, link="inproc"),
+           "endpoint": lambda row: Vfn(row, link="endpoint")}
 
 
 class FrontEnd(pmd.Testpmd):
@@ -203,10 +206,14 @@ class Side:
         finally:
             self.device.__exit__(*why)
 
+    def _processes(self):
+        endpoint = getattr(self.device, "endpoint", None)
+        processes = (self.device.process, endpoint and endpoint.process, self.front)
+        return [process for process in processes if process is not None]
+
     def _signal(self, number):
-        for process in (self.device.process, self.front):
-            if process is not None:
-                process.popen.send_signal(number)
+        for process in self._processes():
+            process.popen.send_signal(number)
 
     def sleep(self):
         if not self._asleep:
@@ -222,7 +229,7 @@ class Side:
         """(what was measured, the share of a CPU that others took)"""
         if self.front is None:
             return self._perf()
-        pids = [os.getpid(), self.device.pid, self.front.pid]
+        pids = [os.getpid(), *(process.pid for process in self._processes())]
         time.sleep(SETTLE)
         device, front = self.device.cycles(), core_cycles(self.front)
         cpu = CpuTime(pids)
@@ -231,7 +238,8 @@ class Side:
         values = {"value": self.front.rate()}
         foreign = CpuTime(pids).foreign_since(cpu)
         values["front"] = per_packet(front, core_cycles(self.front))
-        values["device"] = per_packet(device, self.device.cycles())
+        if device is not None:
+            values["device"] = per_packet(device, self.device.cycles())
         return values, foreign
 
     def _perf(self):
@@ -285,16 +293,16 @@ def quiet_window(side, seconds, machine):
     return values, dropped
 
 
-def measure(row, runs, windows, seconds, machine, progress):
+def measure(row, runs, windows, seconds, machine, progress, names=NAMES):
     """{name: [window]}, interleaved, and how many windows were thrown away.
 
     A run starts all processes anew, as where their memory lies has an influence.
     """
-    found, dropped = {name: [] for name in NAMES}, 0
+    found, dropped = {name: [] for name in names}, 0
     for run in range(runs):
         with contextlib.ExitStack() as stack:
             sides = []
-            for name in NAMES:
+            for name in names:
                 sides.append(stack.enter_context(Side(name, row)))
                 sides[-1].sleep()
             for _ in range(windows):
@@ -303,5 +311,5 @@ def measure(row, runs, windows, seconds, machine, progress):
                     found[side.name].append(values)
                     dropped += lost
         progress(run, {name: statistics.median(w["value"] for w in found[name][-windows:])
-                       for name in NAMES})
+                       for name in names})
     return found, dropped

@@ -10,7 +10,7 @@ import sys
 import prepare
 from guest import Guest, GuestError, ImageError, Nic, image
 
-PACKAGES = ["qemu-system-x86", "busybox-static", "ethtool", "netcat-openbsd", "gcc", "util-linux"]
+PACKAGES = ["qemu-system-x86", "busybox-static", "ethtool", "pciutils", "netcat-openbsd", "gcc", "util-linux"]
 
 
 def parse_args(argv):

@@ -15,13 +15,10 @@
 void
 vfn_regs_clear(const struct vfn_function *fn, struct vfn_regs *regs)
 {
-	uint8_t generation = fn->regs.config_generation;
 	unsigned int i;
 
 	memset(regs, 0, offsetof(struct vfn_regs, queue));
 	regs->config_vector = NO_VECTOR;
-	/* Else a driver could miss that the configuration is another one. */
-	regs->config_generation = generation;
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_clear(fn, regs, i);
 	fn->class->reset(fn, regs);
@@ -39,6 +36,7 @@ vfn_function_reset(struct vfn_function *fn)
 	vfn_dirty_control(fn, false);
 	vfn_doorbells_close(fn);
 	vfn_regs_clear(fn, &fn->regs);
+	__atomic_store_n(&fn->ring_lost, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&fn->isr, 0, __ATOMIC_RELAXED);
 	vfn_irqs_update(fn);
 	vfn_resume(fn);
@@ -195,6 +193,44 @@ vfn_common_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t le
 	return write_queue(fn, vfn_selected(fn), REG(offset, len), v);
 }
 
+/*
+ * The generation of the device configuration is another one as soon as that differs from what was
+ * last read (4.1.4.3.1), whoever changed it; once until it is read again, as 256 times is never.
+ */
+static uint8_t
+config_generation(struct vfn_function *fn)
+{
+	uint8_t now[VFN_CLASS_CONFIG_SIZE];
+
+	fn->class->config_read(fn, 0, now, fn->class->config_size);
+	if (!fn->config_is_new && memcmp(now, fn->config_seen, fn->class->config_size) != 0) {
+		fn->config_is_new = true;
+		fn->config_generation++;
+	}
+	return fn->config_generation;
+}
+
+int
+vfn_device_config_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
+{
+	const size_t size = fn->class->config_size;
+
+	if (offset > size || len > size - offset)
+		return -EINVAL;
+	config_generation(fn);
+	fn->class->config_read(fn, 0, fn->config_seen, size);
+	fn->config_is_new = false;
+	memcpy(buf, fn->config_seen + offset, len);
+	return 0;
+}
+
+/* Whatever was written, 0 or a power of 2 unless rings are packed (4.1.4.3.1); 0 is no queue. */
+static uint16_t
+size_shown(const struct vfn_function *fn, uint16_t size)
+{
+	return vfn_has(fn, VIRTIO_F_RING_PACKED) || (size & (size - 1)) == 0 ? size : 0;
+}
+
 int
 vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 {
@@ -206,7 +242,7 @@ vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 		.config_msix_vector = regs->config_vector,
 		.num_queues = fn->nb_queues,
 		.device_status = regs->status,
-		.config_generation = regs->config_generation,
+		.config_generation = config_generation(fn),
 		.queue_select = regs->queue_select,
 	};
 
@@ -217,7 +253,7 @@ vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 	if (q != NULL) {
 		const struct vfn_queue_regs *r = vfn_queue_regs(q);
 
-		cfg.queue_size = r->size;
+		cfg.queue_size = size_shown(fn, r->size);
 		cfg.queue_msix_vector = r->vector;
 		cfg.queue_enable = r->enabled;
 		cfg.queue_notify_off = q->index;

@@ -75,7 +75,6 @@ struct vfn_regs {
 	uint16_t config_vector;
 	uint16_t queue_select;
 	uint8_t status;
-	uint8_t config_generation;
 	bool dirty_on;
 	uint64_t dirty_addr;
 	uint64_t dirty_len;
@@ -136,6 +135,10 @@ struct vfn_function {
 	struct vfn_pci pci;
 	uint8_t isr;	  /* atomic: VFN_ISR_* */
 	int doorbells_fd; /* memfd of BAR 2, -1: nobody asked for it since the last reset */
+	/* The device configuration as it was last read, and whether it is known to be another. */
+	uint8_t config_seen[VFN_CLASS_CONFIG_SIZE];
+	bool config_is_new;
+	uint8_t config_generation;
 	/* The window, and what became of the last command. */
 	uint8_t parts[VFN_PARTS_SIZE];
 	uint32_t parts_len;
@@ -149,6 +152,7 @@ struct vfn_function {
 	struct vringh_mem dma; /* VFN_DMA_GUEST */
 	struct vringh_mem own; /* VFN_DMA_OWN */
 	bool memory_lost;      /* some of it was replaced; set by the handler, see lost.c */
+	bool ring_lost;	       /* atomic: a ring broke that only a reset of the device mends */
 
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
@@ -238,6 +242,8 @@ int vfn_regs_write(
 /* common.c, vendor.c: the structures in BAR 0, by offsets in each; as the two above. */
 int vfn_common_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_common_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len);
+/* The device configuration, by the driver. */
+int vfn_device_config_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_vendor_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_vendor_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len);
 int vfn_stats_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
@@ -298,8 +304,10 @@ void vfn_dma_free(struct vfn_function *fn);
 /* Memory of the function's own; NULL if some of it is not mapped. Valid until the next unmap. */
 void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
 
-/* lost.c: memory that was taken away. */
+/* lost.c: memory that was taken away, and rings that broke. */
 void vfn_lost_check(struct vfn_function *fn);
+/* Poller or control: only a reset of the device mends it. */
+void vfn_lost_ring(struct vfn_function *fn);
 
 /* dirty.c: the dirty log. */
 void vfn_dirty_control(struct vfn_function *fn, bool on);

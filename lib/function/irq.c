@@ -120,6 +120,26 @@ vfn_queue_irq(struct vfn_queue *q)
 		q->call_fd = fn->irq[vector].fd;
 }
 
+/*
+ * What happened is not told any more once its event has no vector (4.1.5.3.1, 4.1.5.4.1), after a
+ * reset, say; other events of that vector are.
+ */
+static void
+forget_unmapped(struct vfn_function *fn)
+{
+	bool mapped[VFN_MAX_VECTORS] = {false};
+	unsigned int i;
+
+	if (fn->regs.config_vector != NO_VECTOR)
+		mapped[fn->regs.config_vector] = true;
+	for (i = 0; i < fn->nb_queues; i++)
+		if (fn->regs.queue[i].vector != NO_VECTOR)
+			mapped[fn->regs.queue[i].vector] = true;
+	for (i = 0; i < vfn_nb_vectors(fn); i++)
+		if (!mapped[i])
+			__atomic_store_n(&fn->irq[i].pending, false, __ATOMIC_RELAXED);
+}
+
 void
 vfn_irqs_update(struct vfn_function *fn)
 {
@@ -127,6 +147,7 @@ vfn_irqs_update(struct vfn_function *fn)
 
 	for (i = 0; i < fn->nb_queues; i++)
 		vfn_queue_irq(&fn->queue[i]);
+	forget_unmapped(fn);
 }
 
 void

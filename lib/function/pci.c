@@ -77,7 +77,7 @@ vfn_pci_power_on(struct vfn_function *fn)
 		.cap_vndr = PCI_CAP_ID_VENDOR,
 		.cap_len = sizeof(vendor),
 		.cfg_type = VFN_PCI_CAP_VENDOR_CFG,
-		.vendor_id = VFN_PCI_VENDOR,
+		.vendor_id = VFN_VENDOR_ID,
 		.bar = VFN_REGION_BAR0,
 		.offset = VFN_OFF_VENDOR,
 		.length = sizeof(struct vfn_vendor_cfg),
@@ -152,13 +152,8 @@ read_bar0(struct vfn_function *fn, uint64_t offset, void *buf, size_t len)
 		return vfn_stats_read(fn, offset - VFN_OFF_STATS, buf, len);
 	if (offset >= VFN_OFF_VENDOR)
 		return vfn_vendor_read(fn, offset - VFN_OFF_VENDOR, buf, len);
-	if (offset >= VFN_OFF_DEVICE) {
-		offset -= VFN_OFF_DEVICE;
-		if (offset > fn->class->config_size || len > fn->class->config_size - offset)
-			return -EINVAL;
-		fn->class->config_read(fn, offset, buf, len);
-		return 0;
-	}
+	if (offset >= VFN_OFF_DEVICE)
+		return vfn_device_config_read(fn, offset - VFN_OFF_DEVICE, buf, len);
 	if (offset >= VFN_OFF_ISR) {
 		if (offset != VFN_OFF_ISR || len != sizeof(isr))
 			return -EINVAL;

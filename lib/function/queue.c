@@ -251,7 +251,10 @@ vfn_queue_stat(const struct vfn_queue *q, unsigned int stat)
 	return v;
 }
 
-/* Poller or control. Says so once; the queue works again after it was enabled anew. */
+/*
+ * Poller or control. Says so once; the queue works again after it was enabled anew. A driver that
+ * cannot reset a queue alone is asked to reset the device (2.1.2).
+ */
 void
 vfn_queue_broken(struct vfn_queue *q)
 {
@@ -260,4 +263,6 @@ vfn_queue_broken(struct vfn_queue *q)
 	q->broken_told = true;
 	FN_LOG(ERR, q->fn, "queue %u is broken and stopped: %s", q->index,
 		vringh_strerror(vringh_broken(&q->vr)));
+	if (!vfn_has(q->fn, VIRTIO_F_RING_RESET))
+		vfn_lost_ring(q->fn);
 }

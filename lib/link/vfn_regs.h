@@ -20,6 +20,14 @@
 
 #include <linux/virtio_pci.h>
 
+/* Feature bits (6) that the headers of older kernels do not have. */
+#ifndef VIRTIO_F_NOTIFICATION_DATA
+#define VIRTIO_F_NOTIFICATION_DATA 38
+#endif
+#ifndef VIRTIO_F_NOTIF_CONFIG_DATA
+#define VIRTIO_F_NOTIF_CONFIG_DATA 39
+#endif
+
 /** Regions of the function, numbered as in VFIO. */
 enum vfn_region {
 	VFN_REGION_BAR0 = 0,   /**< Structures, see VFN_OFF_*. */
@@ -171,14 +179,16 @@ struct vfn_vendor_cap {
 	uint8_t cap_vndr;
 	uint8_t cap_next;
 	uint8_t cap_len;
-	uint8_t cfg_type; /**< VFN_PCI_CAP_VENDOR_CFG. */
-	uint16_t vendor_id;
+	uint8_t cfg_type;   /**< VFN_PCI_CAP_VENDOR_CFG. */
+	uint16_t vendor_id; /**< VFN_VENDOR_ID. */
 	uint8_t bar;
 	uint8_t reserved;
 	uint32_t offset; /**< Of struct vfn_vendor_cfg in the BAR. */
 	uint32_t length;
 };
 #define VFN_PCI_CAP_VENDOR_CFG 9
+/** Not virtio's, as that may not be, and nobody else's: none is assigned to us (4.1.4.8.1). */
+#define VFN_VENDOR_ID 0xffff
 
 /**
  * Counters of a queue: 64 bits each, read only, never reset. These come first, the class's follow

@@ -9,7 +9,6 @@
 
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #include "vfu_private.h"
 
@@ -26,7 +25,6 @@ give_up(struct vfu_server *server, int error, const char *why)
 {
 	vfu_tell(server, true, "client: %s", why);
 	server->broken = true;
-	shutdown(server->fd, SHUT_RD);
 	return error;
 }
 

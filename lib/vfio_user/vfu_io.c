@@ -170,6 +170,8 @@ vfu_send(int fd, struct vfu_out *out)
 		for (i = 0; i < sizeof(iov) / sizeof(iov[0]); i++) {
 			size_t part = (size_t)n < iov[i].iov_len ? (size_t)n : iov[i].iov_len;
 
+			if (part == 0)
+				continue; /* there may be no base */
 			iov[i].iov_base = (uint8_t *)iov[i].iov_base + part;
 			iov[i].iov_len -= part;
 			n -= part;

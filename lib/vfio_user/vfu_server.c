@@ -243,7 +243,7 @@ serve_message(struct vfu_server *server, struct vfu_in *in)
 		if (server->device.ops->attached != NULL)
 			server->device.ops->attached(server->device.priv);
 	}
-	return !server->broken;
+	return true;
 }
 
 /* All that is there, up to a turn's worth: others may wait to be refused. */
@@ -364,6 +364,7 @@ accept_one(struct vfu_server *server, int listen_fd, struct refused *r, uint64_t
 	if (fd < 0 && (errno == EINVAL || errno == EBADF || errno == ENOTSOCK))
 		return -errno;
 	if (fd < 0) {
+		vfu_tell(server, true, "a client cannot be accepted: %s", strerror(errno));
 		*again = vfu_now_ms() + ACCEPT_PAUSE_MS;
 	} else if (server->fd < 0) {
 		client_begin(server, fd);

@@ -58,7 +58,7 @@ each_structure_has_one_capability_inside_its_bar(void **state)
 
 			assert_int_equal(raw_read(g, VFN_REGION_CONFIG, at, &v, sizeof(v)), 0);
 			assert_int_equal(v.cap_len, sizeof(v));
-			assert_int_equal(v.vendor_id, VFN_PCI_VENDOR);
+			assert_int_equal(v.vendor_id, VFN_VENDOR_ID);
 			assert_true(v.length >= sizeof(struct vfn_vendor_cfg));
 			assert_true(v.offset + v.length <= region_size(v.bar));
 			seen[VFN_PCI_CAP_VENDOR_CFG]++;

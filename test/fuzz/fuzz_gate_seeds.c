@@ -4,9 +4,8 @@
  * whole. Any one thread.
  */
 
-#include <string.h>
-
 #include "fuzz_gate.h"
+#include "fuzz_list.h"
 #include "fuzz_seeds.h"
 
 #define HEAD sizeof(struct gate_fuzz_head)
@@ -206,8 +205,9 @@ fuzz_seeds(enum fuzz_target target, seed_fn fn, void *arg)
 }
 
 static void
-change(struct gate_fuzz_message *r, uint64_t *s)
+change(void *record, uint64_t *s)
 {
+	struct gate_fuzz_message *r = record;
 	struct gate_fuzz_value *v = &r->value[fuzz_random(s) % GATE_FUZZ_VALUES];
 	const uint8_t byte = fuzz_random(s);
 
@@ -242,62 +242,12 @@ change(struct gate_fuzz_message *r, uint64_t *s)
 size_t
 LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int number)
 {
-	uint64_t s = number;
-	struct gate_fuzz_message r;
-	size_t n, i, k;
-
-	if (size < HEAD)
-		return LLVMFuzzerMutate(data, size, max_size);
-	n = (size - HEAD) / REC;
-	i = n > 0 ? fuzz_random(&s) % n : 0;
-	k = n > 0 ? fuzz_random(&s) % n : 0;
-	switch (n > 0 ? fuzz_random(&s) % 8 : 0) {
-	case 0:
-		LLVMFuzzerMutate(data + 1, 3, 3);
-		break;
-	case 1: /* twice, elsewhere */
-		if (HEAD + (n + 1) * REC > max_size)
-			break;
-		memcpy(&r, data + HEAD + i * REC, REC);
-		memmove(data + HEAD + (k + 1) * REC, data + HEAD + k * REC, (n - k) * REC);
-		memcpy(data + HEAD + k * REC, &r, REC);
-		n++;
-		break;
-	case 2: /* left out */
-		memmove(data + HEAD + i * REC, data + HEAD + (i + 1) * REC, (n - i - 1) * REC);
-		n--;
-		break;
-	case 3: /* exchanged */
-		memcpy(&r, data + HEAD + i * REC, REC);
-		memcpy(data + HEAD + i * REC, data + HEAD + k * REC, REC);
-		memcpy(data + HEAD + k * REC, &r, REC);
-		break;
-	default:
-		memcpy(&r, data + HEAD + i * REC, REC);
-		change(&r, &s);
-		memcpy(data + HEAD + i * REC, &r, REC);
-		break;
-	}
-	return HEAD + n * REC;
+	return fuzz_list_mutate(data, size, max_size, number, REC, change);
 }
 
-/* The beginning of one, the end of the other. */
 size_t
 LLVMFuzzerCustomCrossOver(const uint8_t *data1, size_t size1, const uint8_t *data2, size_t size2,
 	uint8_t *out, size_t max_size, unsigned int number)
 {
-	uint64_t s = number;
-	size_t n1, n2, a, b;
-
-	if (size1 < HEAD || size2 < HEAD)
-		return 0;
-	n1 = (size1 - HEAD) / REC;
-	n2 = (size2 - HEAD) / REC;
-	a = fuzz_random(&s) % (n1 + 1);
-	b = fuzz_random(&s) % (n2 + 1);
-	if (HEAD + (a + n2 - b) * REC > max_size)
-		return 0;
-	memcpy(out, data1, HEAD + a * REC);
-	memcpy(out + HEAD + a * REC, data2 + HEAD + b * REC, (n2 - b) * REC);
-	return HEAD + (a + n2 - b) * REC;
+	return fuzz_list_cross(data1, size1, data2, size2, out, max_size, number, REC);
 }

@@ -18,6 +18,7 @@ class BareServer(Server):
         super().__init__(devs, **more)
 
     def start(self, timeout=15):
+        self.start_endpoint(timeout)
         program = os.path.join(build_dir(), "test", "topology", "bare_server")
         eal = ["--lcores", f"0@{cpu(1)}", "--no-huge", "-m", "64", "--no-shconf", "-d", PLUGIN,
                *self._eal]

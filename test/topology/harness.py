@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
                                 "devtools", "lib"))
 
 # pylint: disable=wrong-import-position,unused-import
-from pmd import (PLUGIN, Backend, EalProcess, Loop, NetVhost, PmdError, Process,  # noqa: E402,F401
+from pmd import (PLUGIN, Backend, EalProcess, Endpoint, Loop, NetVhost, PmdError, Process,  # noqa: E402,F401
                  Scratch, Testpmd, SLOW, build_dir, cpu, hugetlbfs_mounts, parse_stats, plugin_dir,
                  runtime_dirs, with_plugin)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The program app/vfn-endpoint: its options, messages, sockets, clients and signals."""
 
+import contextlib
 import errno
 import json
 import os
@@ -11,12 +12,13 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from harness import wait_until
 from test_app import BUILD, EAL, App, directory, left, listens, stale_socket  # noqa: F401
-from vfio_user import BAR0, CONFIG, CONTROL, REQ, RESET, Client, Refused
+from vfio_user import BAR0, CONFIG, CONTROL, REQ, RESET, WRITE_MULTI, Client, Refused
 
 APP = str(BUILD / "app" / "vfn-endpoint")
 
@@ -146,6 +148,27 @@ def test_ends_in_order(serve, directory, signum):  # noqa: F811
         assert seconds < 5
         with pytest.raises(OSError):
             client.read(CONFIG, 0, 4)
+
+
+def test_ends_while_a_client_is_slowed_down(serve, directory):  # noqa: F811
+    """One message with more writes than are done in half a minute."""
+    app = serve().ready()
+    count = 40000
+    writes = struct.pack("<QIIQ", 20, BAR0, 1, 1) * count
+    with Client(directory / "s") as client:
+        client.sock.settimeout(60)
+
+        def send():
+            with contextlib.suppress(OSError):
+                client.command(WRITE_MULTI, struct.pack("<Q", count) + writes)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert wait_until(lambda: app.telemetry("/vfn_endpoint/info,fn")["slowed"] > 10)
+        code, seconds = app.stop()
+        thread.join()
+    assert (code, left(directory)) == (0, [])
+    assert seconds < 5
 
 
 def test_stale_socket_of_a_killed_predecessor(serve, directory):  # noqa: F811

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 
-VERSION, GET_INFO, GET_REGION_INFO, SET_IRQS, READ, WRITE, RESET = 1, 4, 5, 8, 9, 10, 13
+VERSION, GET_REGION_INFO, SET_IRQS, READ, WRITE, RESET, WRITE_MULTI = 1, 5, 8, 9, 10, 13, 15
 HEADER = struct.Struct("<HHIII")
 REPLY, ERROR = 1, 0x20
 BAR0, BAR1, BAR2, CONFIG, CONTROL = 0, 1, 2, 7, 9
@@ -54,7 +54,8 @@ class Client:
         self.number = self.number % 0xffff + 1
         message = HEADER.pack(self.number, command, HEADER.size + len(payload), 0, 0) + payload
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self.sock.sendmsg([message], ancillary)
+        sent = self.sock.sendmsg([message], ancillary)
+        self.sock.sendall(message[sent:])
         number, answered, size, flags, error = HEADER.unpack(self.receive(HEADER.size))
         assert (number, answered, flags & 0xf) == (self.number, command, REPLY)
         if flags & ERROR:

@@ -148,6 +148,10 @@ def set_vring_call(ring, fd):
     return _fd(Request.SET_VRING_CALL, ring, fd)
 
 
+def set_vring_err(ring, fd):
+    return _fd(Request.SET_VRING_ERR, ring, fd)
+
+
 def set_vring_enable(ring, on=True):
     return _state(Request.SET_VRING_ENABLE, ring, int(on))
 

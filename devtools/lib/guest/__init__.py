@@ -98,15 +98,19 @@ class Guest:
     """`with Guest([Nic(...)]) as guest:` starts QEMU; boot() waits until commands can run.
 
     Start several guests before the first boot() and they boot side by side. Cards appear in the
-    guest as eth0, eth1, ... in the order given. `memory` is in KiB.
+    guest as eth0, eth1, ... in the order given. `memory` is in KiB. `append`: more words for the
+    kernel's command line.
     """
 
-    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0):
+    machine = "pc"
+
+    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0, append=""):
         self.name = name
         self.nics = list(nics)
         self.cpus = cpus
         self.memory = memory
         self.slots = slots      # for plug_memory()
+        self.append = append
         self.boot_id = None
         self.argv = []          # of QEMU
         self._dir = None
@@ -114,6 +118,7 @@ class Guest:
         self._control = None
         self._qmp = None
         self._buffer = b""
+        self._events = []       # of QMP
         self._numbers = itertools.count(1)
 
     def __enter__(self):
@@ -130,11 +135,10 @@ class Guest:
     def start(self, incoming=False):
         """Start QEMU, anew if it was stopped or killed. incoming: see twin()."""
         assert self._qemu is None, "already started"
-        kernel, initramfs = image()
         self._dir = Path(tempfile.mkdtemp(prefix="vfn-guest-"))
         more = ["-S", "-incoming", "defer"] if incoming else []
-        self.argv = [*self._argv(kernel, initramfs), *more]
         try:
+            self.argv = [*self._argv(), *more]
             with open(self._dir / "qemu.log", "wb") as log:
                 # Also when this process is killed, QEMU must not survive it.
                 self._qemu = subprocess.Popen(
@@ -236,15 +240,14 @@ class Guest:
         self._control = self._qmp = self._qemu = self._dir = None
         self._buffer = b""
 
-    def _argv(self, kernel, initramfs):
+    def _argv(self):
         argv = [
-            QEMU, "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
-            "-machine", "pc,accel=tcg", "-cpu", "max", "-smp", str(self.cpus),
+            self._program(), "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
+            "-machine", f"{self.machine},accel=tcg", "-cpu", "max", "-smp", str(self.cpus),
             "-object", f"memory-backend-memfd,id=ram,size={self.memory}K,share=on",
             "-m", f"{self.memory}K", "-numa", "node,memdev=ram",
             *(["-m", f"slots={self.slots},maxmem=4G"] if self.slots else []),
-            "-kernel", str(kernel), "-initrd", str(initramfs),
-            "-append", KERNEL_ARGUMENTS,
+            *self._system(),
             "-chardev", f"file,id=console,path={self._dir}/console.log",
             "-serial", "chardev:console",
             "-chardev", f"socket,id=control,path={self._dir}/control,server=on,wait=off",
@@ -254,20 +257,32 @@ class Guest:
             "-qmp", f"unix:{self._dir}/qmp,server=on,wait=off",
         ]
         for number, nic in enumerate(self.nics):
-            props = {"mac": nic.mac, "disable-legacy": "on"}
-            if _qemu_major() < 10:
-                props["vectors"] = "0"  # 7.2 under TCG crashes with MSI-X and vhost-user
-            if nic.queues > 1:
-                props["mq"] = "on"
-            props.update(nic.props)
-            role = ",server=on,wait=off" if nic.server else ""
-            argv += [
-                "-chardev", f"socket,id=chr{number},path={nic.socket}{role}",
-                "-netdev", f"vhost-user,id=net{number},chardev=chr{number},queues={nic.queues}",
-                "-device", ",".join([f"virtio-net-pci,netdev=net{number}",
-                                     *(f"{key}={value}" for key, value in props.items())]),
-            ]
+            argv += self._card(number, nic)
         return argv
+
+    def _program(self):
+        return QEMU
+
+    def _system(self):
+        """What it boots."""
+        kernel, initramfs = image()
+        return ["-kernel", str(kernel), "-initrd", str(initramfs),
+                "-append", f"{KERNEL_ARGUMENTS} {self.append}"]
+
+    def _card(self, number, nic):
+        props = {"mac": nic.mac, "disable-legacy": "on"}
+        if _qemu_major() < 10:
+            props["vectors"] = "0"  # 7.2 under TCG crashes with MSI-X and vhost-user
+        if nic.queues > 1:
+            props["mq"] = "on"
+        props.update(nic.props)
+        role = ",server=on,wait=off" if nic.server else ""
+        return [
+            "-chardev", f"socket,id=chr{number},path={nic.socket}{role}",
+            "-netdev", f"vhost-user,id=net{number},chardev=chr{number},queues={nic.queues}",
+            "-device", ",".join([f"virtio-net-pci,netdev=net{number}",
+                                 *(f"{key}={value}" for key, value in props.items())]),
+        ]
 
     def _connect(self, name):
         """Connect to a socket QEMU is about to listen on."""
@@ -371,7 +386,23 @@ class Guest:
                 raise GuestError(self.explain(f"QMP {command}: {answer['error']['desc']}"))
             if "return" in answer:
                 return answer["return"]
+            self._events.append(answer)
         raise GuestError(self.explain(f"QMP {command}: connection closed"))
+
+    def event(self, name):
+        """Wait for an event that QEMU has not told yet, or not been asked for; returns its data."""
+        while True:
+            while self._events:
+                if (event := self._events.pop(0)).get("event") == name:
+                    return event.get("data", {})
+            try:
+                self._events.append(json.loads(self._qmp_file.readline()))
+            except (OSError, ValueError) as error:
+                raise GuestError(self.explain(f"no event {name}: {error}")) from None
+
+    def console(self):
+        """What the guest's kernel, or firmware, has said so far."""
+        return (self._dir / "console.log").read_bytes().decode(errors="replace")
 
     def explain(self, message):
         """The message with the ends of the guest's and of QEMU's log."""

@@ -20,13 +20,14 @@ from pathlib import Path
 
 META_PACKAGE = "linux-image-cloud-amd64"
 # what they depend on is read from the modules themselves
-MODULES = ("virtio_pci", "virtio_console", "virtio_net")
+MODULES = ("virtio_pci", "virtio_console", "virtio_net", "8021q", "macvlan")
 # Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
-TOOLS = ("ethtool", "nc.openbsd")
+TOOLS = ("ethtool", "lspci", "nc.openbsd")
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
     "ethtool": "ethtool",
+    "lspci": "pciutils",
     "nc.openbsd": "netcat-openbsd",
     "gcc": "gcc",
     "setpriv": "util-linux",
@@ -61,7 +62,7 @@ def cache_dir():
 
 
 @contextlib.contextmanager
-def _locked(cache):
+def locked(cache):
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # dropped by the close, or by the kernel when we die
         for stale in cache.glob(".new-*"):
@@ -70,7 +71,7 @@ def _locked(cache):
 
 
 @contextlib.contextmanager
-def _new_entry(cache, name):
+def new_entry(cache, name):
     """A directory to fill that becomes `name` only if the block ends well."""
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=cache))
     try:
@@ -81,7 +82,7 @@ def _new_entry(cache, name):
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _apt(*argv, cwd=None):
+def apt(*argv, cwd=None):
     done = subprocess.run(argv, cwd=cwd, env={**os.environ, "LC_ALL": "C"}, text=True,
                           stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode != 0:
@@ -91,10 +92,10 @@ def _apt(*argv, cwd=None):
 
 def _kernel_candidate():
     """(package, file name) of the newest cloud kernel apt knows of."""
-    found = re.search(r"Depends: (linux-image-\S+)", _apt("apt-cache", "depends", META_PACKAGE))
+    found = re.search(r"Depends: (linux-image-\S+)", apt("apt-cache", "depends", META_PACKAGE))
     if found is None:
         raise ImageError(f"apt knows no {META_PACKAGE}: run apt-get update")
-    uris = _apt("apt-get", "download", "--print-uris", found[1])
+    uris = apt("apt-get", "download", "--print-uris", found[1])
     return found[1], next(word for word in uris.split() if word.endswith(".deb"))
 
 
@@ -106,10 +107,10 @@ def _kernel(cache):
         package, deb = _kernel_candidate()
         entry = cache / deb.removesuffix(".deb")
         if not entry.exists():
-            with _new_entry(cache, entry.name) as work:
-                _apt("apt-get", "download", package, cwd=work)
+            with new_entry(cache, entry.name) as work:
+                apt("apt-get", "download", package, cwd=work)
                 archive = next(work.glob("*.deb"))
-                _apt("dpkg-deb", "-x", archive.name, ".", cwd=work)
+                apt("dpkg-deb", "-x", archive.name, ".", cwd=work)
                 archive.unlink()
         return entry
     except ImageError:
@@ -204,11 +205,11 @@ def image():
     Raises ImageError with the reason when neither apt nor the cache has a kernel.
     """
     cache = cache_dir()
-    with _locked(cache):
+    with locked(cache):
         kernel = _kernel(cache)
         archive = _initramfs(kernel)
         entry = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}"
         if not entry.exists():
-            with _new_entry(cache, entry.name) as work:
+            with new_entry(cache, entry.name) as work:
                 (work / "initramfs.cpio").write_bytes(archive)
         return next(kernel.glob("boot/vmlinuz-*")), entry / "initramfs.cpio"

@@ -75,7 +75,33 @@ parse_socket(const char *value, struct vfn_args *args)
 	return *value != '\0';
 }
 
+static bool
+parse_link(const char *value, struct vfn_args *args)
+{
+	args->endpoint = strcmp(value, "endpoint") == 0;
+	return args->endpoint || strcmp(value, "inproc") == 0;
+}
+
+static bool
+parse_path(const char *value, struct vfn_args *args)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(args->path))
+		return false;
+	strcpy(args->path, value);
+	return true;
+}
+
+static bool
+parse_control(const char *value, struct vfn_args *args)
+{
+	args->control = strcmp(value, "host") == 0;
+	return args->control || strcmp(value, "endpoint") == 0;
+}
+
 static const struct arg args_known[] = {
+	{"link", "inproc or endpoint", parse_link, "inproc"},
+	{"path", "the path of an endpoint's socket", parse_path, "none"},
+	{"control", "endpoint or host", parse_control, "endpoint"},
 	{"lm", "hw, shadow or off", parse_lm, "hw"},
 	{"drain-ms", "1 to 60000", parse_drain_ms, "100"},
 	{"doorbell", "on or off", parse_doorbell, "off"},
@@ -132,6 +158,50 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, struct vfn_
 	return 0;
 }
 
+static bool
+is_given(uint64_t seen, const char *key)
+{
+	return seen & UINT64_C(1) << find(key);
+}
+
+/* Arguments of a function in this process that an endpoint's client may decide, too. */
+static bool
+is_control(const char *key)
+{
+	return strcmp(key, "mac") == 0 || strcmp(key, "mtu") == 0 || strcmp(key, "queues") == 0 ||
+		strcmp(key, "offloads") == 0;
+}
+
+/* Whether the function is in this process, and else who decides what it is. */
+static int
+check_link(const struct vfn_args *args, const char *name, uint64_t seen)
+{
+	unsigned int i;
+
+	if (!args->endpoint) {
+		if (!is_given(seen, "path") && !is_given(seen, "control"))
+			return 0;
+		DRV_LOG(ERR, "%s: device argument \"%s\" needs link=endpoint", name,
+			is_given(seen, "path") ? "path" : "control");
+		return -EINVAL;
+	}
+	if (!is_given(seen, "path")) {
+		DRV_LOG(ERR, "%s: device argument \"link=endpoint\" needs \"path\"", name);
+		return -EINVAL;
+	}
+	for (i = 0; i < vfn_nb_net_args; i++) {
+		const char *key = vfn_net_args_known[i].key;
+
+		if (!is_given(seen, key) || (args->control && is_control(key)))
+			continue;
+		DRV_LOG(ERR, "%s: device argument \"%s\": with link=endpoint %s", name, key,
+			is_control(key) ? "the endpoint decides, unless control=host" :
+					  "it is for the endpoint's operator to say");
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int
 vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 {
@@ -158,6 +228,8 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	rte_kvargs_free(kvlist);
 	if (ret < 0)
 		return -EINVAL;
+	if (check_link(args, name, seen) < 0)
+		return -EINVAL;
 	if (vfn_net_args_check(&function, why, sizeof(why)) < 0) {
 		DRV_LOG(ERR, "%s: device argument %s", name, why);
 		return -EINVAL;
@@ -173,13 +245,22 @@ vfn_args_show(
 {
 	struct rte_kvargs *kvlist = rte_kvargs_parse(text, NULL);
 	const char *key, *value, *none;
+	struct vfn_args args = {0};
 	unsigned int i;
 
+	value = kvlist != NULL ? rte_kvargs_get(kvlist, "link") : NULL;
+	if (value != NULL)
+		parse_link(value, &args);
+	value = kvlist != NULL ? rte_kvargs_get(kvlist, "control") : NULL;
+	if (value != NULL)
+		parse_control(value, &args);
 	for (i = 0; i < vfn_nb_net_args + RTE_DIM(args_known); i++) {
 		key = i < vfn_nb_net_args ? vfn_net_args_known[i].key :
 					    args_known[i - vfn_nb_net_args].key;
 		none = i < vfn_nb_net_args ? vfn_net_args_known[i].none :
 					     args_known[i - vfn_nb_net_args].none;
+		if (args.endpoint && i < vfn_nb_net_args && !(args.control && is_control(key)))
+			none = "the endpoint's";
 		value = kvlist != NULL ? rte_kvargs_get(kvlist, key) : NULL;
 		/* These two select the port, see vfn_net_args_check(). */
 		if (value == NULL && strcmp(key, "port") == 0 && kvlist != NULL)

@@ -18,8 +18,9 @@
 /* What a class may take to finish what is out. */
 #define VFN_DRAIN_MS 3000
 
-/* Room for a class's registers. */
-#define VFN_CLASS_REGS_SIZE 4096
+/* Room for a class's registers, and for its device configuration. */
+#define VFN_CLASS_REGS_SIZE   4096
+#define VFN_CLASS_CONFIG_SIZE 256
 
 struct vfn_function;
 struct vfn_function_params;

@@ -22,10 +22,10 @@
 #include <linux/virtio_config.h>
 
 #include <rte_common.h>
-#include <rte_lcore.h>
 
 #include <vfn_signal.h>
 
+#include "../thread.h"
 #include "endpoint.h"
 
 /* So often somebody looks whether the function has broken, if the client wants to know. */
@@ -199,7 +199,7 @@ ep_irq_init(struct vfn_endpoint *ep)
 	if (ret == 0)
 		ret = vfn_signal_init();
 	if (ret == 0) {
-		ret = rte_ctrl_thread_create(&ep->irq_thread, "vfn-ep-irq", NULL, pass_on, ep);
+		ret = vfn_thread_start(&ep->irq_thread, "vfn-ep-irq", pass_on, ep);
 		if (ret == 0)
 			return 0;
 		vfn_signal_fini();

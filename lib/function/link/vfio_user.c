@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +19,8 @@
 #include <linux/virtio_config.h>
 
 #include <rte_common.h>
-#include <rte_lcore.h>
 
+#include "../thread.h"
 #include "endpoint.h"
 
 RTE_LOG_REGISTER(vfn_endpoint_logtype, pmd.vdpa.vfn.endpoint, NOTICE);
@@ -79,6 +80,7 @@ changes(struct vfn_endpoint *ep, unsigned int n)
 {
 	const uint64_t one = UINT64_C(1000000000) / VFN_ENDPOINT_CHANGES_PER_S, cost = n * one;
 	uint64_t now = now_ns(), room = VFN_ENDPOINT_CHANGES_BURST * one, wait;
+	struct pollfd stop = {.fd = ep->stop_fd, .events = POLLIN};
 	struct timespec nap;
 
 	ep_count(&ep->accesses);
@@ -90,7 +92,8 @@ changes(struct vfn_endpoint *ep, unsigned int n)
 	ep_count(&ep->slowed);
 	wait = ep->change_empty - now;
 	nap = (struct timespec){.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
-	nanosleep(&nap, NULL);
+	/* One message can have thousands of them: who is to stop waits no longer. */
+	ppoll(&stop, 1, &nap, NULL);
 }
 
 void
@@ -414,7 +417,7 @@ vfn_endpoint_open(struct vfn_link *link, struct vfn_function *fn,
 	if (ret < 0)
 		goto free_endpoint;
 	snprintf(thread, sizeof(thread), "vfn-ep-%.8s", params->name);
-	ret = rte_ctrl_thread_create(&ep->server_thread, thread, NULL, serve, ep);
+	ret = vfn_thread_start(&ep->server_thread, thread, serve, ep);
 	if (ret == 0) {
 		*endpoint = ep;
 		return 0;

@@ -12,7 +12,6 @@
  */
 
 #include <errno.h>
-#include <sched.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -35,6 +34,7 @@
 #include <rte_service_component.h>
 
 #include "../function.h"
+#include "../thread.h"
 #include "poller.h"
 #include "vfn_guard.h"
 
@@ -48,14 +48,6 @@ static TAILQ_HEAD(, vfn_poller) pollers = TAILQ_HEAD_INITIALIZER(pollers);
 static uint64_t nb_made;
 /* Of the list. Taken with a function locked, or the list of functions. */
 static pthread_mutex_t pollers_lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* What the process may run on: known only before EAL ties the thread that we are created by. */
-static cpu_set_t cpus_at_start;
-
-RTE_INIT(remember_cpus)
-{
-	sched_getaffinity(0, sizeof(cpus_at_start), &cpus_at_start);
-}
 
 int
 vfn_cpu_node(unsigned int cpu)
@@ -294,7 +286,7 @@ static int
 thread_start(struct vfn_poller *p)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
-	cpu_set_t cpus = cpus_at_start;
+	cpu_set_t cpus = vfn_cpus_at_start;
 	sigset_t all, old;
 	int ret;
 

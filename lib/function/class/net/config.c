@@ -28,14 +28,6 @@ vfn_net_config_read(struct vfn_function *fn, uint32_t offset, void *buf, size_t 
 	memcpy(buf, (const uint8_t *)&config + offset, len);
 }
 
-/* The device configuration changed, and its generation with it (4.1.4.3.1). */
-static void
-changed(struct vfn_function *fn)
-{
-	fn->regs.config_generation++;
-	vfn_config_changed(fn);
-}
-
 static void
 link_changed(struct vfn_net *net)
 {
@@ -44,7 +36,7 @@ link_changed(struct vfn_net *net)
 	if (up == net->link_up)
 		return;
 	net->link_up = up;
-	changed(&net->fn);
+	vfn_config_changed(&net->fn);
 	FN_LOG(DEBUG, &net->fn, "link %s", up ? "up" : "down");
 }
 
@@ -92,9 +84,7 @@ vfn_manage_announce(struct vfn_function *fn, bool on)
 	else if (on || r->announce) {
 		r->announce = on;
 		if (on)
-			changed(fn);
-		else
-			fn->regs.config_generation++; /* the guest itself has said so */
+			vfn_config_changed(fn);
 	}
 	vfn_unlock(fn);
 	return ret;
@@ -122,7 +112,7 @@ vfn_manage_mtu(struct vfn_function *fn, uint32_t mtu)
 		if (!(fn->regs.status & VIRTIO_CONFIG_S_FEATURES_OK) || mtu < r->mtu)
 			r->mtu = mtu;
 		vfn_resume(fn);
-		changed(fn);
+		vfn_config_changed(fn);
 		FN_LOG(DEBUG, fn, "MTU %u", mtu);
 	}
 	vfn_unlock(fn);
@@ -143,7 +133,6 @@ vfn_manage_mac(struct vfn_function *fn, const uint8_t mac[6])
 		vfn_quiesce(fn);
 		memcpy(vfn_net_regs(fn)->mac, mac, sizeof(addr));
 		vfn_resume(fn);
-		fn->regs.config_generation++;
 	}
 	vfn_unlock(fn);
 	return 0;

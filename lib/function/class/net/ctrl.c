@@ -118,10 +118,6 @@ command(struct vfn_queue *q, struct vringh_chain *chain, uint8_t *buf)
 		if (chain->read_len <= sizeof(hdr) + MAX_COMMAND)
 			ack = vfn_net_ctrl_command(
 				vfn_net(q->fn), &q->fn->regs, hdr.class, hdr.cmd, buf, len);
-		/* The driver needs no interrupt to know what it has changed. */
-		if (ack == VIRTIO_NET_OK &&
-			(hdr.class == VIRTIO_NET_CTRL_MAC || hdr.class == VIRTIO_NET_CTRL_ANNOUNCE))
-			q->fn->regs.config_generation++;
 	}
 	chain->written = vringh_push(&out, &ack, sizeof(ack));
 }

@@ -50,6 +50,7 @@ struct vfn_net_regs {
 	struct vfn_filter filter;
 };
 _Static_assert(sizeof(struct vfn_net_regs) <= VFN_CLASS_REGS_SIZE, "room for registers");
+_Static_assert(sizeof(struct virtio_net_config) <= VFN_CLASS_CONFIG_SIZE, "room for it");
 
 /* A queue's frames, and where they go: waits_for is the receive queue, NULL: they are discarded. */
 struct vfn_net_work {

@@ -65,7 +65,6 @@ vfn_manage_net_offer(struct vfn_function *fn, const struct vfn_endpoint_control 
 			set(net, &c);
 			/* Registers that are the class's have it from a reset on. */
 			vfn_function_reset(fn);
-			fn->regs.config_generation++;
 		}
 	}
 	if (now != NULL) {
