@@ -120,6 +120,10 @@ static const char *const allowed[] = {
 	"getpeername",
 	"getsockname",
 	"getsockopt",
+	/* files behind block functions */
+	"io_uring_enter",
+	"io_uring_register",
+	"io_uring_setup",
 	"listen",
 	"recvfrom",
 	"recvmmsg",

@@ -126,7 +126,8 @@ static int
 start(struct served *s)
 {
 	const char *path = s->private_path;
-	uint64_t protocol, flags = 0;
+	uint64_t protocol, features, flags = 0;
+	uint32_t type;
 
 	if (options.no_gate) {
 		strcpy(s->private_path, s->path);
@@ -141,6 +142,12 @@ start(struct served *s)
 		return -1;
 	}
 	nb_served++;
+	/* Without this librte_vhost takes every device for its own net device, bit by bit. */
+	if (rte_vhost_driver_get_vdpa_dev_type(path, &type) == 0 &&
+		type != RTE_VHOST_VDPA_DEVICE_TYPE_NET &&
+		(rte_vdpa_get_features(s->dev, &features) != 0 ||
+			rte_vhost_driver_set_features(path, features) != 0))
+		report("%s: features are librte_vhost's own", s->path);
 	/* Without this librte_vhost holds back what it does not offer by itself, such as CONFIG. */
 	if (rte_vdpa_get_protocol_features(s->dev, &protocol) != 0 ||
 		rte_vhost_driver_set_protocol_features(path, protocol) != 0)

@@ -13,6 +13,7 @@
 #include <rte_common.h>
 #include <rte_kvargs.h>
 
+#include <vfn_blk_args.h>
 #include <vfn_net_args.h>
 
 #include "vfn_drv.h"
@@ -98,7 +99,15 @@ parse_control(const char *value, struct vfn_args *args)
 	return args->control || strcmp(value, "endpoint") == 0;
 }
 
+static bool
+parse_class(const char *value, struct vfn_args *args)
+{
+	args->is_blk = strcmp(value, "blk") == 0;
+	return args->is_blk || strcmp(value, "net") == 0;
+}
+
 static const struct arg args_known[] = {
+	{"class", "net or blk", parse_class, "net"},
 	{"link", "inproc or endpoint", parse_link, "inproc"},
 	{"path", "the path of an endpoint's socket", parse_path, "none"},
 	{"control", "endpoint or host", parse_control, "endpoint"},
@@ -111,18 +120,55 @@ static const struct arg args_known[] = {
 	{"socket-owner", "USER, USER:GROUP or :GROUP", parse_socket, "none"},
 };
 
-/* Of all arguments, the function's first. */
+/* Those of the net class that every function has. */
+static bool
+is_common(const char *key)
+{
+	return strcmp(key, "poll-cpu") == 0 || strcmp(key, "idle") == 0 ||
+		strcmp(key, "fault") == 0;
+}
+
+/* All arguments, one behind the other: what the net class knows, our own, what the block class. */
+#define OWN_AT vfn_nb_net_args
+#define BLK_AT (OWN_AT + RTE_DIM(args_known))
+#define NB_ALL (BLK_AT + vfn_nb_blk_args)
+
+/* Of a class; NB_ALL if it has none such. */
 static unsigned int
-find(const char *key)
+find(const char *key, bool is_blk)
 {
 	unsigned int i;
 
+	for (i = 0; i < RTE_DIM(args_known); i++)
+		if (strcmp(key, args_known[i].key) == 0)
+			return OWN_AT + i;
+	for (i = 0; i < vfn_nb_blk_args && is_blk; i++)
+		if (strcmp(key, vfn_blk_args_known[i].key) == 0)
+			return BLK_AT + i;
 	for (i = 0; i < vfn_nb_net_args; i++)
-		if (strcmp(key, vfn_net_args_known[i].key) == 0)
+		if (strcmp(key, vfn_net_args_known[i].key) == 0 && (!is_blk || is_common(key)))
 			return i;
-	for (i = 0; i < RTE_DIM(args_known) && strcmp(key, args_known[i].key) != 0; i++)
-		;
-	return vfn_nb_net_args + i;
+	return NB_ALL;
+}
+
+/* What it can be, if it is none of that; else NULL. */
+static const char *
+parse_value(unsigned int i, const char *value, struct vfn_args *args, struct vfn_net_args *function)
+{
+	const char *values;
+	bool good;
+
+	if (i < OWN_AT) {
+		values = vfn_net_args_known[i].values;
+		good = value != NULL && vfn_net_args_known[i].parse(value, function);
+	} else if (i < BLK_AT) {
+		values = args_known[i - OWN_AT].values;
+		good = value != NULL && args_known[i - OWN_AT].parse(value, args);
+	} else {
+		values = vfn_blk_args_known[i - BLK_AT].values;
+		good = value != NULL && vfn_blk_args_known[i - BLK_AT].parse(value, &args->blk);
+	}
+	return good ? NULL : values;
 }
 
 /* seen: which came before. */
@@ -131,11 +177,13 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, struct vfn_
 	uint64_t *seen)
 {
 	const char *name = function->function.name, *value = pair->value, *values;
-	unsigned int i = find(pair->key), own = i - vfn_nb_net_args;
-	bool good;
+	unsigned int i = find(pair->key, args->is_blk);
 
-	if (i == vfn_nb_net_args + RTE_DIM(args_known)) {
-		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", name, pair->key);
+	if (i == NB_ALL) {
+		DRV_LOG(ERR, "%s: unknown device argument \"%s\"%s", name, pair->key,
+			args->is_blk				  ? " of class=blk" :
+				find(pair->key, true) != NB_ALL ? ", which needs class=blk" :
+								  "");
 		return -EINVAL;
 	}
 	if (*seen & UINT64_C(1) << i) {
@@ -143,14 +191,8 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, struct vfn_
 		return -EINVAL;
 	}
 	*seen |= UINT64_C(1) << i;
-	if (i < vfn_nb_net_args) {
-		values = vfn_net_args_known[i].values;
-		good = value != NULL && vfn_net_args_known[i].parse(value, function);
-	} else {
-		values = args_known[own].values;
-		good = value != NULL && args_known[own].parse(value, args);
-	}
-	if (!good) {
+	values = parse_value(i, value, args, function);
+	if (values != NULL) {
 		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", name, pair->key,
 			value != NULL ? value : "", values);
 		return -EINVAL;
@@ -161,7 +203,7 @@ parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, struct vfn_
 static bool
 is_given(uint64_t seen, const char *key)
 {
-	return seen & UINT64_C(1) << find(key);
+	return seen & UINT64_C(1) << find(key, false);
 }
 
 /* Arguments of a function in this process that an endpoint's client may decide, too. */
@@ -189,6 +231,10 @@ check_link(const struct vfn_args *args, const char *name, uint64_t seen)
 		DRV_LOG(ERR, "%s: device argument \"link=endpoint\" needs \"path\"", name);
 		return -EINVAL;
 	}
+	if (args->is_blk) {
+		DRV_LOG(ERR, "%s: device argument \"class=blk\": with link=endpoint net only", name);
+		return -EINVAL;
+	}
 	for (i = 0; i < vfn_nb_net_args; i++) {
 		const char *key = vfn_net_args_known[i].key;
 
@@ -207,6 +253,7 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 {
 	struct vfn_net_args function;
 	struct rte_kvargs *kvlist;
+	const char *value;
 	uint64_t seen = 0;
 	unsigned int i;
 	char why[128];
@@ -222,6 +269,10 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 		DRV_LOG(ERR, "%s: malformed device arguments \"%s\"", name, text);
 		return -EINVAL;
 	}
+	/* Which arguments there are depends on it, wherever it is. */
+	value = rte_kvargs_get(kvlist, "class");
+	args->is_blk = value != NULL && strcmp(value, "blk") == 0;
+	vfn_blk_args_init(&args->blk);
 	/* rte_kvargs_process() gives up on keys without a value, unnamed, from DPDK 24.11 on. */
 	for (i = 0; i < kvlist->count && ret == 0; i++)
 		ret = parse_one(&kvlist->pairs[i], args, &function, &seen);
@@ -230,7 +281,10 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 		return -EINVAL;
 	if (check_link(args, name, seen) < 0)
 		return -EINVAL;
-	if (vfn_net_args_check(&function, why, sizeof(why)) < 0) {
+	if (args->is_blk)
+		function.function.class = &vfn_blk_class;
+	if ((args->is_blk ? vfn_blk_args_check(&args->blk, why, sizeof(why)) :
+			    vfn_net_args_check(&function, why, sizeof(why))) < 0) {
 		DRV_LOG(ERR, "%s: device argument %s", name, why);
 		return -EINVAL;
 	}
@@ -254,12 +308,20 @@ vfn_args_show(
 	value = kvlist != NULL ? rte_kvargs_get(kvlist, "control") : NULL;
 	if (value != NULL)
 		parse_control(value, &args);
-	for (i = 0; i < vfn_nb_net_args + RTE_DIM(args_known); i++) {
-		key = i < vfn_nb_net_args ? vfn_net_args_known[i].key :
-					    args_known[i - vfn_nb_net_args].key;
-		none = i < vfn_nb_net_args ? vfn_net_args_known[i].none :
-					     args_known[i - vfn_nb_net_args].none;
-		if (args.endpoint && i < vfn_nb_net_args && !(args.control && is_control(key)))
+	value = kvlist != NULL ? rte_kvargs_get(kvlist, "class") : NULL;
+	if (value != NULL)
+		parse_class(value, &args);
+	for (i = 0; i < NB_ALL; i++) {
+		key = i < OWN_AT ? vfn_net_args_known[i].key :
+			i < BLK_AT ? args_known[i - OWN_AT].key :
+				     vfn_blk_args_known[i - BLK_AT].key;
+		none = i < OWN_AT ? vfn_net_args_known[i].none :
+			i < BLK_AT ? args_known[i - OWN_AT].none :
+				     vfn_blk_args_known[i - BLK_AT].none;
+		/* One of the other class. */
+		if (find(key, args.is_blk) != i)
+			continue;
+		if (args.endpoint && i < OWN_AT && !(args.control && is_control(key)))
 			none = "the endpoint's";
 		value = kvlist != NULL ? rte_kvargs_get(kvlist, key) : NULL;
 		/* These two select the port, see vfn_net_args_check(). */

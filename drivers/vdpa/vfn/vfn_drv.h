@@ -22,12 +22,15 @@
 
 #include <rte_log.h>
 
+#include <vfn_blk_function.h>
 #include <vfn_endpoint.h>
 #include <vfn_link.h>
 #include <vfn_map.h>
 #include <vfn_net_function.h>
 #include <vfn_sdk.h>
 #include <vfn_vpci.h>
+
+#include "vfn_class.h"
 
 extern int vfn_drv_logtype;
 #define DRV_LOG(level, fmt, ...) \
@@ -61,6 +64,8 @@ struct vfn_args {
 	bool control;	/* and what it is is decided here */
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
+	bool is_blk; /* then that is */
+	struct vfn_blk_params blk;
 	enum vfn_lm lm;
 	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
 	bool doorbell;	    /* offer guests to ring by a plain store */
@@ -208,7 +213,8 @@ struct vfn_dev {
 	struct vfn_vpci pci;	       /* of the function; under the device's lock */
 	struct vfn_function *function; /* for its operator; NULL: it is behind an endpoint */
 	struct vfn_remote *remote; /* NULL: it is in this process */
-	uint16_t max_pairs;
+	const struct vfn_drv_class *class;
+	uint16_t max_pairs; /* of the net class; of others queues */
 
 	struct rte_intr_handle *config_intr;
 	int config_fd; /* eventfd of configuration changes */
@@ -239,10 +245,17 @@ struct vfn_dev {
 	struct vfn_inflight inflight;
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
-	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
-	uint64_t stats_last[VFN_MAX_QUEUES][VFN_NET_STAT_MAX]; /* as they were read last */
+	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STATS_MAX];
+	uint64_t stats_last[VFN_MAX_QUEUES][VFN_STATS_MAX]; /* as they were read last */
 	uint32_t failures_base[VFN_MAX_QUEUES];
 };
+
+/* Rings that a front-end may set up. */
+static inline unsigned int
+vfn_nb_rings(const struct vfn_dev *dev)
+{
+	return dev->class->rings * dev->max_pairs;
+}
 
 extern struct rte_vdev_driver vfn_driver;
 
@@ -297,7 +310,6 @@ void vfn_message_forgive(struct vfn_guest *guest);
 bool vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
-int vfn_config_init(struct vfn_dev *dev);
 int vfn_config_open(struct vfn_dev *dev);
 void vfn_config_close(struct vfn_dev *dev);
 void vfn_config_start(struct vfn_dev *dev);
@@ -371,13 +383,12 @@ const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uin
 /* vfn_shadow_thread.c */
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
-void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX]);
 
 /* vfn_stats.c: operations. */
-/* Beside the function's counters: how often it has failed, the same for all of its queues. */
-#define VFN_STATS_TOLD (VFN_NET_STAT_MAX + 1)
-extern const char *const vfn_stat_names[VFN_NET_STAT_MAX];
-int vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+unsigned int vfn_nb_stats(const struct vfn_dev *dev);
+const char *vfn_stat_name(const struct vfn_dev *dev, unsigned int stat);
+int vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX]);
 void vfn_stats_go_on(struct vfn_dev *dev);
 int vfn_stats_names(
 	struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size);

@@ -83,11 +83,11 @@ boot_id(char boot[40])
 static int
 file_check(struct vfn_dev *dev, int fd, off_t have)
 {
-	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * 2 * dev->max_pairs;
+	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * vfn_nb_rings(dev);
 	struct vfn_inflight_file *file = dev->inflight.file,
 				 new = {.magic = FILE_MAGIC,
 					 .version = 1,
-					 .nb_queues = 2 * dev->max_pairs};
+					 .nb_queues = vfn_nb_rings(dev)};
 	int ret;
 
 	boot_id(new.boot);
@@ -246,7 +246,7 @@ given_size(struct vfn_dev *dev, const struct vfn_guest *guest, uint16_t queues, 
 	if (!guest->features || rte_vhost_get_negotiated_features(guest->vid, &features) < 0 ||
 		rte_vhost_get_negotiated_protocol_features(guest->vid, &protocol) < 0 ||
 		!(protocol & UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) || queues == 0 ||
-		queues > 2 * dev->max_pairs || entries == 0 || entries > 32768) {
+		queues > vfn_nb_rings(dev) || entries == 0 || entries > 32768) {
 		DEV_LOG(ERR, dev, "in-flight regions for %u rings of %u are refused", queues,
 			entries);
 		return 0;

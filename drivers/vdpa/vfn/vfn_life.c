@@ -212,9 +212,7 @@ refuse(struct vfn_dev *dev, int why)
 static int
 set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 {
-	/* The control queue's index depends on MQ; the guest may not know of either. */
-	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
-		UINT64_C(1) << VIRTIO_F_RING_RESET;
+	const uint64_t own = dev->class->own;
 	int ret = may_move(dev, VFN_CONFIGURED);
 	uint64_t features;
 	uint16_t q;
@@ -458,11 +456,11 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	struct vfn_guest *guest;
 	int ret = 0;
 
-	if (queue >= 2 * dev->max_pairs) {
+	if (queue >= vfn_nb_rings(dev)) {
 		/* virtio-user may set up more rings than the device has; they stay off. */
 		if (on)
-			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
-				queue, dev->max_pairs);
+			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queues",
+				queue, vfn_nb_rings(dev));
 		return 0;
 	}
 	guest = guest_get(dev, vid);

@@ -194,10 +194,10 @@ error_fd(struct vfn_guest *guest, struct vfn_msg *msg)
 static enum rte_vhost_msg_result
 ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t index)
 {
-	if (index >= 2u * dev->max_pairs) {
+	if (index >= vfn_nb_rings(dev)) {
 		if (msg->request == SET_VRING_ENABLE && msg->state.num != 0)
-			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
-				index, dev->max_pairs);
+			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queues",
+				index, vfn_nb_rings(dev));
 		msg_close(msg);
 		return RTE_VHOST_MSG_RESULT_OK;
 	}

@@ -53,6 +53,7 @@ RTE_INIT_PRIO(vfn_register, LAST)
 	vfn_trace_config_init();
 	vfn_telemetry_register();
 	vfn_config_register();
+	vfn_blk_register();
 	vfn_saved_register();
 	vdrvinitfn_vfn_driver();
 }

@@ -98,7 +98,7 @@ check_same(struct vfn_dev *dev, char *why, size_t size)
 {
 	const uint16_t pairs = dev->max_pairs;
 	uint64_t lacks;
-	int ret = vfn_config_init(dev);
+	int ret = dev->class->init(dev);
 
 	if (ret < 0)
 		snprintf(why, size, "its function is none of the net class");

@@ -405,7 +405,7 @@ vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring
 
 /* Chains and rings that the relay refuses, beside those that the function does. */
 void
-vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
+vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX])
 {
 	const struct vfn_shadow *s = dev->shadow[queue];
 	unsigned int e;

@@ -100,7 +100,6 @@ vfn_manage_blk_resize(struct vfn_function *fn, uint64_t size)
 	ret = vfn_drain(fn, NULL) ? blk->params.backend->resize(blk, size) : -EBUSY;
 	vfn_resume(fn);
 	if (blk->capacity != old) {
-		fn->regs.config_generation++;
 		vfn_config_changed(fn);
 		FN_LOG(DEBUG, fn, "%" PRIu64 " bytes", blk->capacity);
 	}
