@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A Linux guest in stock QEMU whose network cards are vhost-user sockets.
+"""A Linux guest in stock QEMU whose network cards and disks are vhost-user sockets.
 
 Needs no KVM (TCG only). The kernel's log goes to a file, commands go over a virtio-serial
 port; a Guest leaves no process, socket or file behind, however its block ends.
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .image import ImageError, image, missing, which
 
-__all__ = ["Guest", "GuestError", "Job", "Nic", "Result", "ImageError", "image", "missing"]
+__all__ = ["Disk", "Guest", "GuestError", "Job", "Nic", "Result", "ImageError", "image", "missing"]
 
 QEMU = "qemu-system-x86_64"
 BOOT_SECONDS = 180  # 3-6 s on a quiet machine; only a bound for a guest that hangs
@@ -51,6 +51,18 @@ class Nic:
     mac: str
     queues: int = 1
     server: bool = False
+    props: dict = field(default_factory=dict)
+
+
+@dataclass
+class Disk:
+    """One vhost-user disk. `props` are properties of vhost-user-blk-pci.
+
+    `reconnect`: QEMU comes back, after so many seconds, when the backend has gone.
+    """
+    socket: str
+    queues: int = 1
+    reconnect: int = 0
     props: dict = field(default_factory=dict)
 
 
@@ -104,9 +116,11 @@ class Guest:
 
     machine = "pc"
 
-    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0, append=""):
+    def __init__(self, nics, name="guest", cpus=1, memory=384 << 10, slots=0, append="",
+                 disks=()):
         self.name = name
         self.nics = list(nics)
+        self.disks = list(disks)
         self.cpus = cpus
         self.memory = memory
         self.slots = slots      # for plug_memory()
@@ -194,11 +208,11 @@ class Guest:
 
     # Migration.
 
-    def twin(self, nics, name):
+    def twin(self, nics, name, disks=()):
         """A QEMU like this one on other sockets, to which the guest can migrate: started, and
         paused when it has arrived. It knows what this one knows of the guest.
         """
-        other = Guest(nics, name, self.cpus, self.memory)
+        other = Guest(nics, name, self.cpus, self.memory, disks=disks)
         other.boot_id, other._numbers = self.boot_id, self._numbers
         other.start(incoming=True)
         return other
@@ -258,6 +272,8 @@ class Guest:
         ]
         for number, nic in enumerate(self.nics):
             argv += self._card(number, nic)
+        for number, disk in enumerate(self.disks):
+            argv += self._disk(number, disk)
         return argv
 
     def _program(self):
@@ -281,6 +297,18 @@ class Guest:
             "-chardev", f"socket,id=chr{number},path={nic.socket}{role}",
             "-netdev", f"vhost-user,id=net{number},chardev=chr{number},queues={nic.queues}",
             "-device", ",".join([f"virtio-net-pci,netdev=net{number}",
+                                 *(f"{key}={value}" for key, value in props.items())]),
+        ]
+
+    def _disk(self, number, disk):
+        props = {"disable-legacy": "on", "num-queues": disk.queues}
+        if _qemu_major() < 10:
+            props["vectors"] = "0"  # as above
+        props.update(disk.props)
+        again = f",reconnect={disk.reconnect}" if disk.reconnect else ""
+        return [
+            "-chardev", f"socket,id=disk{number},path={disk.socket}{again}",
+            "-device", ",".join([f"vhost-user-blk-pci,chardev=disk{number}",
                                  *(f"{key}={value}" for key, value in props.items())]),
         ]
 

@@ -20,14 +20,16 @@ from pathlib import Path
 
 META_PACKAGE = "linux-image-cloud-amd64"
 # what they depend on is read from the modules themselves
-MODULES = ("virtio_pci", "virtio_console", "virtio_net", "8021q", "macvlan")
+MODULES = ("virtio_pci", "virtio_console", "virtio_net", "8021q", "macvlan", "virtio_blk",
+           "crc32c_generic", "ext4")
 # Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
-TOOLS = ("ethtool", "lspci", "nc.openbsd")
+TOOLS = ("ethtool", "lspci", "nc.openbsd", "mke2fs", "e2fsck", "fstrim")
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
     "ethtool": "ethtool",
     "lspci": "pciutils",
+    "mke2fs": "e2fsprogs",
     "nc.openbsd": "netcat-openbsd",
     "gcc": "gcc",
     "setpriv": "util-linux",

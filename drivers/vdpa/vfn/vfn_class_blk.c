@@ -70,6 +70,10 @@ static const char *const stat_names[] = {
 #undef X
 };
 
+/*
+ * Without VHOST_USER_PROTOCOL_F_STATUS: librte_vhost configures a block device with SET_VRING_CALL
+ * alone, and where it has to see DRIVER_OK first that comes too early.
+ */
 const struct vfn_drv_class vfn_drv_blk = {
 	.name = "blk",
 	.virtio_id = VIRTIO_ID_BLOCK,

@@ -93,7 +93,8 @@ const struct vfn_drv_class vfn_drv_net = {
 	.virtio_id = VIRTIO_ID_NET,
 	.rings = 2,
 	.protocol = UINT64_C(1) << VHOST_USER_PROTOCOL_F_RARP |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU,
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS,
 	/* The control queue's index depends on MQ; the guest may not know of either. */
 	.own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
 		UINT64_C(1) << VIRTIO_F_RING_RESET,

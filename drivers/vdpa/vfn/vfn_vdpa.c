@@ -66,8 +66,7 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS | dev->class->protocol;
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ | dev->class->protocol;
 	if (dev->doorbells.offer)
 		*features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
 			UINT64_C(1) << VHOST_USER_PROTOCOL_F_HOST_NOTIFIER;
