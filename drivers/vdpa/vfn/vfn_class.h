@@ -23,6 +23,8 @@ struct vfn_drv_class {
 	uint16_t rings;
 	/* Bits of VHOST_USER_PROTOCOL_F_* beside those of every device. */
 	uint64_t protocol;
+	/* librte_vhost calls dev_conf with SET_VRING_CALL alone, which may have come before. */
+	bool conf_by_call;
 	/* Features that the function needs, whatever the guest takes. */
 	uint64_t own;
 	const char *const *stats; /* the class's, which are behind those of every queue */

@@ -78,6 +78,7 @@ const struct vfn_drv_class vfn_drv_blk = {
 	.name = "blk",
 	.virtio_id = VIRTIO_ID_BLOCK,
 	.rings = 1,
+	.conf_by_call = true,
 	.own = UINT64_C(1) << VIRTIO_F_RING_RESET,
 	.stats = stat_names,
 	.nb_stats = RTE_DIM(stat_names),

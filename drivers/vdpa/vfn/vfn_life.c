@@ -16,10 +16,14 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 
+#include <rte_alarm.h>
 #include <rte_common.h>
 
 #include "vfn_drv.h"
 #include "vfn_trace.h"
+
+/* librte_vhost has done with a message by then. */
+#define CONF_LATE_US 2000
 
 static const char *const state_names[VFN_STATE_MAX] = {
 	[VFN_IDLE] = "idle",
@@ -283,6 +287,9 @@ vfn_life_start(struct vfn_dev *dev, int vid)
 	/* What a failed function has of the guest's last start goes first, if it can. */
 	if (dev->guest == guest && dev->pci.failed)
 		vfn_life_stop(dev, vid);
+	/* See conf_late(). */
+	if (dev->guest == guest && dev->state == VFN_RUNNING)
+		return 0;
 	if (dev->guest == NULL || dev->guest == guest) {
 		ret = start(dev, guest);
 		guest->conf = ret == 0;
@@ -450,6 +457,28 @@ vfn_life_features(struct vfn_dev *dev, int vid)
 		vfn_lm_update(dev, features);
 }
 
+/*
+ * A ring is ready, and the front-end has nothing more to say: firmware, or a guest without MSI-X,
+ * makes it send SET_VRING_CALL only before the rest. On EAL's interrupt thread, as librte_vhost
+ * holds the ring's lock where it says so.
+ */
+static void
+conf_late(void *arg)
+{
+	int vid = (intptr_t)arg;
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
+	struct vfn_guest *guest;
+	uint16_t q;
+
+	if (dev == NULL)
+		return;
+	guest = vfn_life_guest(dev, vid);
+	for (q = 0; q < vfn_nb_rings(dev) && guest != NULL && !guest->conf; q++)
+		if (guest->wanted[q] && vfn_life_start(dev, vid) < 0)
+			break;
+	vfn_dev_release(dev);
+}
+
 int
 vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 {
@@ -468,6 +497,8 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 		return -ENOMEM;
 	/* Noted while librte_vhost holds the rings' locks; they are read in dev_conf. */
 	guest->wanted[queue] = on;
+	if (on && !guest->conf && dev->class->conf_by_call)
+		rte_eal_alarm_set(CONF_LATE_US, conf_late, (void *)(intptr_t)vid);
 	if (dev->state != VFN_RUNNING || dev->guest != guest)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
