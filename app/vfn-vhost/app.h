@@ -6,29 +6,16 @@
 #ifndef VFN_VHOST_APP_H
 #define VFN_VHOST_APP_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <sys/types.h>
 
 #include <rte_vdpa.h>
 
-enum exit_code {
-	EXIT_OK = 0,
-	EXIT_RUNTIME = 1,   /**< EAL or a socket failed */
-	EXIT_USAGE = 2,	    /**< the command line is wrong */
+#include "../common/common.h"
+
+enum {
 	EXIT_NO_DEVICE = 3, /**< EAL found no vDPA device */
 };
-
-#define report(...)	  report_(__VA_ARGS__, "")
-#define report_(fmt, ...) fprintf(stderr, "vfn-vhost: " fmt "%s\n", __VA_ARGS__)
-
-/**
- * Let nobody wait for whoever reads standard output and standard error. With `log` what DPDK's
- * libraries say goes there too, each message with the time.
- */
-void output_init(bool log);
 
 /** The command line; constant once parsed. */
 extern struct options {
@@ -50,16 +37,14 @@ bool devices_named_once(int argc, char **argv);
 /** Whether every device that was asked for is there; reported when not. */
 bool devices_complete(void);
 
+/**
+ * Wait until every device is there: behind one may be a function that another process still has.
+ * False: reported which is not.
+ */
+bool devices_ready(void);
+
 /** Report arguments of devices that name what is not there, or not yet. */
 void devices_warn(void);
-
-/** A socket of our own, or with --client one of a front-end's. */
-struct socket_spec {
-	char path[PATH_MAX];
-	mode_t mode; /**< 0: as umask says */
-	uid_t uid;   /**< -1: ours, like gid */
-	gid_t gid;
-};
 
 /**
  * The socket that a device is to be served on: socket=PATH of its arguments, or else the prefix
@@ -135,6 +120,9 @@ int parts_load_all(const char *directory);
 /** Remove the files of parts_save_all(). */
 void parts_remove_all(const char *directory);
 
+/** Leave every device's function to another process; the same takes it back. -1 if one failed. */
+int parts_release_all(void);
+
 /** Have the next guest of every device go on where the last one stopped. -1 if one failed. */
 int parts_resume_all(void);
 
@@ -161,45 +149,6 @@ int take_over(const char *file_prefix, int sigfd);
 /** The sockets are there. 0: the other process ends; -1: it serves again, and nothing is ours. */
 int take_over_commit(void);
 void taken_over(void);
-
-/** Understand the NAME[:GROUP] of --user. 0, or -1 with the reason reported. */
-int user_find(const char *spec);
-
-/** Give up new privileges, before there are other threads: each has its own. 0, or -1: reported. */
-int confine_early(void);
-
-/**
- * Become the user of --user, and give up what a running server has no use for. For all threads, and
- * for good.
- *
- * @return
- *   0, or -1 with the reason reported.
- */
-int confine(void);
-
-/** Leave only the system calls of a running server. 0, 1: built without libseccomp, or -errno. */
-int seccomp_install(void);
-
-/** Whether a socket address can hold the path; reported when not. */
-bool socket_path_fits(const char *path);
-
-/** A listening socket and where it is. */
-struct listener {
-	int fd; /**< -1: none */
-	dev_t dev;
-	ino_t ino;
-};
-
-/**
- * Listen on a socket: a stale one there is removed, anything else in the way is reported.
- *
- * @return
- *   0, or -1 with the reason reported.
- */
-int socket_listen(const struct socket_spec *sock, struct listener *listener);
-
-/** Remove the socket from its path, unless somebody else's is there by now. */
-void socket_remove(const char *path, const struct listener *listener);
 
 enum cli_state {
 	CLI_RUNNING,

@@ -5,10 +5,8 @@
  */
 
 #include <ctype.h>
-#include <grp.h>
-#include <pwd.h>
-#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <rte_dev.h>
 #include <rte_devargs.h>
@@ -18,6 +16,9 @@
 #include "app.h"
 
 #define OPTION "--vdev"
+
+/* A process that has a device's function, and ends or leaves it to us, has that long. */
+#define READY_MS 5000
 
 /* What argument i says of a virtual device, NULL: it is another option. */
 static const char *
@@ -92,6 +93,36 @@ devices_complete(void)
 	return vdev && pci;
 }
 
+/* A device whose driver does not know how many queues it has. */
+static const char *
+not_ready(void)
+{
+	struct rte_dev_iterator it;
+	struct rte_device *dev;
+	const char *name = NULL;
+	uint32_t queues;
+
+	RTE_DEV_FOREACH(dev, VDPA_DEVICES, &it)
+		if (rte_vdpa_get_queue_num(
+			    rte_vdpa_find_device_by_name(rte_dev_name(dev)), &queues) < 0)
+			name = rte_dev_name(dev);
+	return name;
+}
+
+bool
+devices_ready(void)
+{
+	const struct timespec nap = {.tv_nsec = 10000000};
+	const char *name;
+	unsigned int i;
+
+	for (i = 0; (name = not_ready()) != NULL && i < READY_MS / 10; i++)
+		nanosleep(&nap, NULL);
+	if (name != NULL)
+		report("device %s is in use by another process, see the log above", name);
+	return name == NULL;
+}
+
 /* ---- arguments of devices ---- */
 
 /* NULL if it has none. */
@@ -102,52 +133,6 @@ arguments(struct rte_device *dev)
 
 	return devargs != NULL && devargs->args != NULL ? rte_kvargs_parse(devargs->args, NULL) :
 							  NULL;
-}
-
-static bool
-parse_mode(const char *text, mode_t *mode)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 8);
-
-	*mode = v;
-	return *text != '\0' && *end == '\0' && v <= 0777;
-}
-
-/* USER, USER:GROUP or :GROUP, by name or number. */
-static bool
-parse_owner(const char *text, uid_t *uid, gid_t *gid)
-{
-	char user[64];
-	size_t len = strcspn(text, ":");
-	const struct passwd *pw;
-	const struct group *gr;
-	char *end;
-
-	if (len >= sizeof(user))
-		return false;
-	memcpy(user, text, len);
-	user[len] = '\0';
-	if (len > 0) {
-		*uid = strtoul(user, &end, 10);
-		if (*end != '\0') {
-			pw = getpwnam(user);
-			if (pw == NULL)
-				return false;
-			*uid = pw->pw_uid;
-		}
-	}
-	if (text[len] == '\0')
-		return len > 0;
-	text += len + 1;
-	*gid = strtoul(text, &end, 10);
-	if (*text == '\0' || *end != '\0') {
-		gr = getgrnam(text);
-		if (gr == NULL)
-			return false;
-		*gid = gr->gr_gid;
-	}
-	return true;
 }
 
 /* The number that a name ends in. */

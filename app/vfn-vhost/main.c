@@ -5,13 +5,10 @@
  */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <rte_common.h>
@@ -25,6 +22,7 @@
 
 #define DEFAULT_PREFIX "/tmp/vhost-user-"
 
+const char program[] = "vfn-vhost";
 struct options options;
 
 static const char usage[] =
@@ -47,20 +45,6 @@ static const char usage[] =
 	"EAL options: vfn-vhost -h. Without hugepages: --no-huge -m 64\n"
 	"Example: vfn-vhost -d librte_vdpa_vfn.so --vdev vdpa_vfn0 -- --iface /run/vfn-\n"
 	"Exit status: 0 ended as asked, 1 failure, 2 wrong usage, 3 no vDPA device\n";
-
-/* An EAL option, before "--". */
-static bool
-is_given(int argc, char **argv, const char *option)
-{
-	size_t len = strlen(option);
-	int i;
-
-	for (i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-		if (strncmp(argv[i], option, len) == 0 &&
-			(argv[i][len] == '\0' || argv[i][len] == '='))
-			return true;
-	return false;
-}
 
 static void
 show_help(void)
@@ -170,7 +154,7 @@ parse_options(int argc, char **argv)
 		options.prefix = DEFAULT_PREFIX;
 }
 
-static enum exit_code
+static int
 report_no_device(void)
 {
 	report("no vDPA device: load its driver (-d librte_vdpa_vfn.so) and name a function "
@@ -178,67 +162,7 @@ report_no_device(void)
 	return EXIT_NO_DEVICE;
 }
 
-/* EAL has logged what failed; say what usually helps. */
-static enum exit_code
-report_eal_failure(int err)
-{
-	const char *remedy;
-
-	switch (err) {
-	case ENODEV: /* --vdev names a device that no loaded driver knows */
-		return report_no_device();
-	case EACCES:
-		remedy = "reserve hugepages and mount hugetlbfs (--in-memory needs no mount), "
-			 "or do without: --no-huge -m 64";
-		break;
-	case ENOMEM:
-		remedy = "reserve more hugepages, or ask for less memory: -m 64";
-		break;
-	case EFAULT: /* two tracepoints of one name, for example */
-		remedy = "is a driver loaded twice, in two versions: from DPDK's directory of "
-			 "drivers, and by -d?";
-		break;
-	case EINVAL:
-		remedy = "check what stands before \"--\" (our options come after it); a plugin is "
-			 "given as -d NAME.so and found through LD_LIBRARY_PATH";
-		break;
-	default:
-		remedy = "does another DPDK process use the same --file-prefix?";
-	}
-	report("EAL did not start: %s", remedy);
-	return EXIT_RUNTIME;
-}
-
-/* Else a socket would get the number of a closed standard descriptor, and be printed to. */
-static void
-open_standard_fds(void)
-{
-	int fd;
-
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
-
-/* What would end the process at once ends it in order; but for what nohup ignores. */
-static void
-ending_signals(sigset_t *set)
-{
-	static const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM,
-		SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGXCPU, SIGSTKFLT};
-	struct sigaction act;
-	unsigned int i;
-
-	sigemptyset(set);
-	for (i = 0; i < RTE_DIM(numbers); i++)
-		if (numbers[i] != SIGHUP || sigaction(SIGHUP, NULL, &act) != 0 ||
-			act.sa_handler != SIG_IGN)
-			sigaddset(set, numbers[i]);
-}
-
-static enum exit_code
+static int
 serve(int sigfd)
 {
 	struct pollfd fds[] = {
@@ -256,15 +180,17 @@ serve(int sigfd)
 		return EXIT_NO_DEVICE;
 	devices_warn();
 	/* Before files that others wrote are read, and before the first front-end. */
-	if (confine() != 0)
+	if (confine(options.no_confine) != 0)
 		return EXIT_RUNTIME;
 	if (fds[2].fd < 0 || (!options.no_gate && gate_start() != 0) ||
 		(options.restore != NULL && parts_load_all(options.restore) != 0))
 		return EXIT_RUNTIME;
+	if (options.take_over == NULL && !devices_ready())
+		return EXIT_NO_DEVICE;
 	/* Last of all that can fail: from here on the front-ends wait. */
 	if (options.take_over != NULL) {
 		fds[3].fd = take_over(options.take_over, sigfd);
-		if (fds[3].fd < 0)
+		if (fds[3].fd < 0 || !devices_ready())
 			return EXIT_RUNTIME;
 	}
 	if (serving_prepare(options.prefix) != 0 ||
@@ -301,9 +227,7 @@ serve(int sigfd)
 int
 main(int argc, char **argv)
 {
-	enum exit_code code;
-	sigset_t signals;
-	int eal_argc, parsed, sigfd;
+	int eal_argc, parsed, sigfd, code;
 
 	open_standard_fds();
 
@@ -316,24 +240,21 @@ main(int argc, char **argv)
 			show_version();
 	parse_options(argc - eal_argc, argv + eal_argc);
 
-	/* Before EAL and its plugins start threads: they inherit the mask. */
-	ending_signals(&signals);
-	pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	sigfd = signalfd(-1, &signals, SFD_CLOEXEC);
-	signal(SIGPIPE, SIG_IGN); /* a log reader that leaves must not end the server */
-	signal(SIGXFSZ, SIG_IGN); /* nor parts that are too large a file: an error */
-	if (sigfd < 0) {
-		report("signalfd: %s", strerror(errno));
+	sigfd = ending_signals();
+	if (sigfd < 0)
 		return EXIT_RUNTIME;
-	}
 
 	if (!devices_named_once(eal_argc, argv))
 		return EXIT_USAGE;
-	if (confine_early() != 0)
+	if (confine_early(options.no_confine) != 0)
 		return EXIT_RUNTIME;
 	parsed = rte_eal_init(eal_argc, argv);
-	if (parsed < 0)
-		return report_eal_failure(rte_errno);
+	if (parsed < 0 && rte_errno == ENODEV) /* --vdev names what no loaded driver knows */
+		return report_no_device();
+	if (parsed < 0) {
+		report_eal_failure(rte_errno);
+		return EXIT_RUNTIME;
+	}
 	/* It says a hundred lines per connection. */
 	if (!is_given(eal_argc, argv, "--log-level"))
 		rte_log_set_level_pattern("lib.vhost.*", RTE_LOG_WARNING);

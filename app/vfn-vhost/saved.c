@@ -128,6 +128,19 @@ parts_remove_all(const char *directory)
 }
 
 static int
+release(struct rte_vdpa_device *dev, const char *path)
+{
+	(void)path;
+	return call(dev, "rte_vdpa_vfn_release", "leave its function to another process", NULL);
+}
+
+int
+parts_release_all(void)
+{
+	return for_each("", release);
+}
+
+static int
 resume(struct rte_vdpa_device *dev, const char *path)
 {
 	(void)path;

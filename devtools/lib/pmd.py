@@ -296,8 +296,65 @@ class Device:
         self._scratch.remove()
 
 
+class Endpoint(Device):
+    """vfn-endpoint with functions, one per entry ("vdpa_vfn0,queues=1,..."), sockets by number."""
+
+    def __init__(self, functions, directory=None, eal=(), start=True):
+        super().__init__(False, directory)
+        self.sockets = [os.path.join(self.directory, f"endpoint{i}")
+                        for i in range(len(functions))]
+        self.functions = [f"{f},socket={path}" for f, path in zip(functions, self.sockets)]
+        self._eal = list(eal)
+        if start:
+            self.start()
+
+    def start(self, timeout=15):
+        """Start (again) on the same sockets."""
+        eal = ["--lcores", f"0@{cpu(1)}", "--no-huge", "-m", "64", "--no-shconf", *self._eal]
+        args = [arg for f in self.functions for arg in ("--function", f)]
+        self.process = EalProcess(os.path.join(build_dir(), "app", "vfn-endpoint"), eal, args)
+        self.process.expect("vfn-endpoint: ready", timeout)
+
+    def signal(self, number):
+        self.process.popen.send_signal(number)
+
+    def stop(self, timeout=10):
+        """SIGTERM: exit code 0."""
+        process, self.process = self.process, None
+        process.popen.terminate()
+        try:
+            code = process.wait(timeout)
+        except PmdError:
+            process.kill()
+            raise
+        if code != 0:
+            raise process.error(f"ended with {code} on SIGTERM")
+
+
+# what the driver takes for itself; the rest is the function's
+DRIVER_ARGUMENTS = ("link", "path", "control", "lm", "drain-ms", "doorbell", "inflight", "socket",
+                    "socket-mode", "socket-owner")
+# what it may take of the function's with control=host
+CONTROL_ARGUMENTS = ("queues", "mac", "mtu", "offloads")
+
+
+def split_device(dev, by_host=False):
+    """(what an endpoint is told of a device, what the driver is) of its arguments."""
+    name, *pairs = re.split(r",(?![^\[]*\])", dev)
+    keys = DRIVER_ARGUMENTS + (CONTROL_ARGUMENTS if by_host else ())
+    mine = [p for p in pairs if p.split("=")[0] in keys]
+    rest = [p for p in pairs if p not in mine]
+    if by_host:
+        mine.append("control=host")
+        rest += ["control=host", "queues=64", "mtu=9000"]
+    return ",".join([name, *rest]), ",".join([name, *mine])
+
+
 class Backend(Device):
     """vfn-vhost with its functions, one per entry of devs ("vdpa_vfn0,queues=1,...").
+
+    With link "endpoint" (or "host", where the driver decides what the functions are) these are in
+    a process of their own, self.endpoint, which lives from the first start to close().
 
     A context manager; leaving it asserts an orderly end. Functions that name no poll-cpu are
     polled on the CPU away from testpmd's forwarding lcore, sleeping when quiet. Without the gate
@@ -305,8 +362,10 @@ class Backend(Device):
     """
 
     def __init__(self, devs=("vdpa_vfn0",), client=False, directory=None, eal=(), args=(),
-                 start=True, wrapper=(), gate=True):
+                 start=True, wrapper=(), gate=True, link=None):
         super().__init__(client, directory)
+        self.link = link or os.environ.get("VFN_LINK", "inproc")
+        self.endpoint = None
         if isinstance(devs, str):
             devs = [devs]
         self._wrapper = wrapper
@@ -314,6 +373,12 @@ class Backend(Device):
         self.names = [d.split(",")[0] for d in self.devs]
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
         self._eal, self._args = list(eal), list(args)
+        if self.link != "inproc":
+            split = [split_device(d, self.link == "host") for d in self.devs]
+            self.endpoint = Endpoint([function for function, _ in split], self.directory,
+                                     start=False)
+            self.devs = [f"{mine},link=endpoint,path={path}"
+                         for (_, mine), path in zip(split, self.endpoint.sockets)]
         if not gate:
             self._args.append("--no-gate")
             self._eal.append("--log-level=lib.vhost.config:info")
@@ -333,6 +398,8 @@ class Backend(Device):
 
     def start(self, timeout=15):
         """Start (again), on the same sockets, and wait until they are served."""
+        if self.endpoint is not None and self.endpoint.process is None:
+            self.endpoint.start(timeout)
         program = os.path.join(build_dir(), "app", "vfn-vhost")
         eal = ["--lcores", f"0@{cpu(1)}", "--no-huge", "-m", "64", "--no-shconf",
                "-d", PLUGIN, *self._eal]
@@ -345,6 +412,11 @@ class Backend(Device):
                                      wrapper=self._wrapper)
         ready = self.process.expect(r"vfn-vhost: ready, \d+ socket", timeout)
         self.process.at_prompt(timeout, ready.end())
+
+    def close(self):
+        super().close()
+        if self.endpoint is not None:
+            self.endpoint.close()
 
     def cmd(self, line, timeout=5):
         """Say one line at the prompt; return the answer."""

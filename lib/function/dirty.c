@@ -19,7 +19,8 @@ queue_log(struct vfn_queue *q)
 		.bitmap = vfn_dma_own(fn, fn->regs.dirty_addr, fn->regs.dirty_len),
 		.len = fn->regs.dirty_len,
 		.desc = r->area[0],
-		.device = vringh_is_packed(&q->vr) ? r->area[2] : r->dirty,
+		/* Who has not said where calls it as it calls the ring. */
+		.device = vringh_is_packed(&q->vr) || r->dirty == 0 ? r->area[2] : r->dirty,
 	};
 
 	if (fn->params.faults & VFN_FAULT_NO_DIRTY)

@@ -120,7 +120,10 @@ struct vfn_vendor_cfg {
 	 * reach to the end of what can be written.
 	 */
 	uint32_t dirty_control;
-	/** RW: what the dirty log calls the selected queue's device area; split rings only. */
+	/**
+	 * RW: what the dirty log calls the selected queue's device area, 0: its bus address; split
+	 * rings only.
+	 */
 	uint32_t queue_dirty_lo;
 	uint32_t queue_dirty_hi;
 	/**

@@ -127,7 +127,6 @@ function_exchange(struct guest *g)
 	char name[16];
 	struct vfn_dma_map map = {.iova = HEAP_AT,
 		.len = g->heap_end - HEAP_AT,
-		.fd = -1,
 		.readable = true,
 		.writable = true};
 	unsigned int i;
@@ -138,6 +137,7 @@ function_exchange(struct guest *g)
 	assert_int_equal(function_open(&conf, &g->fn, &g->link), 0);
 	guest_msix_on(g);
 	map.host = mock_mem_at(&g->mem, map.iova, map.len);
+	map.fd = mock_mem_fd(&g->mem, map.iova, &map.offset);
 	assert_int_equal(g->link->ops->dma_map(g->link, &map), 0);
 	for (i = 0; i < g->nb_queues; i++) {
 		g->link->ops->set_irq(g->link, i + 1, g->q[i].call);

@@ -16,6 +16,7 @@
 
 #include <vfn_function.h>
 
+#include "endpoint_link.h"
 #include "fn_harness.h"
 #include "posted_link.h"
 
@@ -423,6 +424,10 @@ __wrap_vfn_function_open(
 
 	if (ret != 0 || mode == NULL)
 		return ret;
+	if (over_endpoint()) {
+		*link = endpoint_link(*fn, *link);
+		return 0;
+	}
 	p = calloc(1, sizeof(*p));
 	if (p == NULL)
 		abort();

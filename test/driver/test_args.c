@@ -406,8 +406,8 @@ device_tells_pairs_and_features(void **state)
 static void
 statistics_have_names_and_a_range_of_queues(void **state)
 {
-	struct rte_vdpa_stat_name names[VFN_NET_STAT_MAX + 2];
-	struct rte_vdpa_stat stats[VFN_NET_STAT_MAX + 2];
+	struct rte_vdpa_stat_name names[VFN_STATS_TOLD + 2];
+	struct rte_vdpa_stat stats[VFN_STATS_TOLD + 2];
 	struct rte_vdpa_device *dev;
 	int n, i, j;
 
@@ -415,7 +415,7 @@ statistics_have_names_and_a_range_of_queues(void **state)
 	assert_int_equal(rte_vdev_init("vdpa_vfn0", "queues=2"), 0);
 	dev = device("vdpa_vfn0");
 	n = rte_vdpa_get_stats_names(dev, NULL, 0);
-	assert_int_equal(n, VFN_NET_STAT_MAX);
+	assert_int_equal(n, VFN_STATS_TOLD);
 	assert_int_equal(rte_vdpa_get_stats_names(dev, names, n), n);
 	for (i = 0; i < n; i++) {
 		assert_true(names[i].name[0] != '\0');
@@ -424,7 +424,8 @@ statistics_have_names_and_a_range_of_queues(void **state)
 	}
 	/* what the queue is for comes first */
 	assert_string_equal(names[0].name, "packets");
-	assert_string_equal(names[n - 1].name, "errors_segs");
+	assert_string_equal(names[n - 2].name, "errors_segs");
+	assert_string_equal(names[n - 1].name, "failures");
 	for (i = 0; i <= 4; i++) {
 		assert_int_equal(rte_vdpa_get_stats(dev, i, stats, n), n);
 		for (j = 0; j < n; j++) {
@@ -449,12 +450,12 @@ statistics_have_names_and_a_range_of_queues(void **state)
 static uint64_t
 value(struct rte_vdpa_device *dev, unsigned int queue, unsigned int stat)
 {
-	struct rte_vdpa_stat_name names[VFN_NET_STAT_MAX];
-	struct rte_vdpa_stat stats[VFN_NET_STAT_MAX];
+	struct rte_vdpa_stat_name names[VFN_STATS_TOLD];
+	struct rte_vdpa_stat stats[VFN_STATS_TOLD];
 	unsigned int i = 0;
 
-	assert_int_equal(rte_vdpa_get_stats_names(dev, names, VFN_NET_STAT_MAX), VFN_NET_STAT_MAX);
-	assert_int_equal(rte_vdpa_get_stats(dev, queue, stats, VFN_NET_STAT_MAX), VFN_NET_STAT_MAX);
+	assert_int_equal(rte_vdpa_get_stats_names(dev, names, VFN_STATS_TOLD), VFN_STATS_TOLD);
+	assert_int_equal(rte_vdpa_get_stats(dev, queue, stats, VFN_STATS_TOLD), VFN_STATS_TOLD);
 	while (strcmp(names[i].name, vfn_stat_names[stat]) != 0)
 		i++;
 	return stats[i].value;

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
+#include "endpoint_link.h"
 #include "fn_harness.h"
 
 #define MSIX_ON	    0x8000u
@@ -177,6 +178,9 @@ without_messages_the_pin_and_isr_tell(const struct shape *shape)
 	struct guest *g = called_guest(shape_features(shape));
 	int pin = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 
+	/* VFIO masks it each time */
+	if (over_endpoint())
+		skip();
 	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX, pin), 0);
 	assert_int_equal(g->link->ops->set_irq(g->link, VFN_VECTOR_INTX + 1, pin), -EINVAL);
 	receive(g);

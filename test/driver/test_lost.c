@@ -475,7 +475,7 @@ link_that_is_gone(void **state)
 	play_stop(p);
 	is_failed(p, 1);
 	logged("its link is gone");
-	logged("nobody knows where it stood");
+	logged("its ring tells that it stood at");
 	assert_int_equal(start_again(p), -EIO);
 	traffic_passes(other);
 	play_stop(other);

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""What dpdk-pmdinfo.py tells about the built driver, against the driver's table of arguments.
+"""What dpdk-pmdinfo.py tells about the built driver, against the driver's tables of arguments.
 
-usage: test_pmdinfo.py DPDK-PMDINFO LIBRTE_VDPA_VFN.SO VFN_ARGS.C
+usage: test_pmdinfo.py DPDK-PMDINFO LIBRTE_VDPA_VFN.SO VFN_ARGS.C ARGS.C
 """
 
 import json
@@ -21,7 +21,7 @@ def shown(pmdinfo, library):
 
 
 def accepted(source):
-    """The keys of args_known[], in their order."""
+    """The keys of the table of arguments in a file, in their order."""
     with open(source, encoding="utf-8") as file:
         table = re.search(r"args_known\[\] = \{\n(.*?)\n\};", file.read(), re.DOTALL)
     assert table, f"no args_known[] in {source}"
@@ -29,11 +29,11 @@ def accepted(source):
 
 
 def main():
-    pmdinfo, library, source = sys.argv[1:]
+    pmdinfo, library, *sources = sys.argv[1:]
     driver = shown(pmdinfo, library)
     params = driver.get("params", "")
     keys = [word.split("=")[0] for word in params.split()]
-    known = accepted(source)
+    known = [key for source in sources for key in accepted(source)]
     checks = [
         ("driver is named vdpa_vfn", driver["name"] == "vdpa_vfn", driver),
         ("driver matches no PCI device", not driver.get("pci_ids"), driver),

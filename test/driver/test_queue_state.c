@@ -4,6 +4,7 @@
 
 /* A queue's position over suspend, reset and restart, and the DMA map table under it. */
 
+#include "endpoint_link.h"
 #include "fn_harness.h"
 
 #define RESET	BIT(VIRTIO_F_RING_RESET)
@@ -262,6 +263,8 @@ overlapping_maps_are_refused(void **state)
 	size_t i;
 
 	(void)state;
+	if (over_endpoint())
+		skip(); /* addresses without memory */
 	assert_int_equal(map_only(g, 0x10000, 0x2000), 0);
 	for (i = 0; i < DIM(t); i++)
 		if (map_only(g, t[i].iova, t[i].len) != t[i].ret)
@@ -274,6 +277,8 @@ senseless_maps_are_refused(void **state)
 	struct guest *g = guest_new(&one_pair);
 
 	(void)state;
+	if (over_endpoint())
+		skip(); /* addresses without memory */
 	assert_int_equal(map_only(g, 0x10000, 0), -EINVAL);
 	assert_int_equal(map_only(g, UINT64_MAX, 2), -EINVAL);
 	assert_int_equal(map_only(g, 0x1000, UINT64_MAX), -EINVAL);
@@ -292,6 +297,8 @@ unmapping_takes_whole_maps_only(void **state)
 	struct guest *g = guest_new(&one_pair);
 
 	(void)state;
+	if (over_endpoint())
+		skip(); /* addresses without memory */
 	assert_int_equal(map_only(g, 0x10000, 0x2000), 0);
 	assert_int_equal(map_only(g, 0x20000, 0x1000), 0);
 	assert_int_equal(map_only(g, 0x21000, 0x1000), 0);

@@ -4,6 +4,7 @@
 
 /* The dirty log of shadow rings: exact, late, replaced; and relays that do not log are noticed. */
 
+#include "endpoint_link.h"
 #include "play_traffic.h"
 #include "vfn_shadow.h"
 
@@ -144,7 +145,9 @@ log_that_is_not_written_is_noticed(const struct shape *shape)
 	const char *what;
 
 	assert_true(log_after_traffic(shape, false, false, VFN_FAULT_NO_DIRTY, &what));
-	assert_string_equal(what, "buffer");
+	/* a relay on a thread of its own may get to its event word first */
+	if (!over_endpoint() || strcmp(what, "ring") != 0)
+		assert_string_equal(what, "buffer");
 }
 
 static void

@@ -83,10 +83,15 @@ static int
 find_structures(struct vfn_vpci *pci)
 {
 	uint8_t at, cap[2]; /* type and next */
+	uint16_t id[2], status;
 	unsigned int count;
-	uint16_t status;
 	int ret = 0;
 
+	/* 4.1.2 */
+	if (config_read(pci, 0, id, sizeof(id)) < 0 || id[0] != VFN_PCI_VENDOR ||
+		id[1] <= VFN_PCI_DEVICE)
+		return -ENODEV;
+	pci->type = id[1] - VFN_PCI_DEVICE;
 	if (config_read(pci, PCI_STATUS, &status, sizeof(status)) < 0 ||
 		!(status & PCI_STATUS_CAP_LIST) ||
 		config_read(pci, PCI_CAP_POINTER, &at, sizeof(at)) < 0)

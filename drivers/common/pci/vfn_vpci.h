@@ -45,6 +45,7 @@ struct vfn_vpci {
 	uint8_t msix;	      /**< The capability in configuration space. */
 	uint32_t stats_step;  /**< Bytes from one queue's counters to the next's. */
 	uint32_t notify_step; /**< Of queue_notify_off. */
+	uint16_t type;	      /**< Virtio device id (virtio 1.3, 5). */
 	uint64_t features;    /**< Offered by the function. */
 	uint16_t nb_queues;
 	bool failed;	    /**< See above. */
@@ -87,6 +88,12 @@ int vfn_vpci_release(struct vfn_vpci *pci);
 
 /** The function is failed, for a reason that stays where it is. */
 void vfn_vpci_fail(struct vfn_vpci *pci, const char *reason);
+
+/**
+ * The function has ended with the process that it was in: it is failed, for a reason that stays
+ * where it is, and touches nothing any more.
+ */
+void vfn_vpci_lost(struct vfn_vpci *pci, const char *reason);
 
 /** Reset and initialisation up to FEATURES_OK (3.1.1). -ENOTSUP: the function refuses them. */
 int vfn_vpci_negotiate(struct vfn_vpci *pci, uint64_t features);

@@ -74,6 +74,15 @@ vfn_vpci_fail(struct vfn_vpci *pci, const char *reason)
 	pci->failed = true;
 }
 
+void
+vfn_vpci_lost(struct vfn_vpci *pci, const char *reason)
+{
+	pci->failures += !pci->failed;
+	pci->reason = reason;
+	pci->failed = true;
+	PCI_LOG(ERR, pci, "the function is gone: %s", reason);
+}
+
 /* 0; -ETIMEDOUT; -ENODEV: there is nobody. */
 static int
 poll_reg(struct vfn_vpci *pci, const struct vfn_vpci_place *place, uint32_t offset, size_t size,

@@ -37,12 +37,23 @@ int rte_vdpa_vfn_snapshot(const char *device, const char *path);
  * guest is not the saved one, it starts as its front-end says.
  *
  * @param path
- *   NULL: no file, but the parts as the last guest left the device, if there are any.
+ *   NULL: no file, but the parts as the last guest left the device, if there are any; what
+ *   rte_vdpa_vfn_release() let go of is taken back.
  * @return
  *   0; -ENODEV; -EBUSY while a guest uses the device; -ENOTSUP if the parts need what the
  *   function does not have; or another negative errno, with the reason in the log.
  */
 int rte_vdpa_vfn_restore(const char *device, const char *path);
+
+/**
+ * Let go of the function of a device, for another process that takes the device over: of one behind
+ * an endpoint, which has one client at a time. Nothing happens to one in this process. It is had
+ * again by rte_vdpa_vfn_restore() without a file. Any thread.
+ *
+ * @return
+ *   0; -ENODEV if there is no such device; -EBUSY while a guest uses it.
+ */
+int rte_vdpa_vfn_release(const char *device);
 
 /**
  * Have the driver judge the messages of a connection from the first one on. Without this it hears

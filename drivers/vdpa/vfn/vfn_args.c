@@ -6,184 +6,25 @@
  * Device arguments: "--vdev vdpa_vfn0,queues=4,idle=sleep". Runs when a device is probed.
  */
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <rte_common.h>
-#include <rte_ether.h>
 #include <rte_kvargs.h>
+
+#include <vfn_net_args.h>
 
 #include "vfn_drv.h"
 
-/* One argument; returns false if the value is not one of its values. */
+/* One argument, beside those of every net function. */
 struct arg {
 	const char *key;
 	const char *values; /* for the error message */
+	/* False if it is none of its values. */
 	bool (*parse)(const char *value, struct vfn_args *args);
 	const char *none; /* what is in force without it */
 };
-
-/* A whole decimal number; *end points behind it. */
-static bool
-number(const char *s, const char **end, unsigned long min, unsigned long max, unsigned long *v)
-{
-	char *stop;
-
-	if (!isdigit((unsigned char)*s))
-		return false;
-	errno = 0;
-	*v = strtoul(s, &stop, 10);
-	*end = stop;
-	return errno == 0 && *v >= min && *v <= max;
-}
-
-static bool
-parse_queues(const char *value, struct vfn_args *args)
-{
-	unsigned long v;
-
-	if (!number(value, &value, 1, VFN_MAX_PAIRS, &v) || *value != '\0')
-		return false;
-	args->net.max_pairs = v;
-	return true;
-}
-
-static bool
-parse_mtu(const char *value, struct vfn_args *args)
-{
-	unsigned long v;
-
-	if (!number(value, &value, 68, UINT16_MAX, &v) || *value != '\0')
-		return false;
-	args->net.mtu = v;
-	return true;
-}
-
-static bool
-parse_mac(const char *value, struct vfn_args *args)
-{
-	struct rte_ether_addr addr;
-
-	if (rte_ether_unformat_addr(value, &addr) != 0 || !rte_is_valid_assigned_ether_addr(&addr))
-		return false;
-	memcpy(args->net.mac, addr.addr_bytes, sizeof(args->net.mac));
-	return true;
-}
-
-static const char *const wiring_names[] = {
-	[VFN_WIRING_LOOPBACK] = "loopback",
-	[VFN_WIRING_WIRE] = "wire",
-	[VFN_WIRING_SINK] = "sink",
-	[VFN_WIRING_ETHDEV] = "ethdev",
-	[VFN_WIRING_GEN] = "gen",
-};
-
-static bool
-parse_wiring(const char *value, struct vfn_args *args)
-{
-	unsigned int i;
-
-	for (i = 0; i < RTE_DIM(wiring_names) && strcmp(value, wiring_names[i]) != 0; i++)
-		;
-	args->wiring_given = true;
-	args->net.wiring.kind = i;
-	return i < RTE_DIM(wiring_names);
-}
-
-static bool
-parse_gen(const char *value, struct vfn_args *args)
-{
-	unsigned long v;
-
-	if (!number(value, &value, RTE_ETHER_HDR_LEN, VFN_MAX_PLAIN_FRAME, &v) || *value != '\0')
-		return false;
-	args->net.wiring.gen = v;
-	return true;
-}
-
-static bool
-parse_ethdev(const char *value, struct vfn_args *args)
-{
-	if (*value == '\0' || strlen(value) >= sizeof(args->net.wiring.ethdev))
-		return false;
-	strcpy(args->net.wiring.ethdev, value);
-	return true;
-}
-
-static bool
-parse_offloads(const char *value, struct vfn_args *args)
-{
-	static const char *const names[] = {
-		[VFN_OFFLOADS_ALL] = "all",
-		[VFN_OFFLOADS_CSUM] = "csum",
-		[VFN_OFFLOADS_OFF] = "off",
-	};
-	unsigned int i;
-
-	for (i = 0; i < RTE_DIM(names) && strcmp(value, names[i]) != 0; i++)
-		;
-	args->net.offloads = i;
-	return i < RTE_DIM(names);
-}
-
-static bool
-parse_rate(const char *value, struct vfn_args *args)
-{
-	unsigned long v;
-
-	if (!number(value, &value, 1, 1000000, &v) || *value != '\0')
-		return false;
-	args->net.rate_mbps = v;
-	return true;
-}
-
-static bool
-parse_peer(const char *value, struct vfn_args *args)
-{
-	if (*value == '\0' || strlen(value) >= sizeof(args->net.wiring.peer) ||
-		strcmp(value, args->function.name) == 0)
-		return false;
-	strcpy(args->net.wiring.peer, value);
-	return true;
-}
-
-static bool
-parse_idle(const char *value, struct vfn_args *args)
-{
-	args->function.pollers.sleep = strcmp(value, "sleep") == 0;
-	return args->function.pollers.sleep || strcmp(value, "busy") == 0;
-}
-
-/* "3", or a list with ranges in brackets, as EAL has them: "[1,4-6]". */
-static bool
-parse_poll_cpu(const char *value, struct vfn_args *args)
-{
-	bool list = *value == '[';
-	unsigned int i;
-
-	value += list;
-	args->function.pollers.nb_cpus = 0;
-	do {
-		unsigned long first, last;
-
-		if (!number(value, &value, 0, CPU_SETSIZE - 1, &first))
-			return false;
-		last = first;
-		if (*value == '-' && !number(value + 1, &value, first, CPU_SETSIZE - 1, &last))
-			return false;
-		for (; first <= last; first++) {
-			for (i = 0; i < args->function.pollers.nb_cpus; i++)
-				if (args->function.pollers.cpu[i] == first)
-					return false;
-			if (args->function.pollers.nb_cpus == VFN_MAX_POLLERS)
-				return false;
-			args->function.pollers.cpu[args->function.pollers.nb_cpus++] = first;
-		}
-	} while (list && *value++ == ',');
-	return list ? value[-1] == ']' && *value == '\0' : *value == '\0';
-}
 
 static bool
 parse_lm(const char *value, struct vfn_args *args)
@@ -203,11 +44,11 @@ static bool
 parse_drain_ms(const char *value, struct vfn_args *args)
 {
 	unsigned long v;
+	char *end;
 
-	if (!number(value, &value, 1, 60000, &v) || *value != '\0')
-		return false;
+	v = strtoul(value, &end, 10);
 	args->drain_ms = v;
-	return true;
+	return *value >= '0' && *value <= '9' && *end == '\0' && v >= 1 && v <= 60000;
 }
 
 static bool
@@ -226,27 +67,6 @@ parse_inflight(const char *value, struct vfn_args *args)
 	return true;
 }
 
-static bool
-parse_fault(const char *value, struct vfn_args *args)
-{
-	static const struct {
-		const char *name;
-		enum vfn_fault fault;
-	} faults[] = {
-		{"no-log", VFN_FAULT_NO_DIRTY},
-		{"no-used-log", VFN_FAULT_NO_USED_DIRTY},
-		{"no-suspend", VFN_FAULT_NO_SUSPEND},
-	};
-	unsigned int i;
-
-	for (i = 0; i < RTE_DIM(faults) && strcmp(value, faults[i].name) != 0; i++)
-		;
-	if (i == RTE_DIM(faults))
-		return false;
-	args->function.faults = faults[i].fault;
-	return true;
-}
-
 /* What tells vfn-vhost where to serve the device is not the driver's business. */
 static bool
 parse_socket(const char *value, struct vfn_args *args)
@@ -255,19 +75,33 @@ parse_socket(const char *value, struct vfn_args *args)
 	return *value != '\0';
 }
 
+static bool
+parse_link(const char *value, struct vfn_args *args)
+{
+	args->endpoint = strcmp(value, "endpoint") == 0;
+	return args->endpoint || strcmp(value, "inproc") == 0;
+}
+
+static bool
+parse_path(const char *value, struct vfn_args *args)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(args->path))
+		return false;
+	strcpy(args->path, value);
+	return true;
+}
+
+static bool
+parse_control(const char *value, struct vfn_args *args)
+{
+	args->control = strcmp(value, "host") == 0;
+	return args->control || strcmp(value, "endpoint") == 0;
+}
+
 static const struct arg args_known[] = {
-	{"queues", "1 to " RTE_STR(VFN_MAX_PAIRS) " queue pairs", parse_queues, "1"},
-	{"mac", "a unicast address such as 02:00:00:00:00:01", parse_mac, "by the name"},
-	{"mtu", "68 to 65535", parse_mtu, "none"},
-	{"port", "loopback, wire, sink, ethdev or gen", parse_wiring, "loopback"},
-	{"peer", "the name of another device", parse_peer, "none"},
-	{"ethdev", "the name of a DPDK port", parse_ethdev, "none"},
-	{"gen", "14 to 65534", parse_gen, "none"},
-	{"offloads", "off, csum or all", parse_offloads, "all"},
-	{"rate-mbps", "1 to 1000000", parse_rate, "none"},
-	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
-		parse_poll_cpu, "any"},
-	{"idle", "busy or sleep", parse_idle, "busy"},
+	{"link", "inproc or endpoint", parse_link, "inproc"},
+	{"path", "the path of an endpoint's socket", parse_path, "none"},
+	{"control", "endpoint or host", parse_control, "endpoint"},
 	{"lm", "hw, shadow or off", parse_lm, "hw"},
 	{"drain-ms", "1 to 60000", parse_drain_ms, "100"},
 	{"doorbell", "on or off", parse_doorbell, "off"},
@@ -275,87 +109,114 @@ static const struct arg args_known[] = {
 	{"socket", "the path of a socket", parse_socket, "none"},
 	{"socket-mode", "an octal mode", parse_socket, "none"},
 	{"socket-owner", "USER, USER:GROUP or :GROUP", parse_socket, "none"},
-	{"fault", "no-log, no-used-log or no-suspend", parse_fault, "none"},
 };
 
-/* seen: which of args_known came before. */
-static int
-parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, bool *seen)
+/* Of all arguments, the function's first. */
+static unsigned int
+find(const char *key)
 {
 	unsigned int i;
 
-	for (i = 0; i < RTE_DIM(args_known); i++)
-		if (strcmp(pair->key, args_known[i].key) == 0)
-			break;
-	if (i == RTE_DIM(args_known)) {
-		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", args->function.name, pair->key);
+	for (i = 0; i < vfn_nb_net_args; i++)
+		if (strcmp(key, vfn_net_args_known[i].key) == 0)
+			return i;
+	for (i = 0; i < RTE_DIM(args_known) && strcmp(key, args_known[i].key) != 0; i++)
+		;
+	return vfn_nb_net_args + i;
+}
+
+/* seen: which came before. */
+static int
+parse_one(const struct rte_kvargs_pair *pair, struct vfn_args *args, struct vfn_net_args *function,
+	uint64_t *seen)
+{
+	const char *name = function->function.name, *value = pair->value, *values;
+	unsigned int i = find(pair->key), own = i - vfn_nb_net_args;
+	bool good;
+
+	if (i == vfn_nb_net_args + RTE_DIM(args_known)) {
+		DRV_LOG(ERR, "%s: unknown device argument \"%s\"", name, pair->key);
 		return -EINVAL;
 	}
-	if (seen[i]) {
-		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", args->function.name,
-			pair->key);
+	if (*seen & UINT64_C(1) << i) {
+		DRV_LOG(ERR, "%s: device argument \"%s\" is given twice", name, pair->key);
 		return -EINVAL;
 	}
-	seen[i] = true;
-	if (pair->value == NULL || !args_known[i].parse(pair->value, args)) {
-		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", args->function.name,
-			pair->key, pair->value != NULL ? pair->value : "", args_known[i].values);
+	*seen |= UINT64_C(1) << i;
+	if (i < vfn_nb_net_args) {
+		values = vfn_net_args_known[i].values;
+		good = value != NULL && vfn_net_args_known[i].parse(value, function);
+	} else {
+		values = args_known[own].values;
+		good = value != NULL && args_known[own].parse(value, args);
+	}
+	if (!good) {
+		DRV_LOG(ERR, "%s: device argument \"%s=%s\": expected %s", name, pair->key,
+			value != NULL ? value : "", values);
 		return -EINVAL;
 	}
 	return 0;
 }
 
-/* An argument that is for one kind of port selects that, and cannot be had with another one. */
 static bool
-select_wiring(struct vfn_args *args, const char *key, bool given, enum vfn_wiring port)
+is_given(uint64_t seen, const char *key)
 {
-	const char *name = args->function.name;
+	return seen & UINT64_C(1) << find(key);
+}
 
-	if (given && !args->wiring_given) {
-		args->net.wiring.kind = port;
-		args->wiring_given = true;
+/* Arguments of a function in this process that an endpoint's client may decide, too. */
+static bool
+is_control(const char *key)
+{
+	return strcmp(key, "mac") == 0 || strcmp(key, "mtu") == 0 || strcmp(key, "queues") == 0 ||
+		strcmp(key, "offloads") == 0;
+}
+
+/* Whether the function is in this process, and else who decides what it is. */
+static int
+check_link(const struct vfn_args *args, const char *name, uint64_t seen)
+{
+	unsigned int i;
+
+	if (!args->endpoint) {
+		if (!is_given(seen, "path") && !is_given(seen, "control"))
+			return 0;
+		DRV_LOG(ERR, "%s: device argument \"%s\" needs link=endpoint", name,
+			is_given(seen, "path") ? "path" : "control");
+		return -EINVAL;
 	}
-	if (given && args->net.wiring.kind != port) {
-		DRV_LOG(ERR, "%s: device argument \"%s\" needs port=%s", name, key,
-			wiring_names[port]);
-		return false;
+	if (!is_given(seen, "path")) {
+		DRV_LOG(ERR, "%s: device argument \"link=endpoint\" needs \"path\"", name);
+		return -EINVAL;
 	}
-	if (!given && args->net.wiring.kind == port) {
-		DRV_LOG(ERR, "%s: device argument \"port=%s\" needs \"%s\"", name,
-			wiring_names[port], key);
-		return false;
+	for (i = 0; i < vfn_nb_net_args; i++) {
+		const char *key = vfn_net_args_known[i].key;
+
+		if (!is_given(seen, key) || (args->control && is_control(key)))
+			continue;
+		DRV_LOG(ERR, "%s: device argument \"%s\": with link=endpoint %s", name, key,
+			is_control(key) ? "the endpoint decides, unless control=host" :
+					  "it is for the endpoint's operator to say");
+		return -EINVAL;
 	}
-	return true;
+	return 0;
 }
 
 int
 vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 {
-	bool seen[RTE_DIM(args_known)] = {false};
+	struct vfn_net_args function;
 	struct rte_kvargs *kvlist;
-	uint32_t hash = 5381;
-	const char *c;
+	uint64_t seen = 0;
 	unsigned int i;
+	char why[128];
 	int ret = 0;
 
-	*args = (struct vfn_args){
-		.function.class = &vfn_net_class,
-		.net.max_pairs = 1,
-		.lm = VFN_LM_HW,
-		.drain_ms = 100,
-	};
-	if (strlen(name) >= sizeof(args->function.name)) {
+	*args = (struct vfn_args){.lm = VFN_LM_HW, .drain_ms = 100};
+	if (vfn_net_args_init(&function, name) < 0) {
 		DRV_LOG(ERR, "%s: name is longer than %zu", name, sizeof(args->function.name) - 1);
 		return -EINVAL;
 	}
-	strcpy(args->function.name, name);
-	/* A locally administered address that stays the same for a name. */
-	for (c = name; *c != '\0'; c++)
-		hash = hash * 33 + (unsigned char)*c;
-	args->net.mac[0] = 0x02;
-	args->net.mac[1] = 'v';
-	memcpy(args->net.mac + 2, &hash, sizeof(hash));
-
 	kvlist = rte_kvargs_parse(text, NULL);
 	if (kvlist == NULL) {
 		DRV_LOG(ERR, "%s: malformed device arguments \"%s\"", name, text);
@@ -363,18 +224,18 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	}
 	/* rte_kvargs_process() gives up on keys without a value, unnamed, from DPDK 24.11 on. */
 	for (i = 0; i < kvlist->count && ret == 0; i++)
-		ret = parse_one(&kvlist->pairs[i], args, seen);
+		ret = parse_one(&kvlist->pairs[i], args, &function, &seen);
 	rte_kvargs_free(kvlist);
 	if (ret < 0)
 		return -EINVAL;
-	if (args->net.wiring.peer[0] != '\0' && args->net.wiring.kind != VFN_WIRING_WIRE) {
-		DRV_LOG(ERR, "%s: device argument \"peer\" needs port=wire", name);
+	if (check_link(args, name, seen) < 0)
+		return -EINVAL;
+	if (vfn_net_args_check(&function, why, sizeof(why)) < 0) {
+		DRV_LOG(ERR, "%s: device argument %s", name, why);
 		return -EINVAL;
 	}
-	if (!select_wiring(args, "gen", args->net.wiring.gen != 0, VFN_WIRING_GEN) ||
-		!select_wiring(
-			args, "ethdev", args->net.wiring.ethdev[0] != '\0', VFN_WIRING_ETHDEV))
-		return -EINVAL;
+	args->function = function.function;
+	args->net = function.net;
 	return 0;
 }
 
@@ -383,19 +244,30 @@ vfn_args_show(
 	const char *text, void (*show)(void *data, const char *key, const char *value), void *data)
 {
 	struct rte_kvargs *kvlist = rte_kvargs_parse(text, NULL);
-	const char *value, *port = NULL;
+	const char *key, *value, *none;
+	struct vfn_args args = {0};
 	unsigned int i;
 
-	for (i = 0; i < RTE_DIM(args_known); i++) {
-		value = kvlist != NULL ? rte_kvargs_get(kvlist, args_known[i].key) : NULL;
-		/* These two select the port, see select_wiring(). */
-		if (value == NULL && strcmp(args_known[i].key, "port") == 0 && kvlist != NULL) {
-			port = rte_kvargs_get(kvlist, "gen") != NULL	 ? "gen" :
+	value = kvlist != NULL ? rte_kvargs_get(kvlist, "link") : NULL;
+	if (value != NULL)
+		parse_link(value, &args);
+	value = kvlist != NULL ? rte_kvargs_get(kvlist, "control") : NULL;
+	if (value != NULL)
+		parse_control(value, &args);
+	for (i = 0; i < vfn_nb_net_args + RTE_DIM(args_known); i++) {
+		key = i < vfn_nb_net_args ? vfn_net_args_known[i].key :
+					    args_known[i - vfn_nb_net_args].key;
+		none = i < vfn_nb_net_args ? vfn_net_args_known[i].none :
+					     args_known[i - vfn_nb_net_args].none;
+		if (args.endpoint && i < vfn_nb_net_args && !(args.control && is_control(key)))
+			none = "the endpoint's";
+		value = kvlist != NULL ? rte_kvargs_get(kvlist, key) : NULL;
+		/* These two select the port, see vfn_net_args_check(). */
+		if (value == NULL && strcmp(key, "port") == 0 && kvlist != NULL)
+			value = rte_kvargs_get(kvlist, "gen") != NULL	 ? "gen" :
 				rte_kvargs_get(kvlist, "ethdev") != NULL ? "ethdev" :
 									   NULL;
-			value = port;
-		}
-		show(data, args_known[i].key, value != NULL ? value : args_known[i].none);
+		show(data, key, value != NULL ? value : none);
 	}
 	rte_kvargs_free(kvlist);
 }

@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/virtio_ids.h>
+
 #include <rte_common.h>
 #include <rte_interrupts.h>
 
@@ -126,7 +128,7 @@ vfn_config_init(struct vfn_dev *dev)
 {
 	struct virtio_net_config config;
 
-	if (vfn_config_read(dev, &config) < 0 ||
+	if (dev->pci.type != VIRTIO_ID_NET || vfn_config_read(dev, &config) < 0 ||
 		2 * config.max_virtqueue_pairs >= dev->pci.nb_queues) {
 		DEV_LOG(ERR, dev, "the function is none of the net class");
 		return -ENODEV;
@@ -156,7 +158,7 @@ vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 	ret = vfn_vpci_config(
 		&dev->pci, 0, config, RTE_MIN(size, dev->pci.device.length), &dev->config_seen);
 	/* The guest acknowledges an announcement to the front-end, which keeps that to itself. */
-	if (ret == 0 && size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
+	if (ret == 0 && dev->function != NULL && size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
 		memcpy(&status, config + offsetof(struct virtio_net_config, status),
 			sizeof(status));
 		if (status & VIRTIO_NET_S_ANNOUNCE)
@@ -184,7 +186,9 @@ vfn_config_open(struct vfn_dev *dev)
 	ret = rte_intr_callback_register(dev->config_intr, config_interrupt, dev);
 	if (ret < 0)
 		goto free_intr;
-	ret = vfn_vpci_config_irq(&dev->pci, dev->config_fd);
+	/* An endpoint that comes later gets it then. */
+	if (!vfn_remote_gone(dev))
+		ret = vfn_vpci_config_irq(&dev->pci, dev->config_fd);
 	if (ret == 0)
 		return 0;
 
@@ -201,7 +205,7 @@ void
 vfn_config_close(struct vfn_dev *dev)
 {
 	/* A link that keeps the eventfd has a duplicate; it is closed next. */
-	if (vfn_vpci_config_irq(&dev->pci, -1) < 0)
+	if (!vfn_remote_dead(dev) && vfn_vpci_config_irq(&dev->pci, -1) < 0)
 		DEV_LOG(ERR, dev, "the function keeps the eventfd of its configuration");
 	rte_intr_callback_unregister_sync(dev->config_intr, config_interrupt, dev);
 	rte_intr_instance_free(dev->config_intr);
@@ -227,6 +231,17 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 	return ret;
 }
 
+/* What the operator of the function may do, who is another one behind an endpoint. */
+static bool
+is_operator(struct vfn_dev *dev, int *ret)
+{
+	if (dev->function != NULL)
+		return true;
+	*ret = vfn_telemetry_refuse(dev, -ENOTSUP, "the function is behind an endpoint, %s: ask there",
+		dev->remote->path);
+	return false;
+}
+
 static int
 set_link(const char *cmd, const char *params, struct rte_tel_data *d)
 {
@@ -239,6 +254,8 @@ set_link(const char *cmd, const char *params, struct rte_tel_data *d)
 	if (dev == NULL)
 		return -ENODEV;
 	up = strcmp(rest, "up") == 0;
+	if (!is_operator(dev, &ret))
+		return answer(dev, ret, "", d);
 	if (up || strcmp(rest, "down") == 0) {
 		vfn_manage_link(dev->function, up);
 		ret = 0;
@@ -259,6 +276,8 @@ announce(const char *cmd, const char *params, struct rte_tel_data *d)
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
 		return -ENODEV;
+	if (!is_operator(dev, &ret))
+		return answer(dev, ret, "", d);
 	if (*rest != '\0')
 		vfn_telemetry_refuse(dev, ret, "nothing follows the name, not \"%s\"", rest);
 	else if (dev->state != VFN_RUNNING)
@@ -283,6 +302,8 @@ set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
 		return -ENODEV;
+	if (!is_operator(dev, &ret))
+		return answer(dev, ret, "", d);
 	mtu = strtoul(rest, &end, 10);
 	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mtu <= UINT16_MAX)
 		ret = vfn_manage_mtu(dev->function, mtu);

@@ -22,7 +22,9 @@
 
 #include <rte_log.h>
 
+#include <vfn_endpoint.h>
 #include <vfn_link.h>
+#include <vfn_map.h>
 #include <vfn_net_function.h>
 #include <vfn_sdk.h>
 #include <vfn_vpci.h>
@@ -54,25 +56,15 @@ enum vfn_lm {
 
 /* Device arguments. */
 struct vfn_args {
+	bool endpoint;	/* the function is in another process */
+	char path[108]; /* of its socket, as in struct sockaddr_un */
+	bool control;	/* and what it is is decided here */
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
-	bool wiring_given;
 	enum vfn_lm lm;
 	uint32_t drain_ms;  /* a function that takes longer to stop is reset */
 	bool doorbell;	    /* offer guests to ring by a plain store */
 	char inflight[256]; /* directory, or "" */
-};
-
-/* A part of a front-end's file, mapped here and guarded, see vfn_map.c. */
-struct vfn_map {
-	uint32_t refs;
-	bool lost;    /* the file was cut off; set by a signal handler */
-	uint8_t *map; /* whole pages */
-	size_t map_len;
-	uint8_t *host; /* the part, in map */
-	uint64_t len;
-	int fd;		 /* ours, of the file */
-	uint64_t offset; /* of the part in it */
 };
 
 /* A region of the guest's memory. */
@@ -95,11 +87,19 @@ struct vfn_inflight_given {
 	bool packed;
 };
 
+/* Of a ring that is to start: may it go on where librte_vhost says? */
+enum vfn_ring_left {
+	VFN_RING_KEPT,	  /* yes */
+	VFN_RING_LEFT,	  /* its function ended; what that left in memory tells */
+	VFN_RING_UNKNOWN, /* the same, and nothing tells */
+};
+
 /* A connection of a front-end, as far as librte_vhost has told of it. */
 struct vfn_guest {
 	TAILQ_ENTRY(vfn_guest) next;
 	int vid;
-	bool waits;		     /* for the device, which another one uses */
+	bool waits; /* for the device, which another one uses, or for its endpoint */
+	bool conf;  /* librte_vhost takes it for configured: it says so before anything changes */
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 	bool features;		     /* are negotiated */
@@ -111,6 +111,9 @@ struct vfn_guest {
 	struct vfn_inflight_given inflight;
 	bool stopped[VFN_MAX_QUEUES]; /* in an orderly way, and where */
 	uint16_t stopped_at[VFN_MAX_QUEUES];
+	uint8_t left[VFN_MAX_QUEUES];		/* enum vfn_ring_left */
+	struct vfn_map *region[VFN_MAX_QUEUES]; /* in-flight regions of ours, see vfn_inflight.c */
+	int error_fd[VFN_MAX_QUEUES];		/* told of a broken ring, -1: none */
 };
 
 /* The thread that relays where no poller does, see vfn_shadow.c. */
@@ -143,6 +146,7 @@ enum vfn_doorbell {
 
 /* Doorbells that a guest rings by a plain store, see vfn_notify.c. */
 struct vfn_notify {
+	bool asked; /* by the device arguments */
 	bool offer; /* to guests whose front-end can */
 	uint64_t offset[VFN_MAX_QUEUES];
 	int fd; /* -1: the guest has none */
@@ -175,6 +179,22 @@ struct vfn_inflight {
 	struct vfn_inflight_region region[VFN_MAX_QUEUES];
 };
 
+/* A function in another process, see vfn_remote.c. */
+struct vfn_remote {
+	char path[108];
+	bool by_host;
+	struct vfn_endpoint_control control; /* by_host */
+	pthread_t thread;
+	bool watched; /* there is the thread */
+	bool quit;    /* atomic: it is to end */
+	int wake_fd;
+	/* Under the device's lock. */
+	bool gone;	/* nobody is connected, and nothing is touched */
+	bool released;	/* another process may have it */
+	char why[192];	/* it is gone, or is not taken */
+	uint32_t links; /* connections that there were */
+};
+
 struct vfn_dev {
 	TAILQ_ENTRY(vfn_dev) next;
 	uint64_t id;   /* grows from one in the list to the next */
@@ -186,7 +206,8 @@ struct vfn_dev {
 	struct rte_vdpa_device *vdpa;
 
 	struct vfn_vpci pci;	       /* of the function; under the device's lock */
-	struct vfn_function *function; /* for its operator */
+	struct vfn_function *function; /* for its operator; NULL: it is behind an endpoint */
+	struct vfn_remote *remote; /* NULL: it is in this process */
 	uint16_t max_pairs;
 
 	struct rte_intr_handle *config_intr;
@@ -198,7 +219,7 @@ struct vfn_dev {
 	TAILQ_HEAD(, vfn_guest) guests;
 	struct vfn_guest *guest;		   /* whose device it is, or NULL */
 	bool started[VFN_MAX_QUEUES];		   /* the function runs it */
-	bool paused[VFN_MAX_QUEUES];		   /* from vfn_life_pause() to vfn_life_resume() */
+	bool paused[VFN_MAX_QUEUES];		   /* for as long as all queues are */
 	struct vfn_memory memory;		   /* from dev_conf to dev_close */
 	struct vfn_shadow *shadow[VFN_MAX_QUEUES]; /* NULL: the function has the guest's ring */
 	struct vfn_shadow *spare[VFN_MAX_QUEUES];  /* for a queue that will have one */
@@ -219,6 +240,8 @@ struct vfn_dev {
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
 	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
+	uint64_t stats_last[VFN_MAX_QUEUES][VFN_NET_STAT_MAX]; /* as they were read last */
+	uint32_t failures_base[VFN_MAX_QUEUES];
 };
 
 extern struct rte_vdev_driver vfn_driver;
@@ -237,14 +260,35 @@ void vfn_life_forget(struct vfn_dev *dev, int vid);
 void vfn_life_features(struct vfn_dev *dev, int vid);
 int vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
 int vfn_life_connection(struct vfn_dev *dev, int vid);
-int vfn_life_pause(struct vfn_dev *dev);
-void vfn_life_resume(struct vfn_dev *dev);
 void vfn_life_check(struct vfn_dev *dev);
 void vfn_life_close(struct vfn_dev *dev);
+void vfn_life_lost(struct vfn_dev *dev);
+void vfn_life_back(struct vfn_dev *dev);
 struct vfn_guest *vfn_life_guest(struct vfn_dev *dev, int vid);
+
+/* vfn_queue.c: queues. dev->lock held, a guest has the device. */
+int vfn_queue_start(struct vfn_dev *dev, uint16_t queue);
+int vfn_queue_stop(struct vfn_dev *dev, uint16_t queue);
+int vfn_queues_stop(struct vfn_dev *dev);
+void vfn_queues_leave(struct vfn_dev *dev);
+int vfn_queues_pause(struct vfn_dev *dev);
+void vfn_queues_resume(struct vfn_dev *dev);
+void vfn_queues_error(struct vfn_dev *dev);
+
+/* vfn_remote.c: a function in another process. The last two: dev->lock held. */
+int vfn_remote_open(struct vfn_dev *dev, const struct vfn_args *args);
+int vfn_remote_watch(struct vfn_dev *dev);
+void vfn_remote_unwatch(struct vfn_dev *dev);
+void vfn_remote_close(struct vfn_dev *dev);
+bool vfn_remote_gone(const struct vfn_dev *dev);
+uint64_t vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features);
+bool vfn_remote_dead(struct vfn_dev *dev);
+int vfn_remote_release(struct vfn_dev *dev);
+void vfn_remote_reclaim(struct vfn_dev *dev);
 
 /* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
 int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+bool vfn_ring_left(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
 bool vfn_ring_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
 
 /* vfn_message.c: the messages of a connection. dev->lock held. */
@@ -275,18 +319,13 @@ bool vfn_inflight_renew(
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
-/* vfn_map.c: what front-ends share, mapped. */
-bool vfn_map_allowed(int fd);
-struct vfn_map *vfn_map_fd(int fd, uint64_t offset, uint64_t len);
-struct vfn_map *vfn_map_get(struct vfn_map *map);
-void vfn_map_put(struct vfn_map *map);
-bool vfn_map_lost(const struct vfn_map *map);
-
 /* vfn_memory.c: the guest's memory. dev->lock held, a guest has the device. */
 int vfn_memory_open(struct vfn_dev *dev);
 void vfn_memory_close(struct vfn_dev *dev);
 bool vfn_memory_gpa(const struct vfn_dev *dev, const void *theirs, uint64_t *gpa);
 const struct vfn_mem_region *vfn_memory_find(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
+struct vringh_mem;
+void vfn_memory_table(const struct vfn_memory *memory, struct vringh_mem *to);
 void *vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
 
 /* vfn_lm.c: live migration. dev->lock held; all but the first: a guest has the device. */
@@ -302,6 +341,7 @@ const char *vfn_lm_name(enum vfn_lm lm);
 
 /* vfn_notify.c: doorbells. dev->lock held; the last three any thread. */
 void vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args);
+void vfn_notify_find(struct vfn_dev *dev);
 void vfn_notify_start(struct vfn_dev *dev);
 void vfn_notify_queue(struct vfn_dev *dev, uint16_t queue);
 void vfn_notify_stop(struct vfn_dev *dev);
@@ -334,7 +374,11 @@ void vfn_shadow_resume(struct vfn_dev *dev);
 void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
 
 /* vfn_stats.c: operations. */
+/* Beside the function's counters: how often it has failed, the same for all of its queues. */
+#define VFN_STATS_TOLD (VFN_NET_STAT_MAX + 1)
 extern const char *const vfn_stat_names[VFN_NET_STAT_MAX];
+int vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+void vfn_stats_go_on(struct vfn_dev *dev);
 int vfn_stats_names(
 	struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size);
 int vfn_stats_get(

@@ -346,23 +346,6 @@ region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *
 	return 0;
 }
 
-static int
-identify(struct vfn_dev *dev, const struct vfn_vpci_ring *ring, bool packed, struct ring_id *id)
-{
-	const struct vfn_mem_region *r = vfn_memory_find(dev, ring->desc, 1);
-
-	if (r == NULL || r->ino == 0)
-		return -ENOENT;
-	*id = (struct ring_id){.dev = r->dev,
-		.ino = r->ino,
-		.desc = ring->desc,
-		.driver = ring->driver,
-		.device = ring->device,
-		.size = ring->size,
-		.packed = packed};
-	return 0;
-}
-
 /* The first 8 bytes tell: 0 is a region that nobody has used, see vringh_set_inflight(). */
 static uint64_t *
 region_word(const struct vfn_inflight_region *region)
@@ -380,6 +363,61 @@ static void
 region_renew(const struct vfn_inflight_region *region)
 {
 	__atomic_store_n(region_word(region), 0, __ATOMIC_RELEASE);
+}
+
+/*
+ * Of a packed ring whose function is in another process: in memory of ours, which outlives that.
+ * Without it nobody would know where the ring stands.
+ */
+static int
+region_of_ours(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring,
+	struct vfn_inflight_region *region)
+{
+	struct vfn_guest *guest = dev->guest;
+	int fd, ret = 0;
+
+	region->len = region_size(true, ring->size);
+	if (guest->region[queue] != NULL && guest->region[queue]->len != region->len) {
+		vfn_map_put(guest->region[queue]);
+		guest->region[queue] = NULL;
+	}
+	if (guest->region[queue] == NULL) {
+		fd = memfd_create("vfn-inflight", MFD_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		if (ftruncate(fd, region->len) < 0)
+			ret = -errno;
+		/* Without room it is refused here, and is no bus error later. */
+		if (ret == 0)
+			ret = -posix_fallocate(fd, 0, region->len);
+		if (ret == 0 && (guest->region[queue] = vfn_map_fd(fd, 0, region->len)) == NULL)
+			ret = -errno;
+		close(fd);
+		if (ret < 0)
+			return ret;
+	}
+	region->map = vfn_map_get(guest->region[queue]);
+	region->host = region->map->host;
+	if (guest->left[queue] == VFN_RING_KEPT)
+		region_renew(region);
+	return 0;
+}
+
+static int
+identify(struct vfn_dev *dev, const struct vfn_vpci_ring *ring, bool packed, struct ring_id *id)
+{
+	const struct vfn_mem_region *r = vfn_memory_find(dev, ring->desc, 1);
+
+	if (r == NULL || r->ino == 0)
+		return -ENOENT;
+	*id = (struct ring_id){.dev = r->dev,
+		.ino = r->ino,
+		.desc = ring->desc,
+		.driver = ring->driver,
+		.device = ring->device,
+		.size = ring->size,
+		.packed = packed};
+	return 0;
 }
 
 /* Our own region of a ring that it does not tell of becomes that ring's, and new. */
@@ -423,9 +461,12 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *r
 	if (ret < 0)
 		return ret;
 	ret = region_of_frontend(dev, queue, packed, region);
-	if (ret == -ENOENT && dev->inflight.fd < 0)
+	if (ret == -ENOENT && dev->inflight.fd < 0 && (dev->remote == NULL || !packed))
 		return 0;
-	if (ret == -ENOENT) {
+	if (ret == -ENOENT && dev->inflight.fd < 0) {
+		region->own = true;
+		ret = region_of_ours(dev, queue, ring, region);
+	} else if (ret == -ENOENT) {
 		region->own = true;
 		ret = file_take(dev);
 		if (ret == 0)

@@ -4,18 +4,19 @@
 
 /*
  * The life cycle of a device: from librte_vhost's idea of a guest to a running function and
- * back. With the device's lock held; on librte_vhost's message thread, but for vfn_life_check().
+ * back. With the device's lock held; on librte_vhost's message thread, but for vfn_life_check() and
+ * what an endpoint does when it comes and goes, on a thread of its own.
  */
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 
 #include <rte_common.h>
-#include <rte_cycles.h>
 
 #include "vfn_drv.h"
 #include "vfn_trace.h"
@@ -36,6 +37,8 @@ static const char *const state_names[VFN_STATE_MAX] = {
  *   set_features     the same; running, the dirty log may begin or end, and shadow rings with it
  *   dev_close,       running -> suspended -> idle; failed -> idle
  *   dev_cleanup
+ *   endpoint gone    any -> failed; the guest waits
+ *   and back         failed -> idle; the guest that waits goes on as by dev_conf
  *
  * All lead to failed where the function does not do what it is told. What it may touch stays mapped
  * then until it has been reset: in dev_close or, if it does not do even that, in a later dev_conf.
@@ -75,157 +78,6 @@ move(struct vfn_dev *dev, enum vfn_state to)
 	vfn_trace_state(dev->name, state_names[dev->state], state_names[to]);
 	dev->state = to;
 	return 0;
-}
-
-/* On the guest's ring, or, as long as there is a dirty log for it, on a shadow ring. */
-static int
-ring_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features)
-{
-	return dev->lm == VFN_LM_SHADOW && dev->dirty.on ?
-		vfn_shadow_start(dev, queue, ring, features & dev->pci.features) :
-		vfn_vpci_queue_start(&dev->pci, queue, ring);
-}
-
-static int
-queue_start(struct vfn_dev *dev, uint16_t queue)
-{
-	struct vfn_vpci_ring ring;
-	uint64_t features = 0;
-	uint16_t base = 0;
-	int ret = 0;
-
-	if (dev->started[queue])
-		return 0;
-	if (dev->shadow[queue] != NULL) {
-		ret = vfn_vpci_queue_reset(&dev->pci, queue);
-		if (ret == 0 && dev->dirty.on)
-			vfn_shadow_spare(dev, queue);
-		else if (ret == 0)
-			ret = vfn_shadow_free(dev, queue);
-	}
-	if (ret == 0)
-		ret = vfn_ring_get(dev, queue, &ring);
-	if (ret == 0)
-		ret = rte_vhost_get_negotiated_features(dev->guest->vid, &features);
-	if (ret == 0) {
-		vfn_saved_take_position(dev, queue, &ring);
-		base = ring.avail;
-		ret = vfn_inflight_attach(
-			dev, queue, &ring, features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
-	}
-	if (ret == 0) {
-		ret = ring_start(dev, queue, &ring, features);
-		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring, base))
-			ret = ring_start(dev, queue, &ring, features);
-	}
-	/* If that fails, too, the function is failed. */
-	if (ret < 0 && vfn_vpci_queue_off(&dev->pci, queue) < 0)
-		ret = -EIO;
-	dev->started[queue] = ret == 0;
-	if (ret == 0) {
-		DEV_LOG(DEBUG, dev, "queue %u started at 0x%x", queue, ring.avail);
-		vfn_trace_queue(dev->name, queue, true, ring.avail, ring.used);
-		vfn_notify_queue(dev, queue);
-	}
-	return ret;
-}
-
-/*
- * Of a queue that stands still, or, as far as it is known, of a failed function. GET_VRING_BASE,
- * and the next start, answer from here.
- */
-static void
-position_save(struct vfn_dev *dev, uint16_t queue)
-{
-	struct vfn_vpci_ring ring = {0};
-	bool known = vfn_vpci_queue_leave(&dev->pci, queue, &ring) != -ENODEV;
-	struct vfn_guest *guest = dev->guest;
-
-	known |= vfn_shadow_leave(dev, queue, &ring);
-	dev->started[queue] = false;
-	guest->stopped[queue] = known && !dev->pci.failed;
-	guest->stopped_at[queue] = ring.avail;
-	if (!known) {
-		DEV_LOG(ERR, dev, "queue %u is off, and nobody knows where it stood", queue);
-		return;
-	}
-	vfn_lm_queue_stopped(dev, queue, ring.dirty);
-	if (rte_vhost_set_vring_base(guest->vid, queue, ring.avail, ring.used) < 0)
-		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
-	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);
-	vfn_trace_queue(dev->name, queue, false, ring.avail, ring.used);
-}
-
-static int
-queue_stop(struct vfn_dev *dev, uint16_t queue)
-{
-	int ret;
-
-	if (!dev->started[queue])
-		return 0;
-	ret = vfn_vpci_queue_suspend(&dev->pci, queue);
-	position_save(dev, queue);
-	return ret;
-}
-
-/* Everything stands still on return; -EIO if the function does not do that: it is failed. */
-static int
-queues_stop(struct vfn_dev *dev)
-{
-	uint64_t begin = rte_get_timer_cycles();
-	uint16_t q;
-
-	if (vfn_vpci_suspend(&dev->pci) < 0)
-		DEV_LOG(ERR, dev,
-			"is reset while it runs: what the guest gets to know of the "
-			"queues' positions is not exact");
-	for (q = 0; q < dev->pci.nb_queues; q++)
-		if (dev->started[q])
-			position_save(dev, q);
-	dev->stop_us[0] = (rte_get_timer_cycles() - begin) * 1000000 / rte_get_timer_hz();
-	dev->stops++;
-	dev->stop_us[1] = RTE_MAX(dev->stop_us[0], dev->stop_us[1]);
-	DEV_LOG(DEBUG, dev, "stands still after %u us", dev->stop_us[0]);
-	return dev->pci.failed ? -EIO : 0;
-}
-
-/* Stop what runs, to start it again in another way, with nothing lost in between. */
-int
-vfn_life_pause(struct vfn_dev *dev)
-{
-	bool any = false;
-	int ret = 0;
-	uint16_t q;
-
-	memcpy(dev->paused, dev->started, sizeof(dev->paused));
-	for (q = 0; q < dev->pci.nb_queues; q++)
-		any |= dev->paused[q];
-	if (any)
-		ret = queues_stop(dev);
-	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++) {
-		if (!dev->paused[q])
-			continue;
-		ret = vfn_vpci_queue_reset(&dev->pci, q);
-		if (ret == 0)
-			vfn_shadow_spare(dev, q);
-	}
-	return ret;
-}
-
-/*
- * As long as one of them is off senders wait, so that the order does not matter. One that could not
- * be started before is tried again.
- */
-void
-vfn_life_resume(struct vfn_dev *dev)
-{
-	uint16_t q;
-
-	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
-		if (dev->paused[q] || (dev->state == VFN_RUNNING && dev->guest->wanted[q]))
-			queue_start(dev, q);
-	memset(dev->paused, 0, sizeof(dev->paused));
-	vfn_shadow_resume(dev);
 }
 
 /* Let the function reach the guest's memory. */
@@ -275,7 +127,7 @@ guest_memory_free(struct vfn_dev *dev)
 static int
 release(struct vfn_dev *dev)
 {
-	int ret = vfn_vpci_release(&dev->pci);
+	int ret = vfn_remote_gone(dev) ? 0 : vfn_vpci_release(&dev->pci);
 	uint16_t q;
 
 	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
@@ -296,8 +148,11 @@ vfn_life_close(struct vfn_dev *dev)
 void
 vfn_life_check(struct vfn_dev *dev)
 {
-	if (dev->pci.failed && dev->state == VFN_RUNNING && move(dev, VFN_FAILED) == 0)
-		DEV_LOG(ERR, dev, "serves its guest no more, until that connects again");
+	if (!dev->pci.failed || dev->state != VFN_RUNNING || move(dev, VFN_FAILED) < 0)
+		return;
+	DEV_LOG(ERR, dev, "serves its guest no more, until that connects again%s",
+		dev->remote != NULL ? ", or the endpoint is back" : "");
+	vfn_queues_error(dev);
 }
 
 struct vfn_guest *
@@ -324,8 +179,10 @@ guest_get(struct vfn_dev *dev, int vid)
 		return NULL;
 	}
 	guest = calloc(1, sizeof(*guest));
-	if (guest != NULL)
+	if (guest != NULL) {
 		guest->vid = vid;
+		memset(guest->error_fd, -1, sizeof(guest->error_fd));
+	}
 	if (guest == NULL || vfn_message_start(guest) < 0) {
 		free(guest);
 		DEV_LOG(ERR, dev, "no memory for another connection");
@@ -343,7 +200,7 @@ refuse(struct vfn_dev *dev, int why)
 
 	vfn_notify_stop(dev);
 	if (dev->state == VFN_CONFIGURED)
-		queues_stop(dev);
+		vfn_queues_stop(dev);
 	vfn_lm_stop(dev);
 	/* Kept memory is not the guest's own affair: whoever comes next sees about it. */
 	if (release(dev) < 0)
@@ -353,7 +210,7 @@ refuse(struct vfn_dev *dev, int why)
 }
 
 static int
-start(struct vfn_dev *dev, struct vfn_guest *guest)
+set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 {
 	/* The control queue's index depends on MQ; the guest may not know of either. */
 	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
@@ -362,7 +219,6 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	uint64_t features;
 	uint16_t q;
 
-	guest->waits = false;
 	if (ret < 0)
 		return ret;
 	if (dev->pci.failed && release(dev) < 0) {
@@ -372,6 +228,11 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	}
 	dev->guest = guest;
 	ret = rte_vhost_get_negotiated_features(guest->vid, &features);
+	if (ret == 0 && vfn_remote_lacks(dev, features) != 0) {
+		DEV_LOG(ERR, dev, "takes no guest: its endpoint lacks features 0x%" PRIx64,
+			vfn_remote_lacks(dev, features));
+		ret = -ENOTSUP;
+	}
 	if (ret == 0)
 		ret = vfn_vpci_negotiate(&dev->pci, (features | own) & dev->pci.features);
 	if (ret == 0)
@@ -385,7 +246,7 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
 		if (guest->wanted[q])
-			queue_start(dev, q);
+			vfn_queue_start(dev, q);
 	if (!dev->pci.failed)
 		vfn_lm_update(dev, features);
 	ret = vfn_vpci_driver_ok(&dev->pci);
@@ -398,10 +259,24 @@ start(struct vfn_dev *dev, struct vfn_guest *guest)
 	return 0;
 }
 
+/* 0 also where it waits for the endpoint: then it starts with that. */
+static int
+start(struct vfn_dev *dev, struct vfn_guest *guest)
+{
+	int ret = vfn_remote_gone(dev) ? -EIO : set_up(dev, guest);
+
+	guest->waits = ret < 0 && vfn_remote_dead(dev);
+	if (!guest->waits)
+		return ret;
+	DEV_LOG(WARNING, dev, "has no endpoint, the guest waits for it");
+	return 0;
+}
+
 int
 vfn_life_start(struct vfn_dev *dev, int vid)
 {
 	struct vfn_guest *guest = guest_get(dev, vid);
+	int ret;
 
 	if (guest == NULL)
 		return -ENOMEM;
@@ -410,13 +285,16 @@ vfn_life_start(struct vfn_dev *dev, int vid)
 	/* What a failed function has of the guest's last start goes first, if it can. */
 	if (dev->guest == guest && dev->pci.failed)
 		vfn_life_stop(dev, vid);
-	if (dev->guest == NULL || dev->guest == guest)
-		return start(dev, guest);
+	if (dev->guest == NULL || dev->guest == guest) {
+		ret = start(dev, guest);
+		guest->conf = ret == 0;
+		return ret;
+	}
 	/*
 	 * It may have overtaken the end of its predecessor, whose last messages are not read yet.
 	 * librte_vhost must take it for configured: only then it closes it before memory goes.
 	 */
-	guest->waits = true;
+	guest->waits = guest->conf = true;
 	DEV_LOG(WARNING, dev, "is in use by another connection, the new one waits for its end");
 	return 0;
 }
@@ -430,11 +308,11 @@ vfn_life_stop(struct vfn_dev *dev, int vid)
 
 	if (guest == NULL)
 		return;
-	guest->waits = false;
+	guest->waits = guest->conf = false;
 	if (dev->guest != guest || (runs && may_move(dev, VFN_SUSPENDED) < 0))
 		return;
 	if (runs || dev->pci.failed)
-		queues_stop(dev);
+		vfn_queues_stop(dev);
 	if (runs && move(dev, dev->pci.failed ? VFN_FAILED : VFN_SUSPENDED) < 0)
 		return;
 	if (runs)
@@ -468,7 +346,38 @@ guest_renew(struct vfn_guest *guest)
 		.barred = old.barred,
 		.resetting = true,
 	};
+	memset(guest->error_fd, -1, sizeof(guest->error_fd));
 	vfn_message_forgive(guest);
+}
+
+/* What there is of it beside the guest itself. */
+static void
+guest_free(struct vfn_guest *guest)
+{
+	unsigned int q;
+
+	vfn_map_put(guest->dirty);
+	vfn_map_put(guest->inflight.map);
+	for (q = 0; q < VFN_MAX_QUEUES; q++) {
+		vfn_map_put(guest->region[q]);
+		if (guest->error_fd[q] >= 0)
+			close(guest->error_fd[q]);
+	}
+}
+
+/* The device is free for one that waits; librte_vhost takes it for configured. */
+static void
+serve_next(struct vfn_dev *dev)
+{
+	struct vfn_guest *guest;
+
+	TAILQ_FOREACH(guest, &dev->guests, next) {
+		if (!guest->waits)
+			continue;
+		if (!vfn_message_memory(dev, guest) || start(dev, guest) < 0)
+			DEV_LOG(ERR, dev, "the connection that has waited gets no device");
+		return;
+	}
 }
 
 /* The guest is gone; its rings are not told one by one. */
@@ -480,8 +389,7 @@ vfn_life_forget(struct vfn_dev *dev, int vid)
 	if (guest == NULL)
 		return;
 	vfn_life_stop(dev, vid);
-	vfn_map_put(guest->dirty);
-	vfn_map_put(guest->inflight.map);
+	guest_free(guest);
 	if (guest->resetting) {
 		guest_renew(guest);
 	} else {
@@ -490,16 +398,40 @@ vfn_life_forget(struct vfn_dev *dev, int vid)
 	}
 	if (dev->config_reader == vid)
 		dev->config_reader = -1;
-	if (dev->guest != NULL)
-		return;
-	TAILQ_FOREACH(guest, &dev->guests, next) {
-		if (!guest->waits)
-			continue;
-		/* librte_vhost takes it for configured since it waits. */
-		if (start(dev, guest) < 0)
-			DEV_LOG(ERR, dev, "the connection that has waited gets no device");
-		return;
+	if (dev->guest == NULL)
+		serve_next(dev);
+}
+
+/*
+ * The endpoint has ended, or hung up: nothing is touched any more. The guest waits for another,
+ * which goes on where this one has left the rings.
+ */
+void
+vfn_life_lost(struct vfn_dev *dev)
+{
+	struct vfn_guest *guest = dev->guest;
+
+	vfn_life_check(dev);
+	if (guest != NULL) {
+		vfn_queues_leave(dev);
+		vfn_lm_stop(dev);
+		vfn_notify_stop(dev);
+		vfn_config_stop(dev);
+		/* Those of an earlier guest; of this one there are none. */
+		vfn_saved_free(dev);
+		guest->waits = guest->conf;
 	}
+	guest_memory_free(dev);
+	dev->guest = NULL;
+	move(dev, VFN_FAILED);
+}
+
+/* There is one again, which nobody uses yet. */
+void
+vfn_life_back(struct vfn_dev *dev)
+{
+	if (move(dev, VFN_IDLE) == 0)
+		serve_next(dev);
 }
 
 /*
@@ -542,9 +474,9 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
 	if (on)
-		ret = queue_start(dev, queue);
+		ret = vfn_queue_start(dev, queue);
 	else
-		ret = queue_stop(dev, queue);
+		ret = vfn_queue_stop(dev, queue);
 	vfn_shadow_resume(dev);
 	vfn_life_check(dev);
 	return ret;

@@ -4,7 +4,7 @@
 
 /*
  * Live migration: the guest's dirty log is handed to the function, which logs what it writes. On
- * librte_vhost's message thread, with the device's lock held.
+ * librte_vhost's message thread, or that of an endpoint, with the device's lock held.
  */
 
 #include <errno.h>
@@ -290,7 +290,7 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 		return;
 	}
 	if (restart)
-		ret = vfn_life_pause(dev);
+		ret = vfn_queues_pause(dev);
 	else if (hold)
 		ret = vfn_vpci_suspend(&dev->pci);
 	if (ret < 0)
@@ -301,7 +301,7 @@ vfn_lm_update(struct vfn_dev *dev, uint64_t features)
 		if (dev->started[q])
 			ret = vfn_vpci_queue_resume(&dev->pci, q);
 	if (restart)
-		vfn_life_resume(dev);
+		vfn_queues_resume(dev);
 	if (!dev->dirty.on)
 		vfn_shadow_unprepare(dev);
 	vfn_life_check(dev);
@@ -357,7 +357,11 @@ vfn_lm_queue_stopped(struct vfn_dev *dev, uint16_t queue, uint64_t logged)
 void
 vfn_lm_stop(struct vfn_dev *dev)
 {
-	if (dev->dirty.missed && dev->guest->dirty != NULL)
+	/* An endpoint that is gone has written, and had no time to mark it. */
+	bool missed = dev->dirty.missed ||
+		(dev->remote != NULL && dev->pci.failed && dev->dirty.wanted);
+
+	if (missed && dev->guest->dirty != NULL)
 		dirty_everything(dev, dev->guest->dirty);
 	dirty_end(dev);
 }

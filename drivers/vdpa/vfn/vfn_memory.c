@@ -15,6 +15,8 @@
 
 #include <rte_vhost.h>
 
+#include <vringh.h>
+
 #include "vfn_drv.h"
 
 static int
@@ -124,4 +126,30 @@ vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len)
 	const struct vfn_mem_region *r = vfn_memory_find(dev, gpa, len);
 
 	return r != NULL ? r->map->host + (gpa - r->gpa) : NULL;
+}
+
+static int
+by_iova(const void *a, const void *b)
+{
+	const struct vringh_region *x = a, *y = b;
+
+	return x->iova < y->iova ? -1 : x->iova > y->iova;
+}
+
+/* As lib/vring takes it; to->table has room for every region. */
+void
+vfn_memory_table(const struct vfn_memory *memory, struct vringh_mem *to)
+{
+	uint32_t i;
+
+	to->kind = VRINGH_MEM_REGION;
+	to->nb_regions = memory->nb_regions;
+	for (i = 0; i < memory->nb_regions; i++)
+		to->table[i] = (struct vringh_region){
+			.iova = memory->region[i].gpa,
+			.len = memory->region[i].size,
+			.host = memory->region[i].map->host,
+			.perm = VRINGH_PERM_RW,
+		};
+	qsort(to->table, to->nb_regions, sizeof(to->table[0]), by_iova);
 }

@@ -179,6 +179,17 @@ reset_owner(struct vfn_guest *guest, struct vfn_msg *msg)
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
+/* librte_vhost closes what it gets. */
+static void
+error_fd(struct vfn_guest *guest, struct vfn_msg *msg)
+{
+	int fd = msg_fd(msg), *mine = &guest->error_fd[msg->u64 & UINT8_MAX];
+
+	if (*mine >= 0)
+		close(*mine);
+	*mine = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
 /* Front-ends may set up more rings than the device has; they stay off. */
 static enum rte_vhost_msg_result
 ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t index)
@@ -190,6 +201,11 @@ ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t
 		msg_close(msg);
 		return RTE_VHOST_MSG_RESULT_OK;
 	}
+	if (msg->request == SET_VRING_ERR)
+		error_fd(guest, msg);
+	/* It is said where the ring begins. */
+	if (msg->request == SET_VRING_BASE)
+		guest->left[index] = VFN_RING_KEPT;
 	/* It has in-flight regions from before we were there, and would look at them now. */
 	if (msg->request == SET_VRING_KICK && guest->barred)
 		return refuse(msg);

@@ -46,18 +46,33 @@ void
 vfn_notify_init(struct vfn_dev *dev, const struct vfn_args *args)
 {
 	struct vfn_notify *n = &dev->doorbells;
-	const uint32_t page = sysconf(_SC_PAGESIZE);
-	uint16_t q;
 
 	n->fd = n->vid = -1;
-	if (!args->doorbell)
+	n->asked = args->doorbell;
+	if (!n->asked)
 		return;
 	if (args->function.pollers.sleep) {
 		DEV_LOG(NOTICE, dev,
 			"doorbell=on has no effect with idle=sleep: a poller that sleeps is woken "
 			"by eventfds only");
+		n->asked = false;
 		return;
 	}
+	if (!vfn_remote_gone(dev))
+		vfn_notify_find(dev);
+}
+
+/* Where the function's doorbells are. No guest has the device. */
+void
+vfn_notify_find(struct vfn_dev *dev)
+{
+	struct vfn_notify *n = &dev->doorbells;
+	const uint32_t page = sysconf(_SC_PAGESIZE);
+	uint16_t q;
+
+	n->offer = false;
+	if (!n->asked)
+		return;
 	if (dev->pci.notify_step == 0 || dev->pci.notify_step % page != 0 ||
 		dev->pci.notify.offset % page != 0) {
 		DEV_LOG(WARNING, dev,

@@ -3,16 +3,19 @@
  */
 
 /*
- * A guest's rings as librte_vhost tells of them. With the device's lock held, while the guest has
- * the device.
+ * A guest's rings as librte_vhost tells of them, and as a function has left them that ended. With
+ * the device's lock held, while the guest has the device.
  */
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
 #include <rte_vhost.h>
+
+#include <vringh.h>
 
 #include "vfn_drv.h"
 
@@ -65,4 +68,75 @@ vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 	ring->kickfd = dev->doorbells.fd >= 0 ? -1 : vring.kickfd;
 	ring->callfd = vring.callfd;
 	return 0;
+}
+
+/* As the next function on it would find out. */
+static bool
+packed_left(struct vfn_dev *dev, uint16_t queue, uint64_t features, struct vfn_vpci_ring *ring)
+{
+	const struct vfn_inflight_region *region = &dev->inflight.region[queue];
+	struct vringh_config cfg = {
+		.packed = true,
+		.indirect = features & UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC,
+		.in_order = features & UINT64_C(1) << VIRTIO_F_IN_ORDER,
+		.reads_only = queue % 2 == 1,
+		.size = ring->size,
+		.desc = ring->desc,
+		.driver = ring->driver,
+		.device = ring->device,
+		.state = {.avail = ring->avail, .used = ring->used},
+	};
+	struct {
+		struct vringh ring;
+		struct vringh_inflight inflight;
+		struct vringh_mem mem;
+		struct vringh_region table[];
+	} *look = NULL;
+	uint16_t *resubmit = NULL;
+	struct vringh_state state;
+	bool known;
+
+	if (region->map == NULL)
+		return false;
+	look = calloc(1, sizeof(*look) + dev->memory.nb_regions * sizeof(look->table[0]));
+	resubmit = calloc(ring->size, sizeof(*resubmit));
+	if (look != NULL && resubmit != NULL) {
+		look->mem.table = look->table;
+		vfn_memory_table(&dev->memory, &look->mem);
+		cfg.mem = &look->mem;
+	}
+	known = cfg.mem != NULL && vringh_init(&look->ring, &cfg) == 0 &&
+		vringh_set_inflight(&look->ring, &look->inflight, region->host, region->len,
+			resubmit) >= 0 &&
+		vringh_rewind(&look->ring) == 0;
+	if (known) {
+		state = vringh_get_state(&look->ring);
+		ring->avail = state.avail;
+		ring->used = state.used;
+	}
+	free(look);
+	free(resubmit);
+	return known;
+}
+
+/*
+ * Where the function that has ended left a ring: it completes in the order in which it fetches, so
+ * that one index says all of a split one; of a packed one the in-flight region tells. False: nobody
+ * knows.
+ */
+bool
+vfn_ring_left(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
+{
+	uint64_t features = 0;
+	uint16_t used_idx;
+
+	if (vfn_ring_get(dev, queue, ring) < 0 ||
+		rte_vhost_get_negotiated_features(dev->guest->vid, &features) < 0)
+		return false;
+	if (features & UINT64_C(1) << VIRTIO_F_RING_PACKED)
+		return packed_left(dev, queue, features, ring);
+	if (!vfn_ring_used_idx(dev, ring, &used_idx))
+		return false;
+	ring->avail = ring->used = used_idx;
+	return true;
 }

@@ -333,6 +333,23 @@ rte_vdpa_vfn_snapshot(const char *name, const char *path)
 	return ret < 0 ? ret : (int)kept.len;
 }
 
+/* Is it what it says? An endpoint that is not there yet cannot be asked whether it takes it. */
+static int
+check_whole(const struct vfn_saved *kept)
+{
+	struct vfn_parts_header header;
+
+	if (kept->len < sizeof(header))
+		return -EINVAL;
+	memcpy(&header, kept->data, sizeof(header));
+	return header.magic == VFN_PARTS_MAGIC && header.version == VFN_PARTS_VERSION &&
+			header.length == kept->len - sizeof(header) &&
+			header.checksum ==
+				vfn_parts_checksum(kept->data + sizeof(header), header.length) ?
+		0 :
+		-EINVAL;
+}
+
 /* On success the device has the parts. */
 static int
 restore(struct vfn_dev *dev, struct vfn_saved *kept)
@@ -342,7 +359,9 @@ restore(struct vfn_dev *dev, struct vfn_saved *kept)
 
 	if (dev->guest != NULL)
 		return -EBUSY;
-	ret = vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
+	ret = vfn_remote_gone(dev) ?
+		check_whole(kept) :
+		vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
 	if (ret < 0)
 		return ret;
 	saved_free(&dev->pending);
@@ -366,11 +385,25 @@ restore_last(const char *name)
 
 	if (dev == NULL)
 		return -ENODEV;
+	vfn_remote_reclaim(dev);
 	if (dev->pending.data == NULL && dev->last.data != NULL) {
 		ret = restore(dev, &dev->last);
 		if (ret == 0)
 			dev->last = (struct vfn_saved){0};
 	}
+	vfn_dev_release(dev);
+	return ret;
+}
+
+int
+rte_vdpa_vfn_release(const char *name)
+{
+	struct vfn_dev *dev = vfn_dev_lock_by_name(name);
+	int ret;
+
+	if (dev == NULL)
+		return -ENODEV;
+	ret = vfn_remote_release(dev);
 	vfn_dev_release(dev);
 	return ret;
 }

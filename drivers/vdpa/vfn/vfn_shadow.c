@@ -28,32 +28,6 @@
 /* Bus addresses from one queue's shadow ring to the next's. */
 #define STEP (UINT64_C(1) << 21)
 
-static int
-by_iova(const void *a, const void *b)
-{
-	const struct vringh_region *x = a, *y = b;
-
-	return x->iova < y->iova ? -1 : x->iova > y->iova;
-}
-
-/* The guest's memory as the relay sees it. */
-static void
-mem_fill(struct vringh_mem *to, const struct vfn_memory *memory)
-{
-	uint32_t i;
-
-	to->kind = VRINGH_MEM_REGION;
-	to->nb_regions = memory->nb_regions;
-	for (i = 0; i < memory->nb_regions; i++)
-		to->table[i] = (struct vringh_region){
-			.iova = memory->region[i].gpa,
-			.len = memory->region[i].size,
-			.host = memory->region[i].map->host,
-			.perm = VRINGH_PERM_RW,
-		};
-	qsort(to->table, to->nb_regions, sizeof(to->table[0]), by_iova);
-}
-
 /*
  * Where no guest region is: behind the highest one. That the log reaches so far keeps it from the
  * end of all addresses. Depends on the memory only, so that queues do not get in each other's way.
@@ -113,7 +87,7 @@ shadow_alloc(const struct vfn_memory *memory, int node, uint32_t size)
 	s->resubmit = s->owner + size;
 	s->size = size;
 	s->call = s->kick = s->fd = -1;
-	mem_fill(&s->mem, memory);
+	vfn_memory_table(memory, &s->mem);
 	return s;
 }
 

@@ -102,8 +102,11 @@ down_reason(struct vfn_dev *dev)
 		[VFN_LINK_NO_PORT] = "the port of ethdev is not there or not opened, see the log",
 		[VFN_LINK_PORT_DOWN] = "the port of ethdev has no link",
 	};
-	unsigned int reason = vfn_manage_link_down(dev->function);
+	unsigned int reason;
 
+	if (dev->function == NULL)
+		return vfn_remote_gone(dev) ? "there is no endpoint" : "ask the endpoint";
+	reason = vfn_manage_link_down(dev->function);
 	return reason < RTE_DIM(reasons) ? reasons[reason] : "unknown";
 }
 
@@ -163,6 +166,12 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_int(d, "vid", dev->guest != NULL ? dev->guest->vid : -1);
 	vfn_tell_string(d, "failure", dev->pci.failed ? dev->pci.reason : "none");
 	vfn_tell_uint(d, "failures", dev->pci.failures);
+	if (dev->remote != NULL) {
+		vfn_tell_string(d, "endpoint", dev->remote->path);
+		vfn_tell_string(d, "endpoint_why",
+			vfn_remote_gone(dev) ? dev->remote->why : "connected");
+		vfn_tell_uint(d, "endpoint_links", dev->remote->links);
+	}
 	vfn_tell_hex(d, "features", dev->pci.features);
 	vfn_tell_hex(d, "negotiated", dev->guest != NULL ? vfn_vpci_negotiated(&dev->pci) : 0);
 	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
@@ -203,8 +212,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 		return ret;
 	}
 	vfn_vpci_queue_info(&dev->pci, queue, &info);
-	ret = vfn_vpci_stats(&dev->pci, queue, stats, VFN_NET_STAT_MAX);
-	vfn_shadow_stats(dev, queue, stats);
+	ret = vfn_stats_all(dev, queue, stats);
 	rte_tel_data_start_dict(d);
 	vfn_tell_int(d, "queue", queue);
 	vfn_tell_int(d, "started", dev->started[queue]);
@@ -290,7 +298,14 @@ tell_poller(const char *cmd, const char *params, struct rte_tel_data *d)
 		if (params != NULL && strcmp(params, dev->name) != 0)
 			continue;
 		found = true;
-		for (i = 0; nb_seen < RTE_DIM(seen) &&
+		if (dev->function == NULL && params != NULL) {
+			ret = vfn_telemetry_refuse(dev, -ENOTSUP,
+				"the function is behind an endpoint, %s: ask there",
+				dev->remote->path);
+			vfn_dev_put(dev);
+			return ret;
+		}
+		for (i = 0; dev->function != NULL && nb_seen < RTE_DIM(seen) &&
 			vfn_manage_poller_stats(dev->function, i, &stats) == 0;
 			i++) {
 			for (j = 0; j < nb_seen && seen[j] != stats.id; j++)

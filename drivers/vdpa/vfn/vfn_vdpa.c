@@ -22,12 +22,15 @@ static int
 vfn_get_queue_num(struct rte_vdpa_device *vdpa, uint32_t *queue_num)
 {
 	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
+	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
+	/* 0: its endpoint has never been there for us. */
 	*queue_num = dev->max_pairs;
+	ret = dev->max_pairs == 0 ? -EAGAIN : 0;
 	vfn_dev_put(dev);
-	return 0;
+	return ret;
 }
 
 static int
@@ -204,6 +207,26 @@ static struct rte_vdpa_dev_ops vfn_ops = {
 	.get_dev_type = vfn_get_dev_type,
 };
 
+/* In this process. */
+static int
+function_open(struct vfn_dev *dev, struct vfn_args *args)
+{
+	int ret;
+
+	args->function.class_params = &args->net;
+	ret = vfn_function_open(&args->function, &dev->function, &dev->pci.link);
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
+		return ret;
+	}
+	ret = vfn_vpci_init(&dev->pci);
+	if (ret == 0)
+		ret = vfn_config_init(dev);
+	if (ret < 0)
+		dev->pci.link->ops->close(dev->pci.link);
+	return ret;
+}
+
 static int
 vfn_probe(struct rte_vdev_device *vdev)
 {
@@ -227,17 +250,10 @@ vfn_probe(struct rte_vdev_device *vdev)
 	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	args.function.class_params = &args.net;
-	ret = vfn_function_open(&args.function, &dev->function, &dev->pci.link);
-	if (ret < 0) {
-		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
+	ret = args.endpoint ? vfn_remote_open(dev, &args) : function_open(dev, &args);
+	if (ret < 0)
 		goto free_dev;
-	}
-	ret = vfn_vpci_init(&dev->pci);
-	if (ret == 0)
-		ret = vfn_config_init(dev);
-	if (ret == 0)
-		ret = vfn_inflight_open(dev, args.inflight);
+	ret = vfn_inflight_open(dev, args.inflight);
 	if (ret < 0)
 		goto close_link;
 	ret = vfn_config_open(dev);
@@ -251,15 +267,20 @@ vfn_probe(struct rte_vdev_device *vdev)
 		ret = -EEXIST;
 		goto close_config;
 	}
+	if (dev->remote != NULL && (ret = vfn_remote_watch(dev)) < 0)
+		goto unregister;
 	vfn_dev_add(dev);
 	return 0;
 
+unregister:
+	rte_vdpa_unregister_device(dev->vdpa);
 close_config:
 	vfn_config_close(dev);
 close_inflight:
 	vfn_inflight_close(dev);
 close_link:
 	dev->pci.link->ops->close(dev->pci.link);
+	vfn_remote_close(dev);
 free_dev:
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);
@@ -287,8 +308,10 @@ vfn_remove(struct rte_vdev_device *vdev)
 	/* Whoever has found it has done with it before what it consists of goes. */
 	vfn_dev_del(dev);
 	rte_vdpa_unregister_device(vdpa);
+	vfn_remote_unwatch(dev);
 	vfn_config_close(dev);
 	dev->pci.link->ops->close(dev->pci.link);
+	vfn_remote_close(dev);
 	vfn_life_close(dev);
 	vfn_saved_free(dev);
 	vfn_inflight_close(dev);
@@ -314,6 +337,9 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 					    "rate-mbps=<1-1000000> "
 					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
 					    "idle=<busy|sleep> "
+					    "link=<inproc|endpoint> "
+					    "path=<socket> "
+					    "control=<endpoint|host> "
 					    "lm=<hw|shadow|off> "
 					    "drain-ms=<1-60000> "
 					    "doorbell=<on|off> "

@@ -178,6 +178,8 @@ net_open(struct vfn_function *fn)
 	fn->device_features = vfn_net_features(&net->params);
 	if (wirings[net->params.wiring.kind]->whole_frames)
 		fn->device_features &= ~VFN_NET_SEGMENTATION;
+	net->base = net->params;
+	net->base_features = fn->device_features;
 	ret = vfn_net_rate(net, net->params.rate_mbps);
 	if (ret == 0)
 		ret = wire(net, &net->params.wiring);

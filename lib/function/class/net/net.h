@@ -63,6 +63,8 @@ struct vfn_net_work {
 struct vfn_net {
 	struct vfn_function fn;
 	struct vfn_net_params params; /* as they are now */
+	struct vfn_net_params base;   /* as the operator has made it, see offer.c */
+	uint64_t base_features;	      /* that it offered then */
 	uint16_t offered_mtu;	      /* of the device configuration */
 	bool unplugged;		      /* by the operator */
 	bool link_up;		      /* as the device configuration says */

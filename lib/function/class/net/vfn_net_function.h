@@ -12,6 +12,7 @@
 #ifndef VFN_NET_FUNCTION_H
 #define VFN_NET_FUNCTION_H
 
+#include <vfn_endpoint.h>
 #include <vfn_net.h>
 
 #include "vfn_function.h"
@@ -104,5 +105,19 @@ int vfn_manage_rate(struct vfn_function *fn, uint32_t mbps);
  *   frames to be segmented, which its guest was offered; -ENOMEM. Nothing has changed then.
  */
 int vfn_manage_wiring(struct vfn_function *fn, const struct vfn_net_wiring_params *wiring);
+
+/**
+ * Have a client decide what the function offers, within what it was made with: see
+ * vfn_endpoint_offer. A mtu is offered also by a function that was made without.
+ *
+ * @param offer
+ *   NULL: what it was made with, if now is NULL, too.
+ * @param now
+ *   Filled with what is in force then. NULL: nobody wants to know.
+ * @return
+ *   0; -EBUSY: a driver has the function; -EINVAL: it cannot be. Nothing has changed then.
+ */
+int vfn_manage_net_offer(struct vfn_function *fn, const struct vfn_endpoint_control *offer,
+	struct vfn_endpoint_control *now);
 
 #endif /* VFN_NET_FUNCTION_H */

@@ -18,7 +18,7 @@
 
 #include <rte_eal.h>
 
-#include "app.h"
+#include "common.h"
 
 static struct {
 	char name[64]; /* "": stay who we are */
@@ -176,30 +176,34 @@ become_user(void)
 }
 
 int
-confine_early(void)
+confine_early(bool no_confine)
 {
 #ifdef SANITIZED
 	/* They map code, and trace the process when it ends. */
-	options.no_confine = true;
+	no_confine = true;
 #endif
-	if (options.no_confine || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+	if (no_confine || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 		return 0;
 	report("cannot give up new privileges: %s", strerror(errno));
 	return -1;
 }
 
 int
-confine(void)
+confine(bool no_confine)
 {
 	int ret;
+
+#ifdef SANITIZED
+	no_confine = true;
+#endif
 
 	if (user.name[0] != '\0') {
 		if (become_user() != 0)
 			return -1;
-		printf("vfn-vhost: user %s\n", user.name);
+		printf("%s: user %s\n", program, user.name);
 	}
-	if (options.no_confine) {
-		printf("vfn-vhost: not confined\n");
+	if (no_confine) {
+		printf("%s: not confined\n", program);
 		return 0;
 	}
 	/*
@@ -216,7 +220,7 @@ confine(void)
 			strerror(-ret));
 		return -1;
 	}
-	printf("vfn-vhost: confined, %s\n",
+	printf("%s: confined, %s\n", program,
 		ret == 0 ? "seccomp filter" : "no seccomp filter: built without libseccomp");
 	return 0;
 }

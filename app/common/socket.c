@@ -6,7 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <libgen.h>
+#include <pwd.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -14,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "app.h"
+#include "common.h"
 
 /* Others hold the lock for one bind or one unlink. */
 #define LOCK_WAIT_MS 500
@@ -113,7 +116,7 @@ clear_path(const struct sockaddr_un *un)
 		report("cannot remove stale socket %s: %s", path, strerror(errno));
 		return -1;
 	}
-	printf("vfn-vhost: removed stale socket %s\n", path);
+	printf("%s: removed stale socket %s\n", program, path);
 	return 0;
 }
 
@@ -179,4 +182,49 @@ socket_remove(const char *path, const struct listener *listener)
 		report("cannot remove socket %s: %s", path, strerror(errno));
 	if (lock >= 0)
 		close(lock);
+}
+
+bool
+parse_mode(const char *text, mode_t *mode)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 8);
+
+	*mode = v;
+	return *text != '\0' && *end == '\0' && v <= 0777;
+}
+
+bool
+parse_owner(const char *text, uid_t *uid, gid_t *gid)
+{
+	char user[64];
+	size_t len = strcspn(text, ":");
+	const struct passwd *pw;
+	const struct group *gr;
+	char *end;
+
+	if (len >= sizeof(user))
+		return false;
+	memcpy(user, text, len);
+	user[len] = '\0';
+	if (len > 0) {
+		*uid = strtoul(user, &end, 10);
+		if (*end != '\0') {
+			pw = getpwnam(user);
+			if (pw == NULL)
+				return false;
+			*uid = pw->pw_uid;
+		}
+	}
+	if (text[len] == '\0')
+		return len > 0;
+	text += len + 1;
+	*gid = strtoul(text, &end, 10);
+	if (*text == '\0' || *end != '\0') {
+		gr = getgrnam(text);
+		if (gr == NULL)
+			return false;
+		*gid = gr->gr_gid;
+	}
+	return true;
 }

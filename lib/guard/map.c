@@ -2,12 +2,9 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/*
- * Mappings of our own of what front-ends share: made from the file descriptor, guarded from then
- * on, and kept as long as anybody here uses them. librte_vhost has others, which it unmaps when it
- * likes; nothing is ever read through those. With the device's lock held, or while nobody else
- * knows the mapping.
- */
+/* Mappings of what others share: made from the file descriptor, and guarded from then on. */
+
+#include "vfn_map.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,19 +16,12 @@
 
 #include <linux/magic.h>
 
-#include <rte_common.h>
-
-#include "vfn_drv.h"
 #include "vfn_guard.h"
 
 #ifndef FUSE_SUPER_MAGIC
 #define FUSE_SUPER_MAGIC 0x65735546
 #endif
 
-/*
- * What a page fault in the file costs is up to the kernel, not to a process that may take as long
- * as it likes.
- */
 bool
 vfn_map_allowed(int fd)
 {
@@ -51,12 +41,8 @@ page_size(int fd)
 	return sysconf(_SC_PAGESIZE);
 }
 
-/*
- * Map a part of a file. NULL and errno: EINVAL if there is no such part, ENODATA if the file ends
- * before, EACCES if it is none that may be mapped, or why it cannot be.
- */
-struct vfn_map *
-vfn_map_fd(int fd, uint64_t offset, uint64_t len)
+static struct vfn_map *
+map_fd(int fd, uint64_t offset, uint64_t len, int prot)
 {
 	struct vfn_map *map;
 	uint64_t page, from, to;
@@ -67,7 +53,7 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 	if (fstat(fd, &st) < 0)
 		return NULL;
 	page = page_size(fd);
-	from = RTE_ALIGN_FLOOR(offset, page);
+	from = offset & ~(page - 1);
 	to = offset + len + page - 1;
 	errno = len == 0 || offset + len < len || to < len || to > INT64_MAX ? EINVAL :
 		S_ISREG(st.st_mode) && (uint64_t)st.st_size < offset + len   ? ENODATA :
@@ -75,11 +61,11 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 									       0;
 	if (errno != 0)
 		return NULL;
-	to = RTE_ALIGN_FLOOR(to, page);
+	to &= ~(page - 1);
 	map = calloc(1, sizeof(*map));
 	if (map == NULL)
 		return NULL;
-	at = mmap(NULL, to - from, PROT_READ | PROT_WRITE, MAP_SHARED, fd, from);
+	at = mmap(NULL, to - from, prot, MAP_SHARED, fd, from);
 	if (at == MAP_FAILED) {
 		err = errno;
 		free(map);
@@ -105,7 +91,26 @@ vfn_map_fd(int fd, uint64_t offset, uint64_t len)
 	return map;
 }
 
-/* Another user of it; NULL stays NULL. */
+struct vfn_map *
+vfn_map_fd(int fd, uint64_t offset, uint64_t len)
+{
+	return map_fd(fd, offset, len, PROT_READ | PROT_WRITE);
+}
+
+struct vfn_map *
+vfn_map_fd_read(int fd, uint64_t offset, uint64_t len)
+{
+	return map_fd(fd, offset, len, PROT_READ);
+}
+
+void
+vfn_map_drop_fd(struct vfn_map *map)
+{
+	if (map->fd >= 0)
+		close(map->fd);
+	map->fd = -1;
+}
+
 struct vfn_map *
 vfn_map_get(struct vfn_map *map)
 {

@@ -9,7 +9,7 @@
 
 #include <errno.h>
 
-#include "app.h"
+#include "common.h"
 
 #ifdef HAVE_SECCOMP
 

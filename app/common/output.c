@@ -14,7 +14,7 @@
 
 #include <rte_log.h>
 
-#include "app.h"
+#include "common.h"
 
 /* Of the log stream; under the lock that stdio takes for it. */
 static unsigned int nb_lost;
