@@ -108,6 +108,14 @@ uint16_t served_rings(const struct rte_vdpa_device *dev);
 /** Save a device, as its parts, to a file. 0, or -1 with the reason reported. */
 int parts_save(struct rte_vdpa_device *dev, const char *path);
 
+/**
+ * Find a function of the library that holds a device's driver, with which nothing is linked.
+ *
+ * @param function
+ *   a pointer to it, of `size` bytes; NULL if there is none.
+ */
+bool driver_function(struct rte_vdpa_device *dev, const char *name, void *function, size_t size);
+
 /** Have the next guest of a device go on with saved parts. 0, or -1 with the reason reported. */
 int parts_load(struct rte_vdpa_device *dev, const char *path);
 

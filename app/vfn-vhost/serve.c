@@ -28,6 +28,7 @@ struct served {
 	struct listener listener;
 	int gate;	/**< handle */
 	atomic_int vid; /**< of the connected front-end; written by the callbacks */
+	int (*new_connection)(int vid); /**< of the driver, or NULL */
 	bool started;
 };
 
@@ -72,6 +73,15 @@ find_by_dev(const struct rte_vdpa_device *dev)
 	return NULL;
 }
 
+/* A driver that can is to see the connection's messages from the first one on. */
+static int
+new_connection(int vid)
+{
+	struct served *s = find_by_vid(vid);
+
+	return s == NULL ? -1 : s->new_connection != NULL ? s->new_connection(vid) : 0;
+}
+
 static int
 new_device(int vid)
 {
@@ -100,6 +110,7 @@ destroy_device(int vid)
 }
 
 static const struct rte_vhost_device_ops device_ops = {
+	.new_connection = new_connection,
 	.new_device = new_device,
 	.destroy_device = destroy_device,
 };
@@ -140,6 +151,8 @@ start(struct served *s)
 		report("cannot register socket %s with librte_vhost", path);
 		return -1;
 	}
+	driver_function(s->dev, "rte_vdpa_vfn_new_connection", &s->new_connection,
+		sizeof(s->new_connection));
 	nb_served++;
 	/* Without this librte_vhost holds back what it does not offer by itself, such as CONFIG. */
 	if (rte_vdpa_get_protocol_features(s->dev, &protocol) != 0 ||

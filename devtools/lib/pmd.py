@@ -457,7 +457,7 @@ def parse_stats(text):
     """{queue: {name: value}} from what `stats DEV all` prints (as the dpdk-vdpa example does)."""
     queues, current = {}, None
     for line in text.splitlines():
-        if head := re.match(r"\s*virtq\s+(\d+)\s*:\s*$", line, re.IGNORECASE):
+        if head := re.match(r"\s*virtq\s+(\d+)(?:\s+\(control\))?\s*:\s*$", line, re.IGNORECASE):
             current = queues.setdefault(int(head[1]), {})
         elif current is not None and (pair := re.match(r"\s*(\S.*?)\s+(\d+)\s*$", line)):
             current[pair[1]] = int(pair[2])

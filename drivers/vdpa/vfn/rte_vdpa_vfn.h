@@ -13,6 +13,8 @@
 #ifndef RTE_VDPA_VFN_H
 #define RTE_VDPA_VFN_H
 
+#include <stdint.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -65,6 +67,26 @@ int rte_vdpa_vfn_release(const char *device);
  *   0; -ENODEV if the connection's device is none of this driver's, or is being removed; -ENOMEM.
  */
 int rte_vdpa_vfn_new_connection(int vid);
+
+/**
+ * Features of virtio that the driver offers to its connections beside what
+ * rte_vhost_driver_get_features() says: those of the control queue that librte_vhost leaves out.
+ * Only connections told of by rte_vdpa_vfn_new_connection() have them. Any thread.
+ *
+ * @return
+ *   The bits; 0 if there is no such device.
+ */
+uint64_t rte_vdpa_vfn_features(const char *device);
+
+/**
+ * The number of the virtqueue that is the control queue, if the guest's front-end passes that on
+ * (user-mode Linux does; QEMU and virtio-user answer its commands themselves). Any thread.
+ *
+ * @return
+ *   The number; -ENOENT if the function has no control queue of a guest's now; -ENODEV if there is
+ *   no such device.
+ */
+int rte_vdpa_vfn_control_queue(const char *device);
 
 #ifdef __cplusplus
 }

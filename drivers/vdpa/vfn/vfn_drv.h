@@ -103,6 +103,8 @@ struct vfn_guest {
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 	bool features;		     /* are negotiated */
+	uint64_t own_features;	     /* of which librte_vhost knows nothing, see vfn_ctrl.c */
+	uint64_t own_asked;	     /* by the message that librte_vhost handles now */
 	bool memory;	       /* librte_vhost took the last memory table, see vfn_message.c */
 	bool told;	       /* the log says why the guest has no device */
 	bool barred;	       /* librte_vhost has in-flight regions of it */
@@ -229,6 +231,8 @@ struct vfn_dev {
 	struct vfn_notify doorbells;
 	struct vfn_saved last;	       /* as the last guest left them */
 	struct vfn_saved pending;      /* for the next guest to find */
+	struct vfn_saved said;	       /* by a control queue, see vfn_ctrl.c */
+	uint16_t ctrl;		       /* of the guest, if it is passed on; 0: it has none */
 	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
 	int config_reader;	       /* vid that has last asked for the configuration, or -1 */
 	uint8_t config_seen;	       /* its generation then */
@@ -286,9 +290,24 @@ bool vfn_remote_dead(struct vfn_dev *dev);
 int vfn_remote_release(struct vfn_dev *dev);
 void vfn_remote_reclaim(struct vfn_dev *dev);
 
+/* vfn_ctrl.c: the control queue of a guest that passes it on. dev->lock held. */
+uint64_t vfn_ctrl_offer(const struct vfn_dev *dev, uint64_t library);
+int vfn_guest_features(const struct vfn_guest *guest, uint64_t *features);
+uint64_t vfn_ctrl_features(struct vfn_dev *dev, uint64_t features);
+bool vfn_ctrl_can_start(const struct vfn_dev *dev, uint16_t queue);
+uint16_t vfn_ctrl_queue(const struct vfn_dev *dev);
+void vfn_ctrl_keep(struct vfn_dev *dev, const struct vfn_saved *parts);
+void vfn_ctrl_take(struct vfn_dev *dev, const struct vfn_saved *parts);
+void vfn_ctrl_forget(struct vfn_dev *dev);
+bool vfn_ctrl_goes_on(struct vfn_dev *dev);
+int vfn_ctrl_parts(
+	struct vfn_dev *dev, const struct vfn_saved *restored, struct vfn_saved *to);
+
 /* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
+#define VFN_PACKED_START 0x8000 /* position of a ring that was never used */
 int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
 bool vfn_ring_left(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+bool vfn_ring_fresh(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring);
 bool vfn_ring_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
 
 /* vfn_message.c: the messages of a connection. dev->lock held. */

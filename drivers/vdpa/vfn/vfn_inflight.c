@@ -34,6 +34,9 @@
 /* Bus addresses of the regions, in VFN_DMA_OWN, far from the dirty log. */
 #define REGION_IOVA(queue) (UINT64_C(1) << 62 | (uint64_t)(queue) << 24)
 
+/* With the control queue; an endpoint's function may have more. */
+#define NB_RINGS(dev) (2u * (dev)->max_pairs + 1)
+
 /* Room for the region of any ring, in whole pages. */
 #define REGION_SIZE 0x101000
 _Static_assert(sizeof(struct rte_vhost_inflight_info_packed) +
@@ -83,11 +86,11 @@ boot_id(char boot[40])
 static int
 file_check(struct vfn_dev *dev, int fd, off_t have)
 {
-	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * 2 * dev->max_pairs;
+	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * NB_RINGS(dev);
 	struct vfn_inflight_file *file = dev->inflight.file,
 				 new = {.magic = FILE_MAGIC,
 					 .version = 1,
-					 .nb_queues = 2 * dev->max_pairs};
+					 .nb_queues = NB_RINGS(dev)};
 	int ret;
 
 	boot_id(new.boot);
@@ -243,10 +246,10 @@ given_size(struct vfn_dev *dev, const struct vfn_guest *guest, uint16_t queues, 
 	uint64_t protocol = 0, features = 0;
 
 	/* Of what size they are depends on the features. */
-	if (!guest->features || rte_vhost_get_negotiated_features(guest->vid, &features) < 0 ||
+	if (!guest->features || vfn_guest_features(guest, &features) < 0 ||
 		rte_vhost_get_negotiated_protocol_features(guest->vid, &protocol) < 0 ||
 		!(protocol & UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) || queues == 0 ||
-		queues > 2 * dev->max_pairs || entries == 0 || entries > 32768) {
+		queues > NB_RINGS(dev) || entries == 0 || entries > 32768) {
 		DEV_LOG(ERR, dev, "in-flight regions for %u rings of %u are refused", queues,
 			entries);
 		return 0;

@@ -212,11 +212,8 @@ refuse(struct vfn_dev *dev, int why)
 static int
 set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 {
-	/* The control queue's index depends on MQ; the guest may not know of either. */
-	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
-		UINT64_C(1) << VIRTIO_F_RING_RESET;
 	int ret = may_move(dev, VFN_CONFIGURED);
-	uint64_t features;
+	uint64_t features, own;
 	uint16_t q;
 
 	if (ret < 0)
@@ -227,14 +224,15 @@ set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 		return ret < 0 ? ret : -EIO;
 	}
 	dev->guest = guest;
-	ret = rte_vhost_get_negotiated_features(guest->vid, &features);
+	ret = vfn_guest_features(guest, &features);
 	if (ret == 0 && vfn_remote_lacks(dev, features) != 0) {
 		DEV_LOG(ERR, dev, "takes no guest: its endpoint lacks features 0x%" PRIx64,
 			vfn_remote_lacks(dev, features));
 		ret = -ENOTSUP;
 	}
+	own = ret == 0 ? vfn_ctrl_features(dev, features) : 0;
 	if (ret == 0)
-		ret = vfn_vpci_negotiate(&dev->pci, (features | own) & dev->pci.features);
+		ret = vfn_vpci_negotiate(&dev->pci, own);
 	if (ret == 0)
 		ret = map_memory(dev);
 	if (ret == 0)
@@ -242,7 +240,9 @@ set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 	if (ret < 0)
 		return refuse(dev, ret);
 	vfn_notify_start(dev);
-	vfn_saved_apply(dev, (features | own) & dev->pci.features);
+	vfn_saved_apply(dev, own);
+	if (dev->ctrl != 0 && guest->wanted[dev->ctrl])
+		vfn_ctrl_forget(dev);
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
 		if (guest->wanted[q])
@@ -448,7 +448,7 @@ vfn_life_features(struct vfn_dev *dev, int vid)
 		return;
 	guest->features = true;
 	if (dev->state == VFN_RUNNING && dev->guest == guest &&
-		rte_vhost_get_negotiated_features(vid, &features) == 0)
+		vfn_guest_features(guest, &features) == 0)
 		vfn_lm_update(dev, features);
 }
 
@@ -458,13 +458,9 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	struct vfn_guest *guest;
 	int ret = 0;
 
-	if (queue >= 2 * dev->max_pairs) {
-		/* virtio-user may set up more rings than the device has; they stay off. */
-		if (on)
-			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
-				queue, dev->max_pairs);
+	/* The last one may be the control queue. */
+	if (queue > 2 * dev->max_pairs)
 		return 0;
-	}
 	guest = guest_get(dev, vid);
 	if (guest == NULL)
 		return -ENOMEM;
@@ -473,10 +469,17 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	if (dev->state != VFN_RUNNING || dev->guest != guest)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
-	if (on)
-		ret = vfn_queue_start(dev, queue);
-	else
+	if (!on)
 		ret = vfn_queue_stop(dev, queue);
+	else if (queue == dev->ctrl && vfn_ctrl_goes_on(dev)) {
+		/* Of the same driver as before, which was not known when the function was set up. */
+		vfn_life_stop(dev, vid);
+		ret = vfn_life_start(dev, vid);
+	} else {
+		ret = vfn_queue_start(dev, queue);
+		if (queue == dev->ctrl)
+			vfn_ctrl_forget(dev);
+	}
 	vfn_shadow_resume(dev);
 	vfn_life_check(dev);
 	return ret;

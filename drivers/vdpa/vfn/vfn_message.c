@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -194,7 +195,8 @@ error_fd(struct vfn_guest *guest, struct vfn_msg *msg)
 static enum rte_vhost_msg_result
 ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t index)
 {
-	if (index >= 2u * dev->max_pairs) {
+	/* What comes right behind the pairs may be the control queue. */
+	if (index > 2u * dev->max_pairs) {
 		if (msg->request == SET_VRING_ENABLE && msg->state.num != 0)
 			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
 				index, dev->max_pairs);
@@ -212,10 +214,41 @@ ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
+/* Beside what librte_vhost offers there is what the function's control queue does. */
 static enum rte_vhost_msg_result
-guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+get_features(struct vfn_dev *dev, struct vfn_msg *msg, uint64_t library)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+
+	if (fds == NULL || fds->n != 0)
+		return refuse(msg);
+	msg->u64 = library | vfn_ctrl_offer(dev, library);
+	msg->size = sizeof(msg->u64);
+	return RTE_VHOST_MSG_RESULT_REPLY;
+}
+
+/* Of those librte_vhost hears nothing, and refuses the rest if it has to. */
+static enum rte_vhost_msg_result
+set_features(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint64_t library)
+{
+	uint64_t own = msg->u64 & vfn_ctrl_offer(dev, library);
+
+	if (dev->guest == guest && dev->state == VFN_RUNNING && own != guest->own_features)
+		return refuse(msg);
+	msg->u64 &= ~own;
+	guest->own_asked = own;
+	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+}
+
+static enum rte_vhost_msg_result
+guest_before(
+	struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint64_t library)
 {
 	switch (msg->request) {
+	case GET_FEATURES:
+		return get_features(dev, msg, library);
+	case SET_FEATURES:
+		return set_features(dev, guest, msg, library);
 	case RESET_OWNER:
 		return reset_owner(guest, msg);
 	case SET_MEM_TABLE:
@@ -253,15 +286,32 @@ guest_after(struct vfn_guest *guest, struct vfn_msg *msg)
 {
 	if (msg->request == SET_MEM_TABLE)
 		guest->memory = true;
+	else if (msg->request == SET_FEATURES)
+		guest->own_features = guest->own_asked;
 	else if (msg->request == GET_INFLIGHT_FD)
 		msg_close(msg);
 	guest->resetting = false;
+}
+
+/* What librte_vhost offers; it asks the device for that, so no lock is held. 0: nothing. */
+static uint64_t
+library_features(int vid, const struct vfn_msg *msg)
+{
+	uint64_t features = 0;
+	char path[PATH_MAX];
+
+	if ((msg->request != GET_FEATURES && msg->request != SET_FEATURES) ||
+		rte_vhost_get_ifname(vid, path, sizeof(path)) < 0 ||
+		rte_vhost_driver_get_features(path, &features) < 0)
+		return 0;
+	return features;
 }
 
 static enum rte_vhost_msg_result
 before(int vid, void *msg)
 {
 	enum rte_vhost_msg_result result = RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	const uint64_t library = library_features(vid, msg);
 	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 	struct vfn_guest *guest;
 
@@ -269,7 +319,7 @@ before(int vid, void *msg)
 		return result;
 	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL) {
-		result = guest_before(dev, guest, msg);
+		result = guest_before(dev, guest, msg, library);
 		/* librte_vhost reads rings while it maps them. */
 		vfn_guard(&lost[vid]);
 	}

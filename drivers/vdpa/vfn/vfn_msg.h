@@ -15,6 +15,7 @@
 /* vhost-user protocol, "Front-end message types" */
 enum {
 	GET_FEATURES = 1,
+	SET_FEATURES = 2,
 	RESET_OWNER = 4,
 	SET_MEM_TABLE = 5,
 	SET_LOG_BASE = 6,

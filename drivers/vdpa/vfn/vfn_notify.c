@@ -305,7 +305,7 @@ vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size)
 
 	if (dev == NULL)
 		return ret;
-	if (queue >= 0 && queue < 2 * dev->max_pairs) {
+	if (queue >= 0 && queue <= 2 * dev->max_pairs) {
 		*offset = dev->doorbells.offset[queue];
 		*size = sysconf(_SC_PAGESIZE); /* QEMU takes no other */
 		ret = 0;

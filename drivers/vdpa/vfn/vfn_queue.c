@@ -57,6 +57,12 @@ vfn_queue_start(struct vfn_dev *dev, uint16_t queue)
 
 	if (dev->started[queue])
 		return 0;
+	if (!vfn_ctrl_can_start(dev, queue)) {
+		/* virtio-user may set up more rings than the device has; they stay off. */
+		DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs", queue,
+			dev->max_pairs);
+		return 0;
+	}
 	if (dev->shadow[queue] != NULL) {
 		ret = vfn_vpci_queue_reset(&dev->pci, queue);
 		if (ret == 0 && dev->dirty.on)
@@ -67,7 +73,7 @@ vfn_queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (ret == 0)
 		ret = vfn_ring_get(dev, queue, &ring);
 	if (ret == 0)
-		ret = rte_vhost_get_negotiated_features(dev->guest->vid, &features);
+		ret = vfn_guest_features(dev->guest, &features);
 	if (ret == 0 && dev->guest->left[queue] != VFN_RING_KEPT)
 		ret = ring_again(dev, queue, &ring, features);
 	if (ret == 0) {

@@ -87,7 +87,7 @@ waiting_features(struct vfn_dev *dev)
 
 	TAILQ_FOREACH(guest, &dev->guests, next)
 		if (guest->waits && guest->memory &&
-			rte_vhost_get_negotiated_features(guest->vid, &features) == 0)
+			vfn_guest_features(guest, &features) == 0)
 			return features;
 	return 0;
 }

@@ -34,6 +34,22 @@ vfn_ring_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, u
 	return at != NULL;
 }
 
+/*
+ * No slot has ever been used (virtio 1.3, 2.8.1): the driver has set the ring up anew. An old ring
+ * looks like that only at the beginning of a lap, where the position is the same.
+ */
+bool
+vfn_ring_fresh(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring)
+{
+	const struct vring_packed_desc *desc =
+		vfn_memory_at(dev, ring->desc, ring->size * sizeof(*desc));
+	uint16_t i, flags = 0;
+
+	for (i = 0; desc != NULL && i < ring->size; i++)
+		flags |= __atomic_load_n(&desc[i].flags, __ATOMIC_RELAXED);
+	return !(flags & 1u << VRING_PACKED_DESC_F_USED);
+}
+
 /* What librte_vhost knows of a ring. */
 int
 vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
@@ -44,7 +60,7 @@ vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 
 	if (rte_vhost_get_vhost_vring(dev->guest->vid, queue, &vring) < 0 ||
 		rte_vhost_get_vring_base(dev->guest->vid, queue, &ring->avail, &ring->used) < 0 ||
-		rte_vhost_get_negotiated_features(dev->guest->vid, &features) < 0) {
+		vfn_guest_features(dev->guest, &features) < 0) {
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not tell its ring", queue);
 		return -EINVAL;
 	}
@@ -55,14 +71,21 @@ vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
 		return -EINVAL;
 	}
+	ring->size = vring.size;
 	if (!(features & UINT64_C(1) << VIRTIO_F_RING_PACKED) &&
 		!vfn_ring_used_idx(dev, ring, &used_idx)) {
 		DEV_LOG(ERR, dev, "queue %u: its used ring is not in the guest's memory", queue);
 		return -EINVAL;
 	}
+	/*
+	 * A front-end that does not know of wrap counters, as user-mode Linux, says 0 of a ring that
+	 * nobody has used. In another lap there are used slots.
+	 */
+	if ((features & UINT64_C(1) << VIRTIO_F_RING_PACKED) && ring->avail == 0 &&
+		ring->used == 0 && vfn_ring_fresh(dev, ring))
+		ring->avail = ring->used = VFN_PACKED_START;
 	/* 0 if the front-end did not say: then it is the address of the ring. */
 	ring->dirty = vring.log_guest_addr != 0 ? vring.log_guest_addr : ring->device;
-	ring->size = vring.size;
 	ring->inflight = ring->inflight_len = 0;
 	/* A poller that sleeps would not see a store, so it gets nothing that lets it sleep. */
 	ring->kickfd = dev->doorbells.fd >= 0 ? -1 : vring.kickfd;
@@ -131,7 +154,7 @@ vfn_ring_left(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 	uint16_t used_idx;
 
 	if (vfn_ring_get(dev, queue, ring) < 0 ||
-		rte_vhost_get_negotiated_features(dev->guest->vid, &features) < 0)
+		vfn_guest_features(dev->guest, &features) < 0)
 		return false;
 	if (features & UINT64_C(1) << VIRTIO_F_RING_PACKED)
 		return packed_left(dev, queue, features, ring);

@@ -176,6 +176,8 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_hex(d, "negotiated", dev->guest != NULL ? vfn_vpci_negotiated(&dev->pci) : 0);
 	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
 	vfn_tell_int(d, "queues_running", started);
+	vfn_tell_int(d, "control_queue",
+		vfn_ctrl_queue(dev) == UINT16_MAX ? -1 : vfn_ctrl_queue(dev));
 	vfn_tell_string(d, "mac", mac);
 	vfn_tell_int(d, "mtu", config.mtu);
 	vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
@@ -215,6 +217,11 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	ret = vfn_stats_all(dev, queue, stats);
 	rte_tel_data_start_dict(d);
 	vfn_tell_int(d, "queue", queue);
+	vfn_tell_string(d, "role",
+		queue == vfn_ctrl_queue(dev)	    ? "control" :
+			queue >= 2 * dev->max_pairs ? "none" :
+			queue % 2 == 0		    ? "receive" :
+						      "transmit");
 	vfn_tell_int(d, "started", dev->started[queue]);
 	vfn_tell_int(d, "shadowed", dev->shadow[queue] != NULL);
 	vfn_tell_int(d, "enabled", info.enabled);
