@@ -237,7 +237,11 @@ gate_judge(const struct gate_offer *offer, struct gate_state *state, const struc
 {
 	const struct gate_proto *row = gate_proto(msg->request);
 	const struct gate_case c = {offer, state, msg, fds, nb_fds, j};
-	const bool reply_ack = gate_has(state->protocol_features, GATE_PF_REPLY_ACK);
+	/* User-mode Linux counts on it from the message on that negotiates it, as librte_vhost. */
+	const uint64_t protocol = msg->request == GATE_SET_PROTOCOL_FEATURES ?
+		msg->payload.u64 & offer->protocol_features :
+		state->protocol_features;
+	const bool reply_ack = gate_has(protocol, GATE_PF_REPLY_ACK);
 	const bool was_live = is_live(state);
 	unsigned int i;
 

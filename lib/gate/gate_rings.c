@@ -129,7 +129,9 @@ gate_rings_fit(const struct gate_state *state, uint64_t features, const struct g
 static bool
 fd_rings(const struct gate_case *c)
 {
-	return c->fds[0].kind == GATE_FD_EVENT || c->fds[0].kind == GATE_FD_PIPE;
+	/* User-mode Linux is called by a socket. */
+	return c->fds[0].kind == GATE_FD_EVENT || c->fds[0].kind == GATE_FD_PIPE ||
+		(c->fds[0].kind == GATE_FD_SOCKET && c->msg->request == GATE_SET_VRING_CALL);
 }
 
 static const char *

@@ -23,6 +23,10 @@ META_PACKAGE = "linux-image-cloud-amd64"
 MODULES = ("virtio_pci", "virtio_console", "virtio_net")
 # Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
 TOOLS = ("ethtool", "nc.openbsd")
+UML = "linux.uml"
+UML_DIR = Path("/usr/lib/uml/modules")
+UML_MODULES = ("virtio_net", "8021q")
+UML_TOOLS = (*TOOLS, "tcpdump")
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
@@ -34,7 +38,7 @@ PACKAGES = {
     "dpkg-deb": "dpkg",
 }
 INIT = Path(__file__).with_name("init")
-PROGRAMS = ("flow",)    # our own, in C
+PROGRAMS = ("flow",)    # our own, in C, for a guest that has no libraries of the right version
 
 
 class ImageError(RuntimeError):
@@ -46,9 +50,15 @@ def which(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-def missing():
+def missing(more=()):
     """Debian packages a guest needs and this machine does not have."""
-    return sorted({package for name, package in PACKAGES.items() if which(name) is None})
+    return sorted({package for name, package in (*PACKAGES.items(), *more) if which(name) is None})
+
+
+def uml_missing():
+    """The same for user-mode Linux, which does without QEMU."""
+    return [name for name in missing([(UML, "user-mode-linux"), ("tcpdump", "tcpdump")])
+            if name != PACKAGES["qemu-system-x86_64"]]
 
 
 def cache_dir():
@@ -123,7 +133,7 @@ def _module(path):
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def _modules(kernel):
+def _modules(kernel, names):
     """[(name, contents)] in an order in which insmod works."""
     files = {}
     for path in sorted(kernel.glob("**/kernel/**/*.ko*")):
@@ -139,7 +149,7 @@ def _modules(kernel):
             add(needed)
         ordered[name] = data
 
-    for name in MODULES:
+    for name in names:
         add(name)
     return list(ordered.items())
 
@@ -172,29 +182,51 @@ def _cpio(files):
     return b"".join(out)
 
 
-def _compiled(name):
-    """One of PROGRAMS, made for a guest that has no libraries of the right version."""
+def _compiled(name, *how):
+    """A program or library of our own."""
     with tempfile.TemporaryDirectory() as work:
         done = subprocess.run(
-            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", f"{work}/{name}",
+            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *how, "-o", f"{work}/{name}",
              INIT.with_name(f"{name}.c")], text=True, capture_output=True)
         if done.returncode != 0:
             raise ImageError(f"{name}.c: {done.stderr.strip()}")
         return Path(work, name).read_bytes()
 
 
-def _initramfs(kernel):
+def _initramfs(kernel, names, tools):
     files = {"init": INIT.read_bytes(), "bin/busybox": Path(which("busybox")).read_bytes()}
-    files.update((f"bin/{name}", _compiled(name)) for name in PROGRAMS)
-    for tool in TOOLS:
+    files.update((f"bin/{name}", _compiled(name, "-static")) for name in PROGRAMS)
+    for tool in tools:
         path = which(tool)
         files[f"bin/{tool}"] = Path(path).read_bytes()
         for library in _libraries(path):
             files[library.lstrip("/")] = Path(library).read_bytes()
-    modules = _modules(kernel)
+    modules = _modules(kernel, names)
     files["modules/order"] = "".join(f"{name}.ko\n" for name, _ in modules).encode()
     files.update((f"modules/{name}.ko", data) for name, data in modules)
     return _cpio(files)
+
+
+def _kept(cache, data, name="initramfs.cpio"):
+    """Path of a file in the cache."""
+    entry = cache / f"{name.split('.')[0]}-{hashlib.sha256(data).hexdigest()[:16]}"
+    if not entry.exists():
+        with _new_entry(cache, entry.name) as work:
+            (work / name).write_bytes(data)
+    return entry / name
+
+
+@functools.lru_cache(maxsize=None)
+def uml_image():
+    """The same for user-mode Linux, of the package with its modules; and what to preload."""
+    modules = sorted(UML_DIR.glob("*/kernel"))
+    if which(UML) is None or not modules:
+        raise ImageError(f"{UML} and its modules are in the package user-mode-linux")
+    cache = cache_dir()
+    with _locked(cache):
+        archive = _initramfs(modules[-1].parent, UML_MODULES, UML_TOOLS)
+        preload = _compiled("uml_fpu", "-shared", "-fPIC")
+        return Path(which(UML)), _kept(cache, archive), _kept(cache, preload, "uml_fpu.so")
 
 
 @functools.lru_cache(maxsize=None)
@@ -206,9 +238,5 @@ def image():
     cache = cache_dir()
     with _locked(cache):
         kernel = _kernel(cache)
-        archive = _initramfs(kernel)
-        entry = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}"
-        if not entry.exists():
-            with _new_entry(cache, entry.name) as work:
-                (work / "initramfs.cpio").write_bytes(archive)
-        return next(kernel.glob("boot/vmlinuz-*")), entry / "initramfs.cpio"
+        archive = _initramfs(kernel, MODULES, TOOLS)
+        return next(kernel.glob("boot/vmlinuz-*")), _kept(cache, archive)
