@@ -214,8 +214,8 @@ vfn_ctrl_forget(struct vfn_dev *dev)
  * that stops a device and starts it again, or that changes the memory, does not tell whether the
  * driver goes on or is another one. The ring tells: who begins anew begins with a new one.
  */
-bool
-vfn_ctrl_goes_on(struct vfn_dev *dev)
+static bool
+goes_on(struct vfn_dev *dev)
 {
 	struct vfn_part_vq_position position;
 	struct vfn_part_vq_cfg cfg;
@@ -236,6 +236,26 @@ vfn_ctrl_goes_on(struct vfn_dev *dev)
 }
 
 /*
+ * A control queue is about to start of a function that is set up. Must that be set up again? Either
+ * what was said before belongs to this queue, or what was said since does not: librte_vhost does
+ * not close the device of a front-end that switches all rings off and others on.
+ */
+bool
+vfn_ctrl_changes(struct vfn_dev *dev)
+{
+	const struct vfn_guest *guest = dev->guest;
+	struct vfn_vpci_queue info;
+	struct vfn_vpci_ring ring;
+
+	if (dev->said.data != NULL)
+		return goes_on(dev);
+	vfn_vpci_queue_info(&dev->pci, dev->ctrl, &info);
+	return info.enabled && !dev->restored[dev->ctrl] && vfn_ctrl_can_start(dev, dev->ctrl) &&
+		vfn_ring_get(dev, dev->ctrl, &ring) == 0 && guest->stopped[dev->ctrl] &&
+		guest->stopped_at[dev->ctrl] != ring.used;
+}
+
+/*
  * The parts that the function gets before its queues start: restored ones, without commands as long
  * as it is not known that the driver is the one that gave them; or none but the commands. *to is
  * empty if there are none. 0 or -ENOMEM.
@@ -243,7 +263,7 @@ vfn_ctrl_goes_on(struct vfn_dev *dev)
 int
 vfn_ctrl_parts(struct vfn_dev *dev, const struct vfn_saved *restored, struct vfn_saved *to)
 {
-	bool on = vfn_ctrl_goes_on(dev);
+	bool on = goes_on(dev);
 	struct vfn_saved *said = &dev->said;
 
 	*to = (struct vfn_saved){0};

@@ -471,8 +471,8 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
 	if (!on)
 		ret = vfn_queue_stop(dev, queue);
-	else if (queue == dev->ctrl && vfn_ctrl_goes_on(dev)) {
-		/* Of the same driver as before, which was not known when the function was set up. */
+	else if (queue == dev->ctrl && vfn_ctrl_changes(dev)) {
+		/* Whose driver it is was not known when the function was set up. */
 		vfn_life_stop(dev, vid);
 		ret = vfn_life_start(dev, vid);
 	} else {
