@@ -14,7 +14,7 @@ readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev libseccomp-dev me
 # shellcheck disable=SC2034
 readonly TEST_PACKAGES=(clang g++ python3-pytest qemu-system-x86 busybox-static ethtool
 	netcat-openbsd valgrind iproute2 make dpdk-doc libvirt-clients clang-format clang-tidy
-	shellcheck flake8 codespell)
+	shellcheck flake8 codespell user-mode-linux tcpdump)
 # shellcheck disable=SC2034
 readonly COVERAGE_PACKAGES=(gcovr)
 

@@ -98,10 +98,10 @@ def role(server, dev, queue):
 def test_commands_are_carried_out(server, control, packed):
     fe = control(packed=packed)
     assert fe.features & 1 << CTRL_MAC and fe.features & 1 << CTRL_VLAN
+    fe.check(frames("all"))
     assert [role(server, "vdpa_vfn1", q) for q in range(3)] == ["receive", "transmit", "control"]
     assert server.telemetry("/vfn/info,vdpa_vfn1")["control_queue"] == 2
     assert "Virtq 2 (control):" in server.cmd("stats vdpa_vfn1 2")
-    fe.check(frames("all"))
     assert fe.receives(OTHER)
     assert fe.command(*PROMISC_OFF) == OK
     assert not fe.receives(OTHER)
@@ -117,8 +117,8 @@ def test_commands_are_carried_out(server, control, packed):
 @pytest.mark.parametrize("features,index", [(CONTROL, 6), (ONE_PAIR, 2)], ids=["mq", "one-pair"])
 def test_it_comes_behind_the_pairs(server, control, packed, features, index):
     fe = control(0, packed, 3 if index == 6 else 1, features, index)
-    assert role(server, "vdpa_vfn0", index) == "control"
     assert fe.command(*PROMISC_OFF) == OK
+    assert role(server, "vdpa_vfn0", index) == "control"
     assert fe.command(*pairs_set(2)) == (OK if index == 6 else ERR)
     assert not fe.receives(OTHER)
     fe.check([fe.frame(b"\xff" * 6)] * 50)

@@ -286,9 +286,9 @@ class Guest:
 
     # What is said to it.
 
-    def boot(self):
+    def boot(self, within=BOOT_SECONDS):
         """Wait until a (re)started guest runs commands; returns self."""
-        deadline = time.monotonic() + BOOT_SECONDS
+        deadline = time.monotonic() + within
         while True:
             words = self._line(deadline, "boot").split()
             if len(words) == 2 and words[0] == "READY" and words[1] != self.boot_id:

@@ -19,8 +19,6 @@ from pathlib import Path
 from . import Guest
 from .image import uml_image, which
 
-CONTROL_FD = 3
-
 
 class Uml(Guest):
     """`with Uml(SOCKET) as guest:` as for a Guest, with one card. `memory` is in MiB.
@@ -42,14 +40,13 @@ class Uml(Guest):
         environ = {**os.environ, "TMPDIR": "/dev/shm", "LD_PRELOAD": str(preload)}
         self.argv = [str(kernel), f"mem={self.memory}M", f"initrd={initramfs}", "root=/dev/ram0",
                      f"uml_dir={self._dir}/", f"umid={self.name}", "con=null", "ssl=null",
-                     "con0=null,fd:1", f"con1=fd:{CONTROL_FD}", "loglevel=6", "panic=-1",
+                     "con0=null,fd:1", f"con1=fd:{theirs.fileno()}", "loglevel=6", "panic=-1",
                      "vfn.control=/dev/tty1", f"virtio_uml.device={self.path}:1", *self.arguments]
         try:
             with theirs, open(self._dir / "console.log", "wb") as log:
                 # A session of its own: by that its processes are found.
                 self._qemu = subprocess.Popen(
-                    [which("setpriv"), "--pdeathsig", "KILL", "setarch", "-R", "sh", "-c",
-                     f'exec "$@" {CONTROL_FD}<&{theirs.fileno()}', "sh", *self.argv],
+                    [which("setpriv"), "--pdeathsig", "KILL", "setarch", "-R", *self.argv],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ,
                     pass_fds=[theirs.fileno()], start_new_session=True)
         except BaseException:
