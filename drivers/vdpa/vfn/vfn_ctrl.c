@@ -236,9 +236,27 @@ goes_on(struct vfn_dev *dev)
 }
 
 /*
+ * Has a driver switched off every ring, its control queue's among them? Then it may be gone: user-mode
+ * Linux says no more when it is unbound, and librte_vhost does not close the device.
+ */
+bool
+vfn_ctrl_left(struct vfn_dev *dev)
+{
+	struct vfn_vpci_queue info;
+	uint16_t q;
+
+	for (q = 0; q < VFN_MAX_QUEUES; q++)
+		if (dev->guest->wanted[q])
+			return false;
+	if (dev->ctrl == 0)
+		return false;
+	vfn_vpci_queue_info(&dev->pci, dev->ctrl, &info);
+	return info.enabled && !dev->restored[dev->ctrl];
+}
+
+/*
  * A control queue is about to start of a function that is set up. Must that be set up again? Either
- * what was said before belongs to this queue, or what was said since does not: librte_vhost does
- * not close the device of a front-end that switches all rings off and others on.
+ * what was said before belongs to this queue, or what was said since does not.
  */
 bool
 vfn_ctrl_changes(struct vfn_dev *dev)

@@ -299,6 +299,7 @@ uint16_t vfn_ctrl_queue(const struct vfn_dev *dev);
 void vfn_ctrl_keep(struct vfn_dev *dev, const struct vfn_saved *parts);
 void vfn_ctrl_take(struct vfn_dev *dev, const struct vfn_saved *parts);
 void vfn_ctrl_forget(struct vfn_dev *dev);
+bool vfn_ctrl_left(struct vfn_dev *dev);
 bool vfn_ctrl_changes(struct vfn_dev *dev);
 int vfn_ctrl_parts(
 	struct vfn_dev *dev, const struct vfn_saved *restored, struct vfn_saved *to);

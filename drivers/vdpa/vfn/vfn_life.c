@@ -469,9 +469,14 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	if (dev->state != VFN_RUNNING || dev->guest != guest)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
-	if (!on)
+	if (!on) {
 		ret = vfn_queue_stop(dev, queue);
-	else if (queue == dev->ctrl && vfn_ctrl_changes(dev)) {
+		if (ret == 0 && vfn_ctrl_left(dev)) {
+			/* The next driver reads the configuration before it has rings. */
+			vfn_life_stop(dev, vid);
+			ret = vfn_life_start(dev, vid);
+		}
+	} else if (queue == dev->ctrl && vfn_ctrl_changes(dev)) {
 		/* Whose driver it is was not known when the function was set up. */
 		vfn_life_stop(dev, vid);
 		ret = vfn_life_start(dev, vid);
