@@ -260,7 +260,7 @@ hand_over(const char *directory)
 	serving_suspend();
 	parts_remove_all(directory);
 	fd = parts_save_all(directory) == 0 && parts_release_all() == 0 ? create(&offer, OFFER) :
-									   -1;
+									  -1;
 	if (fd < 0) {
 		take_back("the devices cannot be handed over");
 		return "not every device could be saved, they are served as before";

@@ -27,7 +27,7 @@ struct served {
 };
 
 /* The operations of the client's link, by its address. */
-#define CLIENT(link) (((struct served *)((uint8_t *)(link) - offsetof(struct served, link)))->client)
+#define CLIENT(link) (((struct served *)((uint8_t *)(link)-offsetof(struct served, link)))->client)
 
 static int
 served_read(struct vfn_link *link, unsigned int region, uint64_t offset, void *buf, size_t len)

@@ -125,10 +125,8 @@ function_exchange(struct guest *g)
 	static unsigned int number;
 	struct guest_conf conf = {.pairs = g->conf.pairs};
 	char name[16];
-	struct vfn_dma_map map = {.iova = HEAP_AT,
-		.len = g->heap_end - HEAP_AT,
-		.readable = true,
-		.writable = true};
+	struct vfn_dma_map map = {
+		.iova = HEAP_AT, .len = g->heap_end - HEAP_AT, .readable = true, .writable = true};
 	unsigned int i;
 
 	g->link->ops->close(g->link);

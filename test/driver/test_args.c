@@ -664,7 +664,8 @@ endpoint_is_gone_and_comes_back(void **state)
 		assert_int_equal(rte_vdpa_get_queue_num(device("vdpa_vfn0"), &queues), 0);
 		if (i % 2) {
 			endpoint = endpoint_serve(link, path);
-			for (end = now_ms() + PATIENCE_MS; dev->state != VFN_IDLE && now_ms() < end;)
+			for (end = now_ms() + PATIENCE_MS;
+				dev->state != VFN_IDLE && now_ms() < end;)
 				nap_us(1000);
 			assert_false(vfn_remote_gone(dev));
 		}

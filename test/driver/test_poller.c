@@ -267,7 +267,7 @@ full_and_strange_call_fds_do_not_stall(void **state)
 
 	(void)state;
 	if (over_endpoint())
-		return; /* it takes none that is strange */
+		return;	       /* it takes none that is strange */
 	fd[0] = eventfd(0, 0); /* blocks its writers */
 	assert_int_equal(eventfd_write(fd[0], UINT64_MAX - 1), 0);
 	assert_int_equal(pipe(pipe_fd), 0);

@@ -576,4 +576,3 @@ def test_snapshot_and_restore(workdir):
         becomes(backend, "idle")
         assert backend.telemetry(f"/vfn/restore,vdpa_vfn0,{path}") == {
             "name": "vdpa_vfn0", "file": path}
-

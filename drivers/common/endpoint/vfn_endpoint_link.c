@@ -139,8 +139,8 @@ link_dma_unmap(struct vfn_link *link, enum vfn_dma_space space, uint64_t iova, u
 		first + (len - 1);
 	pthread_mutex_lock(&e->lock);
 	LIST_FOREACH(m, &e->maps, next)
-		if (map_inside(m, first, last) < 0)
-			ret = -EINVAL;
+	if (map_inside(m, first, last) < 0)
+		ret = -EINVAL;
 	for (m = LIST_FIRST(&e->maps); m != NULL && ret == 0; m = next) {
 		next = LIST_NEXT(m, next);
 		if (map_inside(m, first, last) != 1)
@@ -190,8 +190,8 @@ link_set_doorbell(struct vfn_link *link, unsigned int queue, int fd)
 	struct endpoint_link *e = link_of(link);
 
 	if (fd >= 0 || e->client == NULL)
-		return set_eventfd(link, VFN_ENDPOINT_IRQ_DOORBELL, VFIO_IRQ_SET_ACTION_UNMASK,
-			queue, fd);
+		return set_eventfd(
+			link, VFN_ENDPOINT_IRQ_DOORBELL, VFIO_IRQ_SET_ACTION_UNMASK, queue, fd);
 	/* It is not rung by messages either. */
 	return vfu_client_irq_action(
 		e->client, VFN_ENDPOINT_IRQ_DOORBELL, VFIO_IRQ_SET_ACTION_UNMASK, queue, 1);
@@ -294,8 +294,8 @@ check_device(struct endpoint_link *e, char *why, size_t size)
 }
 
 static int
-take_control(struct endpoint_link *e, const struct vfn_endpoint_control *control, char *why,
-	size_t size)
+take_control(
+	struct endpoint_link *e, const struct vfn_endpoint_control *control, char *why, size_t size)
 {
 	struct vfu_region region;
 	int ret = vfu_client_region(e->client, VFN_ENDPOINT_REGION_CONTROL, &region);

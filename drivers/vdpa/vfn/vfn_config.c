@@ -159,7 +159,8 @@ vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 	ret = vfn_vpci_config(
 		&dev->pci, 0, config, RTE_MIN(size, dev->pci.device.length), &dev->config_seen);
 	/* The guest acknowledges an announcement to the front-end, which keeps that to itself. */
-	if (ret == 0 && dev->function != NULL && size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
+	if (ret == 0 && dev->function != NULL &&
+		size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
 		memcpy(&status, config + offsetof(struct virtio_net_config, status),
 			sizeof(status));
 		if (status & VIRTIO_NET_S_ANNOUNCE)
@@ -238,8 +239,8 @@ is_operator(struct vfn_dev *dev, int *ret)
 {
 	if (dev->function != NULL)
 		return true;
-	*ret = vfn_telemetry_refuse(dev, -ENOTSUP, "the function is behind an endpoint, %s: ask there",
-		dev->remote->path);
+	*ret = vfn_telemetry_refuse(dev, -ENOTSUP,
+		"the function is behind an endpoint, %s: ask there", dev->remote->path);
 	return false;
 }
 

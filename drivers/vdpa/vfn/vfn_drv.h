@@ -56,9 +56,9 @@ enum vfn_lm {
 
 /* Device arguments. */
 struct vfn_args {
-	bool endpoint;	/* the function is in another process */
-	char path[108]; /* of its socket, as in struct sockaddr_un */
-	bool control;	/* and what it is is decided here */
+	bool endpoint;			     /* the function is in another process */
+	char path[108];			     /* of its socket, as in struct sockaddr_un */
+	bool control;			     /* and what it is is decided here */
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
 	enum vfn_lm lm;
@@ -210,7 +210,7 @@ struct vfn_dev {
 
 	struct vfn_vpci pci;	       /* of the function; under the device's lock */
 	struct vfn_function *function; /* for its operator; NULL: it is behind an endpoint */
-	struct vfn_remote *remote; /* NULL: it is in this process */
+	struct vfn_remote *remote;     /* NULL: it is in this process */
 	uint16_t max_pairs;
 
 	struct rte_intr_handle *config_intr;

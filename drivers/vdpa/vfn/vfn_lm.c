@@ -358,8 +358,8 @@ void
 vfn_lm_stop(struct vfn_dev *dev)
 {
 	/* An endpoint that is gone has written, and had no time to mark it. */
-	bool missed = dev->dirty.missed ||
-		(dev->remote != NULL && dev->pci.failed && dev->dirty.wanted);
+	bool missed =
+		dev->dirty.missed || (dev->remote != NULL && dev->pci.failed && dev->dirty.wanted);
 
 	if (missed && dev->guest->dirty != NULL)
 		dirty_everything(dev, dev->guest->dirty);

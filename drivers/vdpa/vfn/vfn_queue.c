@@ -116,8 +116,7 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 	}
 	dev->started[queue] = false;
 	/* What was left is as exact as an orderly stop. */
-	guest->stopped[queue] = known &&
-		(!dev->pci.failed || guest->left[queue] == VFN_RING_LEFT);
+	guest->stopped[queue] = known && (!dev->pci.failed || guest->left[queue] == VFN_RING_LEFT);
 	guest->stopped_at[queue] = ring.avail;
 	if (!known) {
 		guest->left[queue] = VFN_RING_UNKNOWN;

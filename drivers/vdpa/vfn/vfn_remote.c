@@ -69,8 +69,8 @@ vfn_remote_check(struct vfn_dev *dev)
 uint64_t
 vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features)
 {
-	const uint64_t vhost = UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES |
-		UINT64_C(1) << VHOST_F_LOG_ALL;
+	const uint64_t vhost =
+		UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES | UINT64_C(1) << VHOST_F_LOG_ALL;
 
 	return dev->remote != NULL ? features & ~vhost & ~dev->pci.features : 0;
 }

@@ -106,8 +106,8 @@ packed_left(struct vfn_dev *dev, uint16_t queue, uint64_t features, struct vfn_v
 		cfg.mem = &look->mem;
 	}
 	known = cfg.mem != NULL && vringh_init(&look->ring, &cfg) == 0 &&
-		vringh_set_inflight(&look->ring, &look->inflight, region->host, region->len,
-			resubmit) >= 0 &&
+		vringh_set_inflight(
+			&look->ring, &look->inflight, region->host, region->len, resubmit) >= 0 &&
 		vringh_rewind(&look->ring) == 0;
 	if (known) {
 		state = vringh_get_state(&look->ring);

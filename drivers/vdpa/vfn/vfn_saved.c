@@ -359,9 +359,8 @@ restore(struct vfn_dev *dev, struct vfn_saved *kept)
 
 	if (dev->guest != NULL)
 		return -EBUSY;
-	ret = vfn_remote_gone(dev) ?
-		check_whole(kept) :
-		vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
+	ret = vfn_remote_gone(dev) ? check_whole(kept) :
+				     vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
 	if (ret < 0)
 		return ret;
 	saved_free(&dev->pending);

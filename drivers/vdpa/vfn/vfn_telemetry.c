@@ -169,8 +169,8 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_uint(d, "failures", dev->pci.failures);
 	if (dev->remote != NULL) {
 		vfn_tell_string(d, "endpoint", dev->remote->path);
-		vfn_tell_string(d, "endpoint_why",
-			vfn_remote_gone(dev) ? dev->remote->why : "connected");
+		vfn_tell_string(
+			d, "endpoint_why", vfn_remote_gone(dev) ? dev->remote->why : "connected");
 		vfn_tell_uint(d, "endpoint_links", dev->remote->links);
 	}
 	vfn_tell_hex(d, "features", dev->pci.features);

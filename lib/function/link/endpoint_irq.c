@@ -345,8 +345,7 @@ ep_irq_mask(void *device, unsigned int index, unsigned int irq, bool mask)
 
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL) {
 		ep_change(ep);
-		return ep->link->ops->set_doorbell(
-			ep->link, irq, mask ? ep->doorbell_fd[irq] : -1);
+		return ep->link->ops->set_doorbell(ep->link, irq, mask ? ep->doorbell_fd[irq] : -1);
 	}
 	if (index != VFIO_PCI_INTX_IRQ_INDEX && index != VFIO_PCI_MSIX_IRQ_INDEX)
 		return -ENOTSUP;
