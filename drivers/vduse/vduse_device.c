@@ -119,19 +119,20 @@ offered(const struct vfn_vduse *v)
 static int
 create(struct vfn_vduse *v)
 {
-	struct {
+	/* The configuration follows. */
+	union {
 		struct vduse_dev_config config;
-		uint8_t space[CONFIG_MAX];
+		uint8_t bytes[sizeof(struct vduse_dev_config) + CONFIG_MAX];
 	} new = {.config = {.vendor_id = VFN_PCI_VENDOR,
 			 .device_id = v->device_id,
 			 .features = offered(v),
 			 .vq_num = VFN_VDUSE_QUEUES,
 			 .vq_align = sysconf(_SC_PAGESIZE),
 			 .config_size = v->config_size}};
-	uint8_t generation;
+	uint8_t *config = new.bytes + offsetof(struct vduse_dev_config, config), generation;
 
 	memcpy(new.config.name, v->name, sizeof(new.config.name));
-	if (vfn_vpci_config(v->pci, 0, new.config.config, v->config_size, &generation) < 0)
+	if (vfn_vpci_config(v->pci, 0, config, v->config_size, &generation) < 0)
 		return -EIO;
 	if (v->sys->ioctl(v->control_fd, VDUSE_CREATE_DEV, &new) < 0)
 		return -errno;
@@ -314,14 +315,15 @@ queues_setup(struct vfn_vduse *v)
 void
 vduse_set_config(struct vfn_vduse *v)
 {
-	struct {
+	/* The bytes follow. */
+	union {
 		struct vduse_config_data data;
-		uint8_t space[CONFIG_MAX];
+		uint8_t bytes[sizeof(struct vduse_config_data) + CONFIG_MAX];
 	} config = {.data = {.offset = 0, .length = v->config_size}};
-	uint8_t generation;
+	uint8_t *buffer = config.bytes + offsetof(struct vduse_config_data, buffer), generation;
 	int ret;
 
-	ret = vfn_vpci_config(v->pci, 0, config.data.buffer, v->config_size, &generation);
+	ret = vfn_vpci_config(v->pci, 0, buffer, v->config_size, &generation);
 	if (ret == 0)
 		ret = vduse_ioctl(v, VDUSE_DEV_SET_CONFIG, &config);
 	if (ret < 0)
