@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--target)
 		case ${2-} in
-		split | packed | raw | gso | gate | vfio_user | registers) targets+=("$2") ;;
+		split | packed | raw | gso | gate | vfio_user | registers | blk) targets+=("$2") ;;
 		*) fail 2 "--target: ${2:-nothing} is no target (see --help)" ;;
 		esac
 		shift
@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate vfio_user registers)
+[ ${#targets[@]} -gt 0 ] || targets=(split packed raw gso gate vfio_user registers blk)
 
 packages "${BUILD_PACKAGES[@]}" clang
 # the fuzzer's runtime is a package of its own, which clang only recommends

@@ -72,7 +72,7 @@ fi
 
 packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 if [[ " ${suites[*]} " == *" topology "* ]]; then
-	hugepages 512
+	hugepages 768
 fi
 dir=build
 [ "$mode" = plain ] || dir=build-$mode
@@ -123,10 +123,26 @@ meson_suite() {
 	"${run[@]}" --print-errorlogs </dev/null
 }
 
-# pytest_suite NAME
-pytest_suite() {
+# run_pytest NAME [ARGS]
+run_pytest() {
+	local name=$1
+	shift
 	VFN_BUILD=$PWD/$dir PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -rs \
-		-p no:cacheprovider "test/$1" ${runner_args[@]+"${runner_args[@]}"} </dev/null
+		-p no:cacheprovider -p no:tmpdir "test/$name" "$@" </dev/null
+}
+
+# pytest_suite NAME: most tests wait most of the time, so two files run side by side; then those
+# that are marked "alone". With arguments, or at night: one after the other.
+pytest_suite() {
+	local code=0
+
+	if [ ${#runner_args[@]} -gt 0 ] || [ -n "${VFN_NIGHTLY:-}" ]; then
+		run_pytest "$1" ${runner_args[@]+"${runner_args[@]}"}
+		return
+	fi
+	run_pytest "$1" -n 2 --dist loadfile -m 'not alone' || code=1
+	[ "$1" != topology ] || run_pytest "$1" -m alone || code=1
+	return $code
 }
 
 # The sources are also compiled in other ways, for tests and benchmarks: the library's own objects

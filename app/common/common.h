@@ -14,8 +14,8 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-/** Name of the program, for its messages; each has its own. */
-extern const char program[];
+/** Name of the program, for its messages, and the text of --help; each has its own. */
+extern const char program[], usage[];
 
 enum exit_code {
 	EXIT_OK = 0,
@@ -31,6 +31,23 @@ enum exit_code {
  * libraries say goes there too, each message with the time.
  */
 void output_init(bool log);
+
+/** --help and --version: tell, and end the program. */
+void show_help(void) __attribute__((noreturn));
+void show_version(void) __attribute__((noreturn));
+
+/** Where "--" is, behind EAL's options, or argc. Does --help and --version before that. */
+int options_split(int argc, char **argv);
+
+/** Values of long options, from here on: not characters, so that optopt tells them from short ones.
+ */
+#define OPTION_LONG 256
+
+/** getopt_long() has returned what is no option, or ':': tell, and end the program. opterr is 0. */
+void option_wrong(int opt, char **argv) __attribute__((noreturn));
+
+/** Nothing may be left behind the options: else tell, and end the program. */
+void options_end(int argc, char **argv);
 
 /** An EAL option, before "--": is it given? */
 bool is_given(int argc, char **argv, const char *option);

@@ -63,6 +63,7 @@ static const char *const allowed[] = {
 	"pipe2",
 	"pread64",
 	"preadv",
+	"preadv2",
 	"pwrite64",
 	"pwritev",
 	"read",
@@ -120,6 +121,8 @@ static const char *const allowed[] = {
 	"getpeername",
 	"getsockname",
 	"getsockopt",
+	/* files behind block functions, by rings that are set up, and restricted, before */
+	"io_uring_enter",
 	"listen",
 	"recvfrom",
 	"recvmmsg",

@@ -8,18 +8,26 @@
 
 #include <pthread.h>
 
+#include <vfn_blk_args.h>
 #include <vfn_endpoint_server.h>
 #include <vfn_net_args.h>
+#include <vfn_ntb_server.h>
 
 #include "../common/common.h"
 
 /** A function of the command line, and what became of it. */
 struct served {
 	struct vfn_net_args args;
+	bool is_blk; /**< then its class is blk, and this counts */
+	struct vfn_blk_params blk;
 	struct socket_spec socket; /**< path "": it is given fd */
 	bool has_mode;		   /**< or an owner */
 	int fd;			   /**< a socket of whoever has started us, -1: none */
 	bool host_control;	   /**< the client decides what it offers */
+	char ntb_path[84];	   /**< of a bridge, in place of a socket; "": none */
+	uint32_t ntb_mb, latency_us;
+	struct ntb *ntb;
+	struct vfn_ntb_server *ntb_server;
 	struct vfn_function *fn;
 	struct vfn_link *link; /**< NULL: the function is not there yet */
 	struct listener listener;

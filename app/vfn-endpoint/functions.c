@@ -12,6 +12,8 @@
 #include <rte_common.h>
 #include <rte_kvargs.h>
 
+#include <ntb_sim.h>
+#include <vfn_ntb.h>
 #include <vringh.h>
 
 #include "app.h"
@@ -61,6 +63,37 @@ parse_control(const char *value, struct served *s)
 }
 
 static bool
+parse_ntb(const char *value, struct served *s)
+{
+	if (*value == '\0' || strlen(value) >= sizeof(s->ntb_path))
+		return false;
+	strcpy(s->ntb_path, value);
+	return true;
+}
+
+static bool
+parse_number(const char *value, unsigned long least, unsigned long most, uint32_t *to)
+{
+	char *end;
+	unsigned long v = strtoul(value, &end, 10);
+
+	*to = v;
+	return *value >= '0' && *value <= '9' && *end == '\0' && v >= least && v <= most;
+}
+
+static bool
+parse_ntb_size(const char *value, struct served *s)
+{
+	return parse_number(value, 1, 4096, &s->ntb_mb);
+}
+
+static bool
+parse_latency(const char *value, struct served *s)
+{
+	return parse_number(value, 0, 1000000, &s->latency_us);
+}
+
+static bool
 parse_msix(const char *value, struct served *s)
 {
 	s->args.function.no_msix = strcmp(value, "off") == 0;
@@ -76,36 +109,55 @@ parse_queue_size(const char *value, struct served *s)
 	if (*value < '0' || *value > '9' || *end != '\0' || size < 64 || size > VRINGH_MAX_SIZE ||
 		!rte_is_power_of_2(size))
 		return false;
-	s->args.net.queue_size = size;
+	s->args.net.queue_size = s->blk.queue_size = size;
 	return true;
 }
 
-/* Beside those of every net function. */
+/* What it is was found out before. */
+static bool
+parse_class(const char *value, struct served *s)
+{
+	return s->is_blk || strcmp(value, "net") == 0;
+}
+
+/* Beside those of every function of its class. */
 static const struct {
 	const char *key;
 	const char *values;
 	bool (*parse)(const char *value, struct served *s);
 } own_args[] = {
+	{"class", "net or blk", parse_class},
 	{"socket", "the path of a socket", parse_socket},
 	{"socket-mode", "an octal mode", parse_socket_mode},
 	{"socket-owner", "USER, USER:GROUP or :GROUP that is known", parse_socket_owner},
 	{"control", "endpoint or host", parse_control},
+	{"ntb", "the path of a bridge", parse_ntb},
+	{"ntb-size", "1 to 4096", parse_ntb_size},
+	{"ntb-latency", "0 to 1000000", parse_latency},
 	{"msix", "on or off", parse_msix},
 	{"queue-size", "a power of two from 64 to 32768", parse_queue_size},
 };
 
-/* Number of a key among all there are; UINT_MAX: there is none. */
+/* All keys, one behind the other: what the net class knows, our own, what the block class knows. */
+#define OWN_AT vfn_nb_net_args
+#define BLK_AT (OWN_AT + RTE_DIM(own_args))
+
+/* Number of a key among all there are; UINT_MAX: the class has none such. */
 static unsigned int
-find(const char *key)
+find(const char *key, bool is_blk)
 {
 	unsigned int i;
 
-	for (i = 0; i < vfn_nb_net_args; i++)
-		if (strcmp(key, vfn_net_args_known[i].key) == 0)
-			return i;
 	for (i = 0; i < RTE_DIM(own_args); i++)
 		if (strcmp(key, own_args[i].key) == 0)
-			return vfn_nb_net_args + i;
+			return OWN_AT + i;
+	for (i = 0; i < vfn_nb_blk_args && is_blk; i++)
+		if (strcmp(key, vfn_blk_args_known[i].key) == 0)
+			return BLK_AT + i;
+	for (i = 0; i < vfn_nb_net_args; i++)
+		if (strcmp(key, vfn_net_args_known[i].key) == 0 &&
+			(!is_blk || vfn_net_args_known[i].any_class))
+			return i;
 	return UINT_MAX;
 }
 
@@ -113,11 +165,12 @@ static int
 parse_pair(const struct rte_kvargs_pair *pair, struct served *s, uint64_t *seen)
 {
 	const char *name = s->args.function.name, *value = pair->value, *values;
-	unsigned int i = find(pair->key);
+	unsigned int i = find(pair->key, s->is_blk);
 	bool good;
 
 	if (i == UINT_MAX) {
-		report("--function %s: there is no key \"%s\"", name, pair->key);
+		report("--function %s: there is no key \"%s\"%s", name, pair->key,
+			s->is_blk ? " of class=blk" : "");
 		return -1;
 	}
 	if (*seen & UINT64_C(1) << i) {
@@ -125,12 +178,15 @@ parse_pair(const struct rte_kvargs_pair *pair, struct served *s, uint64_t *seen)
 		return -1;
 	}
 	*seen |= UINT64_C(1) << i;
-	if (i < vfn_nb_net_args) {
+	if (i < OWN_AT) {
 		values = vfn_net_args_known[i].values;
 		good = value != NULL && vfn_net_args_known[i].parse(value, &s->args);
+	} else if (i < BLK_AT) {
+		values = own_args[i - OWN_AT].values;
+		good = value != NULL && own_args[i - OWN_AT].parse(value, s);
 	} else {
-		values = own_args[i - vfn_nb_net_args].values;
-		good = value != NULL && own_args[i - vfn_nb_net_args].parse(value, s);
+		values = vfn_blk_args_known[i - BLK_AT].values;
+		good = value != NULL && vfn_blk_args_known[i - BLK_AT].parse(value, &s->blk);
 	}
 	if (good)
 		return 0;
@@ -162,21 +218,49 @@ served_new(const char *name)
 	}
 	served = s;
 	s = &served[nb_served];
-	*s = (struct served){.fd = -1, .listener.fd = -1, .socket.uid = -1, .socket.gid = -1};
+	*s = (struct served){.fd = -1,
+		.listener.fd = -1,
+		.socket.uid = -1,
+		.socket.gid = -1,
+		.ntb_mb = VFN_NTB_WINDOW_SIZE >> 20};
 	if (name[0] == '\0' || vfn_net_args_init(&s->args, name) < 0) {
 		report("--function %s: a name has 1 to %d bytes", name, VFN_NAME_SIZE - 1);
 		return NULL;
 	}
+	vfn_blk_args_init(&s->blk);
 	nb_served++;
 	return s;
+}
+
+/* What each key says is known. */
+static int
+check(struct served *s)
+{
+	char why[128];
+	int ret;
+
+	if (s->is_blk) {
+		s->args.function.class = &vfn_blk_class;
+		ret = vfn_blk_args_check(&s->blk, why, sizeof(why));
+		if (ret == 0 && s->host_control) {
+			ret = -EINVAL;
+			snprintf(why, sizeof(why), "\"control=host\" is for class=net");
+		}
+	} else {
+		ret = vfn_net_args_check(&s->args, why, sizeof(why));
+	}
+	if (ret < 0)
+		report("--function %s: %s", s->args.function.name, why);
+	return ret < 0 ? -1 : 0;
 }
 
 int
 function_parse(const char *text)
 {
 	size_t len = strcspn(text, ",");
-	char name[256], why[128];
 	struct rte_kvargs *args;
+	char name[256];
+	const char *class;
 	struct served *s;
 	uint64_t seen = 0;
 	unsigned int i;
@@ -193,14 +277,13 @@ function_parse(const char *text)
 		report("--function %s: malformed \"%s\"", name, text + len + 1);
 		return -1;
 	}
+	/* Which keys there are depends on it. */
+	class = rte_kvargs_get(args, "class");
+	s->is_blk = class != NULL && strcmp(class, "blk") == 0;
 	for (i = 0; i < args->count && ret == 0; i++)
 		ret = parse_pair(&args->pairs[i], s, &seen);
 	rte_kvargs_free(args);
-	if (ret == 0 && vfn_net_args_check(&s->args, why, sizeof(why)) < 0) {
-		report("--function %s: %s", name, why);
-		ret = -1;
-	}
-	return ret;
+	return ret == 0 ? check(s) : ret;
 }
 
 static int
@@ -257,8 +340,16 @@ functions_complete(const char *socket_path, const char *fd)
 	for (i = 0; i < nb_served; i++) {
 		struct served *s = &served[i];
 
+		if (s->ntb_path[0] != '\0') {
+			if (s->fd < 0 && s->socket.path[0] == '\0' && !s->has_mode)
+				continue;
+			report("--function %s: ntb=PATH is in place of a socket",
+				s->args.function.name);
+			return -1;
+		}
 		if (s->fd < 0 && s->socket.path[0] == '\0') {
-			report("--function %s needs socket=PATH", s->args.function.name);
+			report("--function %s needs socket=PATH or ntb=PATH",
+				s->args.function.name);
 			return -1;
 		}
 		if (s->fd < 0 && !socket_path_fits(s->socket.path))
@@ -300,9 +391,11 @@ functions_open(void)
 
 		if (s->args.net.queue_size == 0 && !s->host_control)
 			s->args.net.queue_size = DEFAULT_QUEUE_SIZE;
-		s->args.function.class_params = &s->args.net;
+		if (s->blk.queue_size == 0)
+			s->blk.queue_size = DEFAULT_QUEUE_SIZE;
+		s->args.function.class_params = s->is_blk ? (void *)&s->blk : &s->args.net;
 		ret = vfn_function_open(&s->args.function, &s->fn, &s->link);
-		if (ret == -EBUSY) {
+		if (ret == -EBUSY && !s->is_blk) {
 			report("%s: peer=%s is taken", s->args.function.name,
 				s->args.net.wiring.peer);
 			return -1;
@@ -326,6 +419,44 @@ is_listening(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens != 0;
 }
 
+static void
+bridge_says(void *name, const char *text)
+{
+	report("%s: %s", (const char *)name, text);
+}
+
+static int
+serve_bridge(struct served *s)
+{
+	const struct ntb_sim_params bridge = {
+		.name = s->args.function.name,
+		.path = s->ntb_path,
+		.bus = VFN_NTB_DEVICE_BUS,
+		.size = (uint64_t)s->ntb_mb << 20,
+		.latency_us = s->latency_us,
+		.log = bridge_says,
+		.log_arg = s->args.function.name,
+	};
+	struct vfn_ntb_server_params params = {
+		.name = s->args.function.name,
+		.offer = s->host_control ? vfn_manage_net_offer : NULL,
+	};
+	char why[128];
+	int ret = ntb_sim_open(&bridge, &s->ntb, why, sizeof(why));
+
+	if (ret == 0) {
+		params.ntb = s->ntb;
+		ret = vfn_ntb_serve(s->link, s->fn, &params, &s->ntb_server);
+		snprintf(why, sizeof(why), "%s", strerror(-ret));
+	}
+	if (ret < 0) {
+		report("cannot serve %s: %s", s->args.function.name, why);
+		return -1;
+	}
+	printf("%s: %s on the bridge at %s\n", program, s->args.function.name, s->ntb_path);
+	return 0;
+}
+
 static int
 serve(struct served *s)
 {
@@ -339,6 +470,8 @@ serve(struct served *s)
 	};
 	int ret;
 
+	if (s->ntb_path[0] != '\0')
+		return serve_bridge(s);
 	if (s->fd < 0) {
 		if (socket_listen(&s->socket, &s->listener) != 0)
 			return -1;
@@ -383,6 +516,9 @@ functions_close(void)
 		if (all[i].listener.fd >= 0)
 			socket_remove(all[i].socket.path, &all[i].listener);
 		vfn_endpoint_close(all[i].endpoint);
+		vfn_ntb_server_close(all[i].ntb_server);
+		if (all[i].ntb != NULL)
+			ntb_close(all[i].ntb);
 	}
 	for (i = n; i-- > 0;)
 		if (all[i].link != NULL)

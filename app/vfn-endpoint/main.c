@@ -15,7 +15,6 @@
 #include <rte_common.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
-#include <rte_version.h>
 
 #include "app.h"
 
@@ -23,7 +22,7 @@ const char program[] = "vfn-endpoint";
 
 static bool no_confine;
 
-static const char usage[] =
+const char usage[] =
 	"Usage: vfn-endpoint [EAL options] -- [options]\n"
 	"       vfn-endpoint [options]                  EAL without hugepages and PCI devices\n"
 	"Serve virtio functions as PCI devices, each on a vfio-user socket of its own.\n"
@@ -32,11 +31,16 @@ static const char usage[] =
 	"                     a function; may be repeated. Keys:\n"
 	"                     socket=PATH socket-mode=MODE socket-owner=USER[:GROUP]\n"
 	"                     control=endpoint|host   who decides what it offers (endpoint)\n"
+	"                     ntb=PATH ntb-size=MIB ntb-latency=US\n"
+	"                                             behind a simulated bridge, not a socket\n"
 	"                     msix=on|off             off: interrupts by the pin alone (on)\n"
 	"                     queue-size=N            largest that a driver is told (1024)\n"
 	"                     queues mac mtu port peer ethdev gen offloads rate-mbps poll-cpu "
 	"idle\n"
-	"                     fault                   as the driver's device arguments\n"
+	"                     fault class file mem null readonly share serial block-size cache "
+	"iops "
+	"bps\n"
+	"                     rate-group              as the driver's device arguments\n"
 	"  --socket-path PATH socket of the only function; without --function that is fn0\n"
 	"  --fd N             the same, on a socket that is open: one that listens, or is "
 	"connected\n"
@@ -50,24 +54,9 @@ static const char usage[] =
 	"Exit status: 0 ended as asked, 1 failure, 2 wrong usage\n";
 
 static void
-show_help(void)
-{
-	fputs(usage, stdout);
-	exit(EXIT_OK);
-}
-
-static void
-show_version(void)
-{
-	printf("%s " VFN_VERSION ", with %s\n", program, rte_version());
-	exit(EXIT_OK);
-}
-
-static void
 parse_options(int argc, char **argv)
 {
-	/* Not characters, so that optopt tells a short option from a long one. */
-	enum { FUNCTION = 256, SOCKET_PATH, FD, USER, NO_CONFINE, HELP, VERSION };
+	enum { FUNCTION = OPTION_LONG, SOCKET_PATH, FD, USER, NO_CONFINE, HELP, VERSION };
 	static const struct option names[] = {
 		{"function", required_argument, NULL, FUNCTION},
 		{"socket-path", required_argument, NULL, SOCKET_PATH},
@@ -108,21 +97,11 @@ parse_options(int argc, char **argv)
 		case VERSION:
 			show_version();
 			break;
-		case ':':
-			report("option %s needs a value", argv[optind - 1]);
-			exit(EXIT_USAGE);
 		default:
-			if (optopt > 0 && optopt < FUNCTION)
-				report("unknown option -%c, see --help", optopt);
-			else
-				report("unknown option %s, see --help", argv[optind - 1]);
-			exit(EXIT_USAGE);
+			option_wrong(opt, argv);
 		}
 	}
-	if (optind < argc) {
-		report("unexpected argument %s, see --help", argv[optind]);
-		exit(EXIT_USAGE);
-	}
+	options_end(argc, argv);
 	if (functions_complete(socket_path, fd) != 0)
 		exit(EXIT_USAGE);
 }
@@ -152,8 +131,11 @@ wait_for_end(int sigfd)
 		return EXIT_RUNTIME;
 	}
 	for (i = 0; i < nb_served; i++)
-		fds[i] = (struct pollfd){
-			.fd = vfn_endpoint_ended_fd(served[i].endpoint), .events = POLLIN};
+		fds[i] = (struct pollfd){/* One behind a bridge has no end. */
+			.fd = served[i].endpoint != NULL ?
+				vfn_endpoint_ended_fd(served[i].endpoint) :
+				-1,
+			.events = POLLIN};
 	fds[nb_served] = (struct pollfd){.fd = sigfd, .events = POLLIN};
 	while (left > 0 && fds[nb_served].revents == 0) {
 		if (poll(fds, nb_served + 1, -1) < 0)
@@ -197,11 +179,7 @@ main(int argc, char **argv)
 	open_standard_fds();
 	/* EAL's own stream goes to syslog too. */
 	output_init(!is_given(argc, argv, "--syslog"));
-	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
-		if (strcmp(argv[eal_argc], "--help") == 0)
-			show_help();
-		else if (strcmp(argv[eal_argc], "--version") == 0)
-			show_version();
+	eal_argc = options_split(argc, argv);
 	if (eal_argc < argc) {
 		parse_options(argc - eal_argc, argv + eal_argc);
 	} else {
@@ -211,6 +189,7 @@ main(int argc, char **argv)
 		eal_argc = RTE_DIM(plain) + 1;
 		argv = eal;
 	}
+	vfn_blk_trace_register();
 	sigfd = ending_signals();
 	if (sigfd < 0 || confine_early(no_confine) != 0)
 		return EXIT_RUNTIME;

@@ -9,11 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <linux/virtio_blk.h>
 #include <linux/virtio_net.h>
 
 #include <rte_common.h>
 #include <rte_telemetry.h>
 #include <rte_version.h>
+
+#include <ntb.h>
 
 #include "app.h"
 
@@ -35,6 +38,12 @@ refuse(struct rte_tel_data *d, const char *fmt, ...)
 	return rte_tel_data_add_dict_string(d, "error", text);
 }
 
+static bool
+is_served(const struct served *s)
+{
+	return s->endpoint != NULL || s->ntb_server != NULL;
+}
+
 /* "NAME[,REST]": the endpoint, with the lock held, and REST. NULL: it is said that there is none.
  */
 static struct served *
@@ -47,7 +56,7 @@ find(const char *params, const char **rest, struct rte_tel_data *d)
 	for (i = 0; i < nb_served && len > 0; i++) {
 		if (strlen(served[i].args.function.name) == len &&
 			strncmp(served[i].args.function.name, params, len) == 0 &&
-			served[i].endpoint != NULL) {
+			is_served(&served[i])) {
 			*rest = params[len] == ',' ? params + len + 1 : params + len;
 			return &served[i];
 		}
@@ -68,7 +77,7 @@ tell_list(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
 	pthread_mutex_lock(&served_lock);
 	for (i = 0; i < nb_served; i++)
-		if (served[i].endpoint != NULL)
+		if (is_served(&served[i]))
 			rte_tel_data_add_array_string(d, served[i].args.function.name);
 	pthread_mutex_unlock(&served_lock);
 	return 0;
@@ -83,30 +92,13 @@ get(struct served *s, uint64_t offset, size_t len)
 	return s->link->ops->read(s->link, VFN_REGION_BAR0, offset, &v, len) == 0 ? v : 0;
 }
 
-static int
-tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
+static void
+tell_net(struct served *s, struct rte_tel_data *d)
 {
 	struct virtio_net_config config = {0};
-	struct vfn_endpoint_info info;
-	const char *rest;
-	struct served *s = find(params, &rest, d);
 	char text[32];
 
-	RTE_SET_USED(cmd);
-	if (s == NULL)
-		return 0;
-	vfn_endpoint_info(s->endpoint, &info);
 	s->link->ops->read(s->link, VFN_REGION_BAR0, VFN_OFF_DEVICE, &config, sizeof(config));
-	rte_tel_data_start_dict(d);
-	rte_tel_data_add_dict_string(d, "name", s->args.function.name);
-	rte_tel_data_add_dict_string(d, "socket", s->socket.path);
-	rte_tel_data_add_dict_string(d, "control", s->host_control ? "host" : "endpoint");
-	rte_tel_data_add_dict_int(d, "client", info.client);
-	rte_tel_data_add_dict_uint(d, "clients", info.clients);
-	rte_tel_data_add_dict_string(d, "state", info.state);
-	snprintf(text, sizeof(text), "0x%02x",
-		(unsigned int)get(s, offsetof(struct vfn_common_cfg, device_status), 1));
-	rte_tel_data_add_dict_string(d, "device_status", text);
 	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", config.mac[0], config.mac[1],
 		config.mac[2], config.mac[3], config.mac[4], config.mac[5]);
 	rte_tel_data_add_dict_string(d, "mac", text);
@@ -114,6 +106,30 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_add_dict_int(d, "queue_pairs", config.max_virtqueue_pairs);
 	rte_tel_data_add_dict_string(
 		d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
+}
+
+static void
+tell_blk(struct served *s, struct rte_tel_data *d)
+{
+	struct virtio_blk_config config = {0};
+
+	s->link->ops->read(s->link, VFN_REGION_BAR0, VFN_OFF_DEVICE, &config, sizeof(config));
+	rte_tel_data_add_dict_int(d, "queues", config.num_queues);
+	rte_tel_data_add_dict_uint(d, "capacity_bytes", config.capacity * VFN_BLK_SECTOR);
+	rte_tel_data_add_dict_int(d, "block_size", config.blk_size);
+	rte_tel_data_add_dict_string(d, "cache", config.wce ? "writeback" : "writethrough");
+}
+
+static void
+tell_socket(struct served *s, struct rte_tel_data *d)
+{
+	struct vfn_endpoint_info info;
+
+	vfn_endpoint_info(s->endpoint, &info);
+	rte_tel_data_add_dict_string(d, "socket", s->socket.path);
+	rte_tel_data_add_dict_int(d, "client", info.client);
+	rte_tel_data_add_dict_uint(d, "clients", info.clients);
+	rte_tel_data_add_dict_string(d, "state", info.state);
 	rte_tel_data_add_dict_int(d, "maps", info.maps);
 	rte_tel_data_add_dict_uint(d, "map_bytes", info.map_bytes);
 	rte_tel_data_add_dict_int(d, "maps_without_fd", info.unreachable);
@@ -121,6 +137,53 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_add_dict_uint(d, "accesses", info.accesses);
 	rte_tel_data_add_dict_uint(d, "slowed", info.slowed);
 	rte_tel_data_add_dict_uint(d, "refused", info.refused);
+}
+
+static void
+tell_bridge(struct served *s, struct rte_tel_data *d)
+{
+	struct vfn_ntb_info info;
+	struct ntb_stats stats;
+
+	vfn_ntb_server_info(s->ntb_server, &info);
+	ntb_stats(s->ntb, &stats);
+	rte_tel_data_add_dict_string(d, "bridge", s->ntb_path);
+	rte_tel_data_add_dict_int(d, "driver", info.driver);
+	rte_tel_data_add_dict_uint(d, "drivers", info.drivers);
+	rte_tel_data_add_dict_uint(d, "messages", info.messages);
+	rte_tel_data_add_dict_uint(d, "refused", info.refused);
+	rte_tel_data_add_dict_uint(d, "notified", info.notified);
+	rte_tel_data_add_dict_uint(d, "bridge_flushes", stats.flushes);
+	rte_tel_data_add_dict_uint(d, "bridge_bytes", stats.flushed_bytes);
+	rte_tel_data_add_dict_uint(d, "bridge_doorbells", stats.doorbells);
+	rte_tel_data_add_dict_uint(d, "bridge_reads_across", stats.reads_across);
+}
+
+static int
+tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	const char *rest;
+	struct served *s = find(params, &rest, d);
+	char text[32];
+
+	RTE_SET_USED(cmd);
+	if (s == NULL)
+		return 0;
+	rte_tel_data_start_dict(d);
+	rte_tel_data_add_dict_string(d, "name", s->args.function.name);
+	rte_tel_data_add_dict_string(d, "class", s->is_blk ? "blk" : "net");
+	rte_tel_data_add_dict_string(d, "control", s->host_control ? "host" : "endpoint");
+	snprintf(text, sizeof(text), "0x%02x",
+		(unsigned int)get(s, offsetof(struct vfn_common_cfg, device_status), 1));
+	rte_tel_data_add_dict_string(d, "device_status", text);
+	if (s->is_blk)
+		tell_blk(s, d);
+	else
+		tell_net(s, d);
+	if (s->endpoint != NULL)
+		tell_socket(s, d);
+	else
+		tell_bridge(s, d);
 	pthread_mutex_unlock(&served_lock);
 	return 0;
 }
@@ -129,23 +192,30 @@ static int
 tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	/* clang-format off */
-	static const char *const names[VFN_NET_STAT_MAX] = {
 #define X(symbol, name) [VFN_STAT_##symbol] = name,
+	static const char *const net_names[VFN_NET_STAT_MAX] = {
 		VFN_QUEUE_STATS(X)
 		VFN_NET_STATS(X)
-#undef X
 	};
+	static const char *const blk_names[VFN_BLK_STAT_MAX] = {
+		VFN_QUEUE_STATS(X)
+		VFN_BLK_STATS(X)
+	};
+#undef X
 	/* clang-format on */
-	uint64_t stats[VFN_NET_STAT_MAX];
+	uint64_t stats[VFN_STATS_MAX];
+	const char *const *names;
 	const char *rest;
 	struct served *s = find(params, &rest, d);
 	unsigned long queue, nb_queues;
-	unsigned int i;
+	unsigned int i, n;
 	char *end;
 
 	RTE_SET_USED(cmd);
 	if (s == NULL)
 		return 0;
+	names = s->is_blk ? blk_names : net_names;
+	n = s->is_blk ? (unsigned int)VFN_BLK_STAT_MAX : VFN_NET_STAT_MAX;
 	queue = strtoul(rest, &end, 10);
 	nb_queues = get(s, offsetof(struct vfn_common_cfg, num_queues), 2);
 	if (*rest < '0' || *rest > '9' || *end != '\0' || queue >= nb_queues) {
@@ -155,8 +225,8 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	rte_tel_data_start_dict(d);
 	rte_tel_data_add_dict_int(d, "queue", queue);
 	if (s->link->ops->read(s->link, VFN_REGION_BAR0, VFN_OFF_STATS + queue * VFN_STATS_STEP,
-		    stats, sizeof(stats)) == 0)
-		for (i = 0; i < VFN_NET_STAT_MAX; i++)
+		    stats, n * sizeof(stats[0])) == 0)
+		for (i = 0; i < n; i++)
 			rte_tel_data_add_dict_uint(d, names[i], stats[i]);
 	pthread_mutex_unlock(&served_lock);
 	return 0;
@@ -172,7 +242,7 @@ ask_removal(const char *cmd, const char *params, struct rte_tel_data *d)
 	RTE_SET_USED(cmd);
 	if (s == NULL)
 		return 0;
-	ret = vfn_endpoint_ask_removal(s->endpoint);
+	ret = s->endpoint != NULL ? vfn_endpoint_ask_removal(s->endpoint) : -ENOTSUP;
 	pthread_mutex_unlock(&served_lock);
 	if (ret < 0)
 		return refuse(d, "%s",

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <rte_vdpa.h>
 
@@ -28,6 +29,16 @@ extern struct options {
 	bool no_confine;
 	bool keep; /**< the kernel's devices stay at the end */
 } options;
+
+/** Milliseconds of the monotonic clock. */
+static inline int64_t
+now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
 
 /** How the devices are found: every bus, class vdpa. */
 #define VDPA_DEVICES "class=vdpa"
@@ -90,9 +101,6 @@ int vduse_resume(void);
 /** Stop serving. What was served goes, unless --keep says otherwise. */
 void vduse_end(void);
 
-/** A function of the library that holds a device's driver, as a pointer; NULL: it has none. */
-void *driver_function(struct rte_vdpa_device *dev, const char *name);
-
 /** Start the gate in front of librte_vhost (lib/gate). 0, or -1 with the reason reported. */
 int gate_start(void);
 
@@ -113,8 +121,11 @@ void gate_private_path(char *path, size_t size, unsigned int port);
 int gate_serve(
 	const char *path, const char *private_path, struct rte_vdpa_device *dev, int listen_fd);
 
-/** Hang up on the front-ends of a port, and let nobody else come. */
-void gate_shut(int handle);
+/** For gate_shut(): how long librte_vhost has to close the connections of all ports shut now. */
+int64_t gate_patience(void);
+
+/** Hang up on the front-ends of a port, and let nobody else come. `until` as now_ms(). */
+void gate_shut(int handle, int64_t until);
 
 /** Disconnect every front-end and remove every socket. */
 void serving_end(void);
@@ -133,6 +144,14 @@ uint16_t served_rings(const struct rte_vdpa_device *dev);
 
 /** Save a device, as its parts, to a file. 0, or -1 with the reason reported. */
 int parts_save(struct rte_vdpa_device *dev, const char *path);
+
+/**
+ * Find a function of the library that holds a device's driver, with which nothing is linked.
+ *
+ * @param function
+ *   a pointer to it, of `size` bytes; NULL if there is none.
+ */
+bool driver_function(struct rte_vdpa_device *dev, const char *name, void *function, size_t size);
 
 /** Have the next guest of a device go on with saved parts. 0, or -1 with the reason reported. */
 int parts_load(struct rte_vdpa_device *dev, const char *path);

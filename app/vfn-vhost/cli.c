@@ -153,13 +153,18 @@ print_stats(struct cmdline *cl, struct rte_vdpa_device *dev, uint16_t queue,
 	const struct rte_vdpa_stat_name *names, struct rte_vdpa_stat *stats, int nb_names)
 {
 	int i, n = rte_vdpa_get_stats(dev, queue, stats, nb_names);
+	int (*control)(const char *device);
+	const char *role = "";
 
 	if (n <= 0) {
 		cmdline_printf(
 			cl, "%s gives no statistics of virtqueue %u.\n", vdpa_name(dev), queue);
 		return;
 	}
-	cmdline_printf(cl, "\tVirtq %u:\n", queue);
+	if (driver_function(dev, "rte_vdpa_vfn_control_queue", &control, sizeof(control)) &&
+		control(vdpa_name(dev)) == queue)
+		role = " (control)";
+	cmdline_printf(cl, "\tVirtq %u%s:\n", queue, role);
 	for (i = 0; i < n; i++)
 		if (stats[i].id < (uint64_t)nb_names)
 			cmdline_printf(cl, "\t\t%-*s %-16" PRIu64 "\n", RTE_VDPA_STATS_NAME_SIZE,

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <rte_eal.h>
@@ -161,6 +160,7 @@ is_blk(const char *path)
 int
 gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *dev, int listen_fd)
 {
+	uint64_t (*own_features)(const char *device);
 	struct gate_socket_conf conf = {.name = vdpa_name(dev),
 		.path = path,
 		.private_path = private_path,
@@ -176,9 +176,15 @@ gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *d
 		report("%s does not say what it offers", vdpa_name(dev));
 		return -1;
 	}
+	/* And what its driver answers. */
+	if (driver_function(dev, "rte_vdpa_vfn_features", &own_features, sizeof(own_features)))
+		conf.features |= own_features(vdpa_name(dev));
 	conf.queues = queues;
-	/* Net devices count in pairs; librte_vhost hands no control queue on. */
-	conf.rings = is_blk(private_path) ? queues : 2 * queues;
+	/*
+	 * Net devices count in pairs. Behind those may come the control queue, or two more rings
+	 * for data of a front-end that counts more pairs: the driver has to see both to know which.
+	 */
+	conf.rings = is_blk(private_path) ? queues : 2 * queues + 2;
 	/* libblkio needs them; QEMU 7.2 loses dirty pages of net devices with several queues. */
 	conf.slots = is_blk(private_path);
 	ret = gate_add_socket(gate, &conf);
@@ -189,18 +195,17 @@ gate_serve(const char *path, const char *private_path, struct rte_vdpa_device *d
 	return ret;
 }
 
-void
-gate_shut(int handle)
+int64_t
+gate_patience(void)
 {
-	static int64_t end;
-	struct timespec ts;
-	int64_t now, left;
+	return now_ms() + PATIENCE_MS;
+}
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-	if (end == 0)
-		end = now + PATIENCE_MS;
-	left = end > now ? end - now : 0;
-	if (gate_remove_socket(gate, handle, left) == -ETIMEDOUT)
+void
+gate_shut(int handle, int64_t until)
+{
+	int64_t left = until - now_ms();
+
+	if (gate_remove_socket(gate, handle, left > 0 ? left : 0) == -ETIMEDOUT)
 		report("librte_vhost is slow to let go of socket %d", handle);
 }

@@ -59,15 +59,6 @@
 #define OFFER_MS  10000
 #define LOOK_MS	  10
 
-static int64_t
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
 /*
  * The directory is held open: it stays the one that was checked, whatever becomes of its name.
  * Both sides have one of these, the main thread's.

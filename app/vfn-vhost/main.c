@@ -16,7 +16,6 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>
-#include <rte_version.h>
 
 #include "app.h"
 
@@ -25,7 +24,7 @@
 const char program[] = "vfn-vhost";
 struct options options;
 
-static const char usage[] =
+const char usage[] =
 	"Usage: vfn-vhost [EAL options] -- [options]\n"
 	"Serve every vDPA device on a vhost-user socket of its own, or with vduse=NAME to the\n"
 	"kernel.\n"
@@ -49,25 +48,10 @@ static const char usage[] =
 	"Exit status: 0 ended as asked, 1 failure, 2 wrong usage, 3 no vDPA device\n";
 
 static void
-show_help(void)
-{
-	fputs(usage, stdout);
-	exit(EXIT_OK);
-}
-
-static void
-show_version(void)
-{
-	printf("vfn-vhost " VFN_VERSION ", with %s\n", rte_version());
-	exit(EXIT_OK);
-}
-
-static void
 parse_options(int argc, char **argv)
 {
-	/* Not characters, so that optopt tells a short option from a long one. */
 	enum {
-		IFACE = 256,
+		IFACE = OPTION_LONG,
 		CLIENT,
 		RESTORE,
 		TAKE_OVER,
@@ -134,21 +118,11 @@ parse_options(int argc, char **argv)
 		case VERSION:
 			show_version();
 			break;
-		case ':':
-			report("option %s needs a value", argv[optind - 1]);
-			exit(EXIT_USAGE);
 		default:
-			if (optopt > 0 && optopt < IFACE)
-				report("unknown option -%c, see --help", optopt);
-			else
-				report("unknown option %s, see --help", argv[optind - 1]);
-			exit(EXIT_USAGE);
+			option_wrong(opt, argv);
 		}
 	}
-	if (optind < argc) {
-		report("unexpected argument %s, see --help", argv[optind]);
-		exit(EXIT_USAGE);
-	}
+	options_end(argc, argv);
 	if (options.prefix != NULL && options.prefix[0] == '\0') {
 		report("--iface is empty");
 		exit(EXIT_USAGE);
@@ -243,11 +217,7 @@ main(int argc, char **argv)
 
 	/* EAL's own stream goes to syslog too. */
 	output_init(!is_given(argc, argv, "--syslog"));
-	for (eal_argc = 1; eal_argc < argc && strcmp(argv[eal_argc], "--") != 0; eal_argc++)
-		if (strcmp(argv[eal_argc], "--help") == 0)
-			show_help();
-		else if (strcmp(argv[eal_argc], "--version") == 0)
-			show_version();
+	eal_argc = options_split(argc, argv);
 	parse_options(argc - eal_argc, argv + eal_argc);
 
 	sigfd = ending_signals();

@@ -18,34 +18,34 @@
 
 typedef int (*state_function)(const char *device, const char *path);
 
-void *
-driver_function(struct rte_vdpa_device *dev, const char *name)
+bool
+driver_function(struct rte_vdpa_device *dev, const char *name, void *function, size_t size)
 {
 	const struct rte_driver *driver = rte_dev_driver(rte_vdpa_get_rte_device(dev));
 	void *library, *symbol;
 	Dl_info info;
 
+	memset(function, 0, size);
 	if (dladdr(driver, &info) == 0)
-		return NULL;
+		return false;
 	/* It is loaded: this only finds it. */
 	library = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
 	if (library == NULL)
-		return NULL;
+		return false;
 	symbol = dlsym(library, name);
+	memcpy(function, &symbol, size);
 	dlclose(library);
-	return symbol;
+	return symbol != NULL;
 }
 
 static int
 call(struct rte_vdpa_device *dev, const char *name, const char *what, const char *path)
 {
-	void *symbol = driver_function(dev, name);
 	state_function function;
-	int ret;
+	bool found = driver_function(dev, name, &function, sizeof(function));
+	int ret = found ? function(vdpa_name(dev), path) : -ENOTSUP;
 
-	memcpy(&function, &symbol, sizeof(function));
-	ret = function != NULL ? function(vdpa_name(dev), path) : -ENOTSUP;
-	if (function == NULL)
+	if (!found)
 		report("the driver of %s saves nothing", vdpa_name(dev));
 	else if (ret < 0)
 		report("%s: cannot %s %s: %s", vdpa_name(dev), what, path != NULL ? path : "",

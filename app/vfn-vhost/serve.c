@@ -26,8 +26,9 @@ struct served {
 	char private_path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	struct rte_vdpa_device *dev;
 	struct listener listener;
-	int gate;	/**< handle */
-	atomic_int vid; /**< of the connected front-end; written by the callbacks */
+	int gate;			/**< handle */
+	atomic_int vid;			/**< of the connected front-end; written by the callbacks */
+	int (*new_connection)(int vid); /**< of the driver, or NULL */
 	bool started;
 };
 
@@ -72,15 +73,27 @@ find_by_dev(const struct rte_vdpa_device *dev)
 	return NULL;
 }
 
+/* A driver that can is to see the connection's messages from the first one on. */
+static int
+new_connection(int vid)
+{
+	struct served *s = find_by_vid(vid);
+
+	return s == NULL ? -1 : s->new_connection != NULL ? s->new_connection(vid) : 0;
+}
+
 static int
 new_device(int vid)
 {
 	struct served *s = find_by_vid(vid);
+	int (*negotiated)(int vid, uint64_t *features);
 	uint64_t features = 0;
 
 	if (s == NULL)
 		return -1;
-	rte_vhost_get_negotiated_features(vid, &features);
+	if (!driver_function(s->dev, "rte_vdpa_vfn_negotiated", &negotiated, sizeof(negotiated)) ||
+		negotiated(vid, &features) < 0)
+		rte_vhost_get_negotiated_features(vid, &features);
 	s->vid = vid;
 	printf("socket %td: %s connected, features 0x%" PRIx64 ", %u rings\n", s - all,
 		vdpa_name(s->dev), features, rte_vhost_get_vring_num(vid));
@@ -100,6 +113,7 @@ destroy_device(int vid)
 }
 
 static const struct rte_vhost_device_ops device_ops = {
+	.new_connection = new_connection,
 	.new_device = new_device,
 	.destroy_device = destroy_device,
 };
@@ -126,7 +140,8 @@ static int
 start(struct served *s)
 {
 	const char *path = s->private_path;
-	uint64_t protocol, flags = 0;
+	uint64_t protocol, features, flags = 0;
+	uint32_t type;
 
 	if (options.no_gate) {
 		strcpy(s->private_path, s->path);
@@ -140,7 +155,15 @@ start(struct served *s)
 		report("cannot register socket %s with librte_vhost", path);
 		return -1;
 	}
+	driver_function(s->dev, "rte_vdpa_vfn_new_connection", &s->new_connection,
+		sizeof(s->new_connection));
 	nb_served++;
+	/* Without this librte_vhost takes every device for its own net device, bit by bit. */
+	if (rte_vhost_driver_get_vdpa_dev_type(path, &type) == 0 &&
+		type != RTE_VHOST_VDPA_DEVICE_TYPE_NET &&
+		(rte_vdpa_get_features(s->dev, &features) != 0 ||
+			rte_vhost_driver_set_features(path, features) != 0))
+		report("%s: features are librte_vhost's own", s->path);
 	/* Without this librte_vhost holds back what it does not offer by itself, such as CONFIG. */
 	if (rte_vdpa_get_protocol_features(s->dev, &protocol) != 0 ||
 		rte_vhost_driver_set_protocol_features(path, protocol) != 0)
@@ -284,6 +307,7 @@ serving_resume(void)
 void
 serving_suspend(void)
 {
+	const int64_t until = gate_patience();
 	unsigned int i;
 
 	vduse_suspend();
@@ -295,7 +319,7 @@ serving_suspend(void)
 		}
 		if (all[i].listener.fd >= 0)
 			socket_remove(all[i].path, &all[i].listener);
-		gate_shut(all[i].gate);
+		gate_shut(all[i].gate, until);
 		all[i].gate = -1;
 		all[i].listener.fd = -1;
 	}

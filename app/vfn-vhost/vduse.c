@@ -23,11 +23,9 @@ static int
 call(struct rte_device *dev, const char *name, int number)
 {
 	struct rte_vdpa_device *vdpa = rte_vdpa_find_device_by_name(rte_dev_name(dev));
-	void *symbol = driver_function(vdpa, name);
 	int (*function)(const char *device, int number);
 
-	memcpy(&function, &symbol, sizeof(function));
-	if (function == NULL) {
+	if (!driver_function(vdpa, name, &function, sizeof(function))) {
 		report("the driver of %s does not know vduse", rte_dev_name(dev));
 		return -ENOTSUP;
 	}

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import statistics
+import tempfile
 import time
 
 import pmd
@@ -124,9 +125,9 @@ class Peer(pmd.NetVhost):
 
 
 class Vfn(pmd.Backend):
-    def __init__(self, row, **backend):
+    def __init__(self, row, more="", **backend):
         super().__init__([
-            f"vdpa_vfn{i},queues=1,idle=busy,poll-cpu={pmd.cpu(1)},"
+            f"vdpa_vfn{i},queues=1,idle=busy,poll-cpu={pmd.cpu(1)},{more}"
             + port.format(frame=row.size - FCS) for i, port in enumerate(VFN_PORT[row.scenario])],
             **backend)
 
@@ -138,7 +139,19 @@ class Vfn(pmd.Backend):
         return sum(p["busy_cycles"] for p in pollers), sum(p["packets"] for p in pollers)
 
 
-DEVICES = {"vfn": Vfn, "net_vhost": Peer, "inproc": lambda row: Vfn(row, link="inproc"),
+class Tracked(Vfn):
+    """In the driver's process, with an account of what is in flight, as behind an endpoint."""
+
+    def __init__(self, row):
+        self._regions = tempfile.TemporaryDirectory()   # pylint: disable=consider-using-with
+        super().__init__(row, f"inflight={self._regions.name},", link="inproc")
+
+    def close(self):
+        super().close()
+        self._regions.cleanup()
+
+
+DEVICES = {"vfn": Vfn, "net_vhost": Peer, "inproc": Tracked,
            "endpoint": lambda row: Vfn(row, link="endpoint")}
 
 

@@ -10,11 +10,12 @@ export PATH
 
 # shellcheck disable=SC2034  # used by the scripts that source this
 readonly BUILD_PACKAGES=(dpdk dpdk-dev libdpdk-dev libnuma-dev libseccomp-dev meson
-	ninja-build pkg-config gcc libcmocka-dev libjansson-dev python3 python3-pyelftools scdoc)
+	ninja-build pkg-config gcc libcmocka-dev libjansson-dev liburing-dev python3
+	python3-pyelftools scdoc)
 # shellcheck disable=SC2034
-readonly TEST_PACKAGES=(clang g++ python3-pytest qemu-system-x86 busybox-static ethtool
+readonly TEST_PACKAGES=(clang g++ python3-pytest python3-pytest-xdist qemu-system-x86 busybox-static ethtool
 	pciutils netcat-openbsd valgrind iproute2 make dpdk-doc libvirt-clients clang-format clang-tidy
-	shellcheck flake8 codespell)
+	shellcheck flake8 codespell user-mode-linux tcpdump fio)
 # shellcheck disable=SC2034
 readonly COVERAGE_PACKAGES=(gcovr)
 

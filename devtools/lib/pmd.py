@@ -46,9 +46,11 @@ def plugin_dir():
 
 
 def cpu(number):
-    """The CPU with that number, or the last one there is."""
+    """The CPU with that number, or the last one there is. With VFN_FIRST_CPU in the environment
+    the numbers begin with that one: what runs side by side does not crowd on the same."""
     cpus = sorted(os.sched_getaffinity(0))
-    return cpus[min(number, len(cpus) - 1)]
+    first = int(os.environ.get("VFN_FIRST_CPU", 0)) % len(cpus)
+    return (cpus[first:] + cpus[:first])[min(number, len(cpus) - 1)]
 
 
 def with_plugin(env=None):
@@ -328,43 +330,55 @@ class Device:
 
 
 class Endpoint(Device):
-    """vfn-endpoint with functions, one per entry ("vdpa_vfn0,queues=1,..."), sockets by number."""
+    """vfn-endpoint with functions, one per entry ("vdpa_vfn0,queues=1,..."), at sockets or bridges."""
 
-    def __init__(self, functions, directory=None, eal=(), start=True):
+    def __init__(self, functions, directory=None, eal=(), args=(), start=True, bridges=False):
         super().__init__(False, directory)
-        self.sockets = [os.path.join(self.directory, f"endpoint{i}")
-                        for i in range(len(functions))]
-        self.functions = [f"{f},socket={path}" for f, path in zip(functions, self.sockets)]
-        self._eal = list(eal)
+        self.names = [f.split(",")[0] for f in functions]
+        self.sockets = [os.path.join(self.directory, f"endpoint{i}") for i in range(len(functions))]
+        self.bridges = bridges
+        self.functions = [f"{f},{'ntb' if bridges else 'socket'}={path}"
+                          for f, path in zip(functions, self.sockets)]
+        self._eal, self._args = list(eal), list(args)
         if start:
-            self.start()
+            try:
+                self.start()
+            except BaseException:
+                self.close()
+                raise
 
     def start(self, timeout=15):
         """Start (again) on the same sockets."""
         eal = ["--lcores", f"0@{cpu(1)}", "--no-huge", "-m", "64", "--no-shconf", *self._eal]
         args = [arg for f in self.functions for arg in ("--function", f)]
-        self.process = EalProcess(os.path.join(build_dir(), "app", "vfn-endpoint"), eal, args)
+        self.process = EalProcess(os.path.join(build_dir(), "app", "vfn-endpoint"), eal,
+                                  [*args, *self._args])
         self.process.expect("vfn-endpoint: ready", timeout)
 
     def serves(self):
-        """Whether somebody listens, this one or another."""
+        """Whether somebody listens, this one or another; at bridges drivers do, too."""
+        if self.bridges:
+            return self.process is not None
         with socket.socket(socket.AF_UNIX) as sock:
             return sock.connect_ex(self.sockets[0]) == 0
 
     def signal(self, number):
         self.process.popen.send_signal(number)
 
-    def stop(self, timeout=10):
-        """SIGTERM: exit code 0."""
-        process, self.process = self.process, None
-        process.end(timeout)
+    def info(self, number):
+        return self.telemetry(f"/vfn_endpoint/info,{self.names[number]}")
+
+    def counter(self, number, name):
+        """Of all queues of a function."""
+        return sum(self.telemetry(f"/vfn_endpoint/queue,{self.names[number]},{queue}")[name]
+                   for queue in range(2 * self.info(number)["queue_pairs"]))
 
 
 class Backend(Device):
     """vfn-vhost with its functions, one per entry of devs ("vdpa_vfn0,queues=1,...").
 
-    With link "endpoint" (or "host", where the driver decides what the functions are) these are in
-    a process of their own, self.endpoint, which lives from the first start to close().
+    With link "endpoint" (or "host", where the driver decides what the functions are) or "ntb"
+    these are in a process of their own, self.endpoint, which lives from the first start to close().
 
     A context manager; leaving it asserts an orderly end. Functions that name no poll-cpu are
     polled on the CPU away from testpmd's forwarding lcore, sleeping when quiet. Without the gate
@@ -383,11 +397,12 @@ class Backend(Device):
         self.names = [d.split(",")[0] for d in self.devs]
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
         self._eal, self._args = list(eal), list(args)
-        if self.link != "inproc" and not any(",link=endpoint" in d for d in devs):
+        if self.link != "inproc" and not any(",link=" in d for d in devs):
+            link = "ntb" if self.link == "ntb" else "endpoint"
             split = [split_device(d, self.link == "host") for d in self.devs]
             self.endpoint = Endpoint([function for function, _ in split], self.directory,
-                                     start=False)
-            self.devs = [f"{mine},link=endpoint,path={path}"
+                                     start=False, bridges=link == "ntb")
+            self.devs = [f"{mine},link={link},path={path}"
                          for (_, mine), path in zip(split, self.endpoint.sockets)]
         if not gate:
             self._args.append("--no-gate")
@@ -401,7 +416,7 @@ class Backend(Device):
 
     @staticmethod
     def _defaults(dev):
-        if ",link=endpoint" in dev:
+        if ",link=" in dev:
             return dev  # whoever made the endpoint has said how its functions are polled
         for key, value in (("idle", "sleep"), ("poll-cpu", cpu(1))):
             if f",{key}=" not in dev:
@@ -448,7 +463,7 @@ def parse_stats(text):
     """{queue: {name: value}} from what `stats DEV all` prints (as the dpdk-vdpa example does)."""
     queues, current = {}, None
     for line in text.splitlines():
-        if head := re.match(r"\s*virtq\s+(\d+)\s*:\s*$", line, re.IGNORECASE):
+        if head := re.match(r"\s*virtq\s+(\d+)(?:\s+\(control\))?\s*:\s*$", line, re.IGNORECASE):
             current = queues.setdefault(int(head[1]), {})
         elif current is not None and (pair := re.match(r"\s*(\S.*?)\s+(\d+)\s*$", line)):
             current[pair[1]] = int(pair[2])
@@ -574,8 +589,7 @@ class NetVhost(Device):
                  for i, s in enumerate(self.sockets)]
         args = ["--port-topology=loop", f"--rxq={self._queues}", f"--txq={self._queues}",
                 f"--burst={self._burst}"]
-        self.process = Testpmd(vdevs, args=args, lcores=f"0@{cpu(1)},1@{cpu(1)}",
-                               name="net_vhost")
+        self.process = Testpmd(vdevs, args=args, lcores=f"0@{cpu(1)},1@{cpu(1)}", name="net_vhost")
         self.process.cmd("start")
 
     def stop(self):

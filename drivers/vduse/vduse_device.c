@@ -25,9 +25,6 @@ RTE_LOG_REGISTER(vfn_vduse_logtype, pmd.vduse.vfn, NOTICE);
 
 #define CONTROL "/dev/vduse/control"
 
-/* Entries of a ring, at most: as many as other servers of network devices have. */
-#define QUEUE_SIZE 1024
-
 #define POLL_MS 5
 
 #define COMPLAINTS    10

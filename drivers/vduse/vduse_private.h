@@ -33,6 +33,9 @@ extern int vfn_vduse_logtype;
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
+/* Entries of a ring, at most: as many as other servers of network devices have. */
+#define QUEUE_SIZE 1024
+
 /* The kernel's driver has 3 or 4 regions, a guest behind vhost-vdpa as many as it has slots. */
 #define MAX_REGIONS 512
 

@@ -131,8 +131,8 @@ get_ring(struct vfn_vduse *v, const struct vduse_vq_info *info, struct vfn_vpci_
 	struct stat st;
 	unsigned int i;
 
-	if (info->num == 0 || info->num > 32768)
-		return "its size is none of a ring";
+	if (info->num == 0 || info->num > QUEUE_SIZE)
+		return "its size is not offered";
 	for (i = 0; i < 3; i++) {
 		r = vduse_iotlb_find(v, at[i], area_size(v, i, info->num));
 		if (r == NULL)
@@ -158,6 +158,9 @@ get_ring(struct vfn_vduse *v, const struct vduse_vq_info *info, struct vfn_vpci_
 		ring->avail = v->how == VFN_VDUSE_RESUMED ? ring->used : info->split.avail_index;
 		return NULL;
 	}
+	if ((info->packed.last_avail_idx | info->packed.last_used_idx) > 0x7fff ||
+		(info->packed.last_avail_counter | info->packed.last_used_counter) > 1)
+		return "its position is none of a ring";
 	ring->avail = info->packed.last_avail_idx | info->packed.last_avail_counter << 15;
 	ring->used = info->packed.last_used_idx | info->packed.last_used_counter << 15;
 	if (area->how == VFN_VDUSE_RESUMED && is_unused(desc, info))

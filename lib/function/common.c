@@ -25,17 +25,22 @@ vfn_regs_clear(const struct vfn_function *fn, struct vfn_regs *regs)
 }
 
 /* Device status 0 (2.1, 4.1.4.3.1): everything as after power-on, maps and fds excepted. */
-void
+bool
 vfn_function_reset(struct vfn_function *fn)
 {
-	vfn_dirty_control(fn, false);
 	vfn_quiesce(fn);
+	if (!vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		return false;
+	}
+	vfn_dirty_control(fn, false);
 	vfn_doorbells_close(fn);
 	vfn_regs_clear(fn, &fn->regs);
 	__atomic_store_n(&fn->ring_lost, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&fn->isr, 0, __ATOMIC_RELAXED);
 	vfn_irqs_update(fn);
 	vfn_resume(fn);
+	return true;
 }
 
 /* Feature negotiation (2.2, 3.1.1): may FEATURES_OK be set? */
@@ -95,6 +100,11 @@ queue_reset(struct vfn_queue *q)
 	bool moving = r->enabled && r->suspended;
 
 	vfn_quiesce(q->fn);
+	/* Then queue_enable stays 1, too. */
+	if (!vfn_drain(q->fn, q)) {
+		vfn_resume(q->fn);
+		return;
+	}
 	vfn_queue_clear(q->fn, &q->fn->regs, q->index);
 	r->moving = moving;
 	if (vfn_has(q->fn, VIRTIO_F_RING_PACKED))

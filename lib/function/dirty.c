@@ -9,6 +9,35 @@
 
 #include "function.h"
 
+/* Of a ring area that is translated; one that is not mapped is not written. */
+static uint64_t
+area_dirty(struct vfn_function *fn, uint64_t iova)
+{
+	const struct vringh_mem *mem = &fn->iommu.mem;
+	uint32_t i;
+
+	for (i = 0; i < mem->nb_regions; i++)
+		if (iova - mem->table[i].iova < mem->table[i].len)
+			return iova - mem->table[i].iova + mem->table[i].dirty;
+	return VRINGH_DIRTY_NOWHERE;
+}
+
+/* Does it reach to the end of what translations can lead to? */
+static bool
+covers(const struct vfn_function *fn)
+{
+	uint32_t i;
+
+	for (i = 0; i < fn->dma.nb_regions; i++) {
+		const struct vringh_region *r = &fn->dma.table[i];
+
+		if ((r->perm & VRINGH_PERM_WRITE) &&
+			(r->iova + (r->len - 1)) / 4096 / 8 >= fn->regs.dirty_len)
+			return false;
+	}
+	return true;
+}
+
 /* While no poller has the queue. False if the log is too short. */
 static bool
 queue_log(struct vfn_queue *q)
@@ -25,6 +54,12 @@ queue_log(struct vfn_queue *q)
 
 	if (fn->params.faults & VFN_FAULT_NO_DIRTY)
 		return true;
+	if (fn->iommu.call != NULL) {
+		if (!covers(fn))
+			return false;
+		dirty.desc = area_dirty(fn, r->area[0]);
+		dirty.device = area_dirty(fn, r->area[2]);
+	}
 	if (fn->params.faults & VFN_FAULT_NO_USED_DIRTY)
 		dirty.desc = dirty.device = VRINGH_DIRTY_NOWHERE;
 	return vringh_set_dirty_log(&q->vr, &dirty) == 0;

@@ -3,8 +3,9 @@
  */
 
 /*
- * The function's IOMMU: for each address space a table of bus address ranges and the memory behind
- * them, sorted and without overlaps. The rings translate with the guest's. Control.
+ * What the function can reach: for each address space a table of bus address ranges and the memory
+ * behind them, sorted and without overlaps. Rings and descriptors are in the guest's, or in what is
+ * translated to it, see iommu.c. A ring that is not mapped stands still until it is. Control.
  */
 
 #include <errno.h>
@@ -29,8 +30,11 @@ dma_unguard(struct vfn_function *fn, const struct vringh_mem *old, const struct 
 	}
 }
 
-/* Swap in a new table while nobody translates, and let every queue find its ring again. */
-static void
+/*
+ * Swap in a new table while nobody translates, and let every queue find its ring again. -EBUSY, and
+ * all is as it was, if it would take memory away that is being worked on.
+ */
+static int
 dma_replace(
 	struct vfn_function *fn, struct vringh_mem *mem, struct vringh_region *table, uint32_t n)
 {
@@ -38,20 +42,34 @@ dma_replace(
 	unsigned int i;
 
 	vfn_quiesce(fn);
-	*mem = (struct vringh_mem){.kind = VRINGH_MEM_REGION, .table = table, .nb_regions = n};
+	if (n < old.nb_regions && !vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		free(table);
+		return -EBUSY;
+	}
+	/* Hooks are the maps', and may go with the last of them. */
+	if (n == 0)
+		mem->io = NULL;
+	*mem = (struct vringh_mem){.kind = mem->io != NULL ? VRINGH_MEM_IOMEM : VRINGH_MEM_REGION,
+		.io = mem->io,
+		.table = table,
+		.nb_regions = n};
 	dma_unguard(fn, &old, mem);
+	if (n < old.nb_regions && mem == &fn->dma)
+		vfn_iommu_flush(fn);
 	if (fn->dma.nb_regions == 0 && fn->own.nb_regions == 0)
 		fn->memory_lost = false;
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_queue *q = &fn->queue[i];
 
-		if (vfn_queue_regs(q)->enabled)
-			vfn_inflight_unmapped(q);
-		if (vfn_queue_regs(q)->enabled && vringh_set_mem(&q->vr, NULL) < 0)
-			vfn_queue_broken(q);
+		if (!vfn_queue_regs(q)->enabled)
+			continue;
+		vfn_inflight_unmapped(q);
+		vfn_queue_look(q);
 	}
 	vfn_resume(fn);
 	free(old.table);
+	return 0;
 }
 
 static struct vringh_mem *
@@ -64,11 +82,17 @@ int
 vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 {
 	struct vringh_mem *mem = dma_space(fn, map->space);
+	const struct vringh_io *io = map->io;
 	struct vringh_region *table;
 	uint32_t at;
 	int ret;
 
-	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL)
+	if (io != NULL && fn->params.faults & VFN_FAULT_NO_FLUSH) {
+		fn->forgetful = (struct vringh_io){.invalidate = io->invalidate, .arg = io->arg};
+		io = &fn->forgetful;
+	}
+	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL ||
+		(mem->nb_regions > 0 && io != mem->io))
 		return -EINVAL;
 	for (at = 0; at < mem->nb_regions; at++) {
 		const struct vringh_region *r = &mem->table[at];
@@ -97,8 +121,8 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		free(table);
 		return ret;
 	}
-	dma_replace(fn, mem, table, mem->nb_regions + 1);
-	return 0;
+	mem->io = io;
+	return dma_replace(fn, mem, table, mem->nb_regions + 1);
 }
 
 int
@@ -111,8 +135,7 @@ vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, 
 	if (len == 0 && iova == 0) {
 		if (space == VFN_DMA_OWN)
 			vfn_dirty_control(fn, false);
-		dma_replace(fn, mem, NULL, 0);
-		return 0;
+		return dma_replace(fn, mem, NULL, 0);
 	}
 	if (len == 0 || iova + (len - 1) < iova)
 		return -EINVAL;
@@ -133,8 +156,7 @@ vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, 
 	/* The log may be in what goes. */
 	if (space == VFN_DMA_OWN && fn->regs.dirty_on && fn->regs.dirty_addr - iova < len)
 		vfn_dirty_control(fn, false);
-	dma_replace(fn, mem, table, n);
-	return 0;
+	return dma_replace(fn, mem, table, n);
 }
 
 void *
@@ -160,5 +182,6 @@ vfn_dma_free(struct vfn_function *fn)
 	dma_unguard(fn, &fn->own, &none);
 	free(fn->dma.table);
 	free(fn->own.table);
+	vfn_iommu_free(fn);
 	fn->dma = fn->own = none;
 }

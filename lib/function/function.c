@@ -247,10 +247,12 @@ vfn_function_close(struct vfn_function *fn)
 {
 	/* No poller has the function after a reset: what it scheduled can be cancelled. */
 	vfn_lock(fn);
-	vfn_function_reset(fn);
+	while (!vfn_function_reset(fn))
+		FN_LOG(ERR, fn, "cannot go: what it works on does not end");
 	vfn_unlock(fn);
 	fn->class->cancel(fn);
 	vfn_irqs_cancel(fn);
+	vfn_iommu_cancel(fn);
 	vfn_list_lock();
 	TAILQ_REMOVE(&functions, fn, next);
 	vfn_lock(fn);

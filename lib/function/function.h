@@ -27,6 +27,7 @@
 #include <vringh.h>
 
 #include "class/class.h"
+#include "iommu.h"
 #include "log.h"
 #include "poller/work.h"
 #include "vfn_function.h"
@@ -102,11 +103,13 @@ struct vfn_queue {
 	uint16_t call_vector;
 	bool broken_told;
 	bool deaf; /* nobody wakes its poller for it */
+	struct vfn_park park;
 	struct vfn_account account;
 
 	/* Control. */
 	struct vfn_function *fn;
 	uint16_t index;
+	bool begun;	    /* its ring was mapped since it was enabled */
 	uint16_t *resubmit; /* room for what was in flight */
 	int doorbell_fd;
 	struct vfn_job *job; /* of the driver, NULL: none */
@@ -149,11 +152,12 @@ struct vfn_function {
 	bool irqs_held; /* atomic: one of them blocked just now, so none is signalled */
 	bool irq_told;	/* atomic */
 
-	/* IOMMU. */
-	struct vringh_mem dma; /* VFN_DMA_GUEST */
-	struct vringh_mem own; /* VFN_DMA_OWN */
-	bool memory_lost;      /* some of it was replaced; set by the handler, see lost.c */
-	bool ring_lost;	       /* atomic: a ring broke that only a reset of the device mends */
+	struct vfn_iommu iommu;
+	struct vringh_mem dma;	    /* VFN_DMA_GUEST */
+	struct vringh_mem own;	    /* VFN_DMA_OWN */
+	struct vringh_io forgetful; /* VFN_FAULT_NO_FLUSH: hooks in place of a map's */
+	bool memory_lost;	    /* some of it was replaced; set by the handler, see lost.c */
+	bool ring_lost;		    /* atomic: a ring broke that only a reset of the device mends */
 
 	struct vfn_poller *poller[VFN_MAX_POLLERS];
 	unsigned int nb_pollers;
@@ -166,6 +170,13 @@ struct vfn_function {
 	struct vfn_queue *queue;
 };
 
+/* What it offers whatever its class. */
+static inline uint64_t
+vfn_core_features(const struct vfn_function *fn)
+{
+	return fn->params.dma != VFN_DMA_PLAIN ? FEATURE(VIRTIO_F_ACCESS_PLATFORM) : 0;
+}
+
 static inline bool
 vfn_regs_have(const struct vfn_regs *regs, unsigned int bit)
 {
@@ -176,6 +187,13 @@ static inline bool
 vfn_has(const struct vfn_function *fn, unsigned int bit)
 {
 	return vfn_regs_have(&fn->regs, bit);
+}
+
+/* What addresses in descriptors and of rings are in. */
+static inline struct vringh_mem *
+vfn_guest_mem(struct vfn_function *fn)
+{
+	return fn->iommu.call != NULL ? &fn->iommu.mem : &fn->dma;
 }
 
 static inline struct vfn_queue_regs *
@@ -221,6 +239,8 @@ void vfn_function_close(struct vfn_function *fn);
 
 /* quiesce.c: stop, change, start. */
 void vfn_quiesce(struct vfn_function *fn);
+/* While it is quiet: nothing of a queue, or of all (NULL), is being worked on. False: some is. */
+bool vfn_drain(struct vfn_function *fn, struct vfn_queue *q);
 void vfn_resume(struct vfn_function *fn);
 void vfn_work_add(struct vfn_function *fn, struct vfn_work *work);
 void vfn_work_wake(const struct vfn_queue *q);
@@ -230,6 +250,7 @@ void vfn_pollers_put(struct vfn_function *fn);
 
 /* pci.c: trapped register access; -EINVAL where there is no register of that width. */
 void vfn_pci_power_on(struct vfn_function *fn);
+bool vfn_pci_master(const struct vfn_function *fn);
 bool vfn_pci_intx_off(const struct vfn_function *fn);
 bool vfn_pci_msix_on(const struct vfn_function *fn);
 bool vfn_pci_msix_masked(const struct vfn_function *fn, unsigned int vector);
@@ -246,7 +267,8 @@ int vfn_device_config_read(struct vfn_function *fn, uint64_t offset, void *buf, 
 int vfn_vendor_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
 int vfn_vendor_write(struct vfn_function *fn, uint64_t offset, uint32_t v, size_t len);
 int vfn_stats_read(struct vfn_function *fn, uint64_t offset, void *buf, size_t len);
-void vfn_function_reset(struct vfn_function *fn);
+/* False, and nothing has changed, if what it works on does not end. */
+bool vfn_function_reset(struct vfn_function *fn);
 /* Registers as after a reset. */
 void vfn_regs_clear(const struct vfn_function *fn, struct vfn_regs *regs);
 bool vfn_regs_features_ok(const struct vfn_function *fn, const struct vfn_regs *regs);
@@ -314,10 +336,14 @@ bool vfn_dirty_queue(struct vfn_queue *q);
 
 /* parts.c: the window's content, got, checked or set. */
 void vfn_parts_control(struct vfn_function *fn, uint32_t command);
+/* To VFN_PARTS_SIZE bytes; quiesced. How many they are, 0: too many. */
+uint32_t vfn_parts_write(struct vfn_function *fn, uint8_t *to);
 
 /* inflight.c: the in-flight region. */
 bool vfn_inflight_begin(struct vfn_queue *q);
 void vfn_inflight_unmapped(struct vfn_queue *q);
+/* Of a control queue, before what was fetched is completed; quiesced. */
+void vfn_inflight_said(struct vfn_queue *q);
 
 /* queue.c: control of one queue. */
 void vfn_queue_clear(const struct vfn_function *fn, struct vfn_regs *regs, unsigned int index);
@@ -333,8 +359,26 @@ void vfn_queue_set_job(struct vfn_queue *q, struct vfn_job *job);
 bool vfn_queue_polled(const struct vfn_queue *q);
 struct vringh_state vfn_queue_position(const struct vfn_queue *q);
 uint64_t vfn_queue_stat(const struct vfn_queue *q, unsigned int stat);
-int vfn_fd_replace(int *fd, int with);
+/* Control, quiet: the ring is mapped, for the first time or again. */
+void vfn_queue_ring(struct vfn_queue *q);
 /* Poller: deal with a queue that broke. */
 void vfn_queue_broken(struct vfn_queue *q);
+
+int vfn_fetch_slow(struct vfn_queue *q, struct vringh_batch *batch, unsigned int max);
+
+/*
+ * Poller, or control in its place: vringh_fetch(), with what is to be done where it does not
+ * succeed. 0 also if the queue waits for a translation (vfn_park_waits()); below 0 it is broken.
+ */
+static inline int
+vfn_fetch(struct vfn_queue *q, struct vringh_batch *batch, unsigned int max)
+{
+	int n = unlikely(q->fn->iommu.call != NULL) ? vfn_fetch_slow(q, batch, max) :
+						      vringh_fetch(&q->vr, batch, max);
+
+	if (unlikely(n < 0))
+		vfn_queue_broken(q);
+	return n;
+}
 
 #endif /* VFN_FUNCTION_H */

@@ -13,6 +13,7 @@
 #include <rte_alarm.h>
 #include <rte_branch_prediction.h>
 
+#include "fd.h"
 #include "function.h"
 #include "vfn_signal.h"
 

@@ -72,18 +72,16 @@ put_common(struct vfn_parts_writer *w, uint32_t offset, const void *value, uint3
 		value, length);
 }
 
-/* In the order of virtio 1.4 ("Device parts order"). 0, or -ENOSPC if the window is too small. */
-static int
-parts_get(struct vfn_function *fn)
+/* In the order of virtio 1.4 ("Device parts order"). 0: VFN_PARTS_SIZE bytes are too few. */
+uint32_t
+vfn_parts_write(struct vfn_function *fn, uint8_t *to)
 {
 	struct vfn_parts_header header = {.magic = VFN_PARTS_MAGIC, .version = VFN_PARTS_VERSION};
-	uint8_t *parts = fn->parts + sizeof(header);
-	struct vfn_parts_writer w = {.at = parts, .left = sizeof(fn->parts) - sizeof(header)};
+	uint8_t *parts = to + sizeof(header);
+	struct vfn_parts_writer w = {.at = parts, .left = VFN_PARTS_SIZE - sizeof(header)};
 	const struct vfn_regs *regs = &fn->regs;
 	unsigned int i;
 
-	/* A cut through what the pollers do: between two bursts nothing is in flight. */
-	vfn_quiesce(fn);
 	vfn_part_put(&w,
 		(struct vfn_part){.type = VFN_PART_DEV_FEATURES, .flags = VFN_PART_OPTIONAL},
 		&fn->device_features, sizeof(fn->device_features));
@@ -99,13 +97,31 @@ parts_get(struct vfn_function *fn)
 	for (i = 0; i < fn->nb_queues; i++)
 		put_queue(&w, &fn->queue[i]);
 	fn->class->parts_get(fn, &w);
-	vfn_resume(fn);
 	if (w.full)
-		return -ENOSPC;
+		return 0;
 	header.length = w.at - parts;
 	header.checksum = vfn_parts_checksum(parts, header.length);
-	memcpy(fn->parts, &header, sizeof(header));
-	fn->parts_len = sizeof(header) + header.length;
+	memcpy(to, &header, sizeof(header));
+	return sizeof(header) + header.length;
+}
+
+/* 0; -ENOSPC if the window is too small; -EBUSY if what is worked on does not end. */
+static int
+parts_get(struct vfn_function *fn)
+{
+	uint32_t len;
+
+	/* A cut through what the pollers do: between two bursts nothing is in flight. */
+	vfn_quiesce(fn);
+	if (!vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		return -EBUSY;
+	}
+	len = vfn_parts_write(fn, fn->parts);
+	vfn_resume(fn);
+	if (len == 0)
+		return -ENOSPC;
+	fn->parts_len = len;
 	return 0;
 }
 

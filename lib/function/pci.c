@@ -23,6 +23,7 @@
 #define PCI_CAP_ID_MSIX	  0x11
 
 #define PCI_COMMAND	     0x04
+#define PCI_COMMAND_MASTER   0x0004
 #define PCI_COMMAND_INTX_OFF 0x0400
 #define PCI_STATUS	     0x06
 #define PCI_STATUS_CAP_LIST  0x10
@@ -119,6 +120,13 @@ config_word(const struct vfn_function *fn, unsigned int at)
 	return fn->pci.config[at] | fn->pci.config[at + 1] << 8;
 }
 
+/* May the function read and write memory, which messages are, too (PCI 3.0, 6.2.2)? */
+bool
+vfn_pci_master(const struct vfn_function *fn)
+{
+	return config_word(fn, PCI_COMMAND) & PCI_COMMAND_MASTER;
+}
+
 /* How interrupts are raised: on the pin, or as messages, and which of these are masked. */
 bool
 vfn_pci_intx_off(const struct vfn_function *fn)
@@ -135,7 +143,7 @@ vfn_pci_msix_on(const struct vfn_function *fn)
 bool
 vfn_pci_msix_masked(const struct vfn_function *fn, unsigned int vector)
 {
-	return (config_word(fn, CAP_MSIX + 2) & MSIX_MASKED) ||
+	return !vfn_pci_master(fn) || (config_word(fn, CAP_MSIX + 2) & MSIX_MASKED) ||
 		(fn->pci.msix_table[vector * MSIX_ENTRY + MSIX_CONTROL] & 1);
 }
 
@@ -170,6 +178,13 @@ write_bar0(struct vfn_function *fn, uint64_t offset, const void *buf, size_t len
 {
 	uint32_t v = 0;
 
+	if (offset >= VFN_OFF_DEVICE && offset < VFN_OFF_VENDOR &&
+		fn->class->config_write != NULL) {
+		offset -= VFN_OFF_DEVICE;
+		if (offset > fn->class->config_size || len > fn->class->config_size - offset)
+			return -EINVAL;
+		return fn->class->config_write(fn, offset, buf, len);
+	}
 	if (offset >= VFN_OFF_PARTS) {
 		offset -= VFN_OFF_PARTS;
 		if (len > sizeof(fn->parts) - offset)
@@ -303,6 +318,7 @@ write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t l
 	};
 	bool irqs = (offset <= PCI_COMMAND + 1 && offset + len > PCI_COMMAND) ||
 		(offset <= CAP_MSIX + 3 && offset + len > CAP_MSIX + 2);
+	bool master = vfn_pci_master(fn);
 	size_t i, b;
 
 	if (irqs)
@@ -316,6 +332,8 @@ write_config(struct vfn_function *fn, uint64_t offset, const void *buf, size_t l
 	}
 	if (irqs)
 		irqs_changed(fn);
+	if (vfn_pci_master(fn) != master)
+		fn->class->activated(fn);
 }
 
 int

@@ -7,12 +7,12 @@
  * that say otherwise.
  */
 
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include <rte_vect.h>
 
+#include "fd.h"
 #include "function.h"
 
 /* Registers of a queue after reset (4.1.4.3); the ring itself is set up by enabling it. */
@@ -45,7 +45,7 @@ vfn_queue_polled(const struct vfn_queue *q)
 bool
 vfn_queue_active(const struct vfn_queue *q)
 {
-	return vfn_queue_polled(q) &&
+	return vfn_queue_polled(q) && !q->park.still && vfn_pci_master(q->fn) &&
 		(q->fn->regs.status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) ==
 		VIRTIO_CONFIG_S_DRIVER_OK &&
 		vringh_broken(&q->vr) == VRINGH_OK;
@@ -74,14 +74,46 @@ vfn_queue_config(struct vfn_function *fn, const struct vfn_regs *regs, unsigned 
 		.indirect = vfn_regs_have(regs, VIRTIO_RING_F_INDIRECT_DESC),
 		.in_order = vfn_regs_have(regs, VIRTIO_F_IN_ORDER),
 		.reads_only = fn->class->queue_reads_only(fn, index),
+		.apart = fn->dma.kind == VRINGH_MEM_IOMEM,
 		.scalar = rte_vect_get_max_simd_bitwidth() < RTE_VECT_SIMD_256,
 		.size = r->size,
 		.desc = r->area[0],
 		.driver = r->area[1],
 		.device = r->area[2],
-		.mem = &fn->dma,
+		.mem = vfn_guest_mem(fn),
 		.state = r->position,
 	};
+}
+
+/* What there is in the registers beside the ring. VRINGH_OK, or why it cannot be. */
+static enum vringh_error
+queue_begin(struct vfn_queue *q)
+{
+	if (!vfn_dirty_queue(q)) {
+		FN_LOG(ERR, q->fn, "queue %u refused: its rings are not within the dirty log",
+			q->index);
+		return VRINGH_E_AREA;
+	}
+	return q->begun || vfn_inflight_begin(q) ? VRINGH_OK : VRINGH_E_STATE;
+}
+
+static void
+queue_runs(struct vfn_queue *q)
+{
+	if (!q->begun)
+		vfn_poller_numa_check(vfn_queue_poller(q), q);
+	q->begun = true;
+	vfn_inflight_said(q);
+}
+
+void
+vfn_queue_ring(struct vfn_queue *q)
+{
+	/* If it is refused it stands still for good. */
+	if (queue_begin(q) == VRINGH_OK)
+		queue_runs(q);
+	else
+		q->park.still = q->park.told = true;
 }
 
 void
@@ -94,8 +126,10 @@ vfn_queue_enable(struct vfn_queue *q)
 	if (r->enabled)
 		return;
 	queue_keep_errors(q);
+	q->park = (struct vfn_park){0};
+	q->begun = false;
 	r->error = -vringh_init(&q->vr, &cfg);
-	if (r->error != VRINGH_OK) {
+	if (r->error != VRINGH_OK && r->error != VRINGH_E_MISS) {
 		FN_LOG(ERR, fn,
 			"queue %u refused: %s (size %u, areas 0x%" PRIx64 " 0x%" PRIx64
 			" 0x%" PRIx64 ", position 0x%x 0x%x)",
@@ -103,23 +137,23 @@ vfn_queue_enable(struct vfn_queue *q)
 			r->area[2], r->position.avail, r->position.used);
 		return;
 	}
-	if (!vfn_dirty_queue(q)) {
-		r->error = VRINGH_E_AREA;
-		FN_LOG(ERR, fn, "queue %u refused: its rings are not within the dirty log",
-			q->index);
+	if (r->error == VRINGH_OK)
+		r->error = queue_begin(q);
+	if (r->error != VRINGH_OK && r->error != VRINGH_E_MISS)
 		return;
-	}
-	if (!vfn_inflight_begin(q)) {
-		r->error = VRINGH_E_STATE;
-		return;
-	}
+	if (fn->dma.kind == VRINGH_MEM_IOMEM)
+		vringh_clear_device(&q->vr);
 	vfn_quiesce(fn);
 	r->enabled = true;
 	r->suspended = false;
 	r->moving = false;
 	q->broken_told = false;
 	vfn_queue_irq(q);
-	vfn_poller_numa_check(vfn_queue_poller(q), q);
+	if (r->error == VRINGH_E_MISS)
+		vfn_queue_look(q);
+	else
+		queue_runs(q);
+	r->error = VRINGH_OK;
 	vfn_resume(fn);
 	fn->class->activated(fn);
 	FN_LOG(DEBUG, fn, "queue %u enabled, size %u, position 0x%x", q->index, r->size,
@@ -134,8 +168,10 @@ vfn_queue_suspend(struct vfn_queue *q, bool suspend)
 	if (!r->enabled || r->suspended == suspend)
 		return;
 	vfn_quiesce(q->fn);
-	r->suspended = suspend;
+	r->suspended = suspend && vfn_drain(q->fn, q);
 	vfn_resume(q->fn);
+	if (r->suspended != suspend)
+		return;
 	q->fn->class->activated(q->fn);
 	FN_LOG(DEBUG, q->fn, "queue %u %s at 0x%x", q->index, suspend ? "suspended" : "resumed",
 		vringh_get_state(&q->vr).avail);
@@ -148,6 +184,10 @@ vfn_queues_suspend(struct vfn_function *fn, bool suspend)
 	unsigned int i;
 
 	vfn_quiesce(fn);
+	if (suspend && !vfn_drain(fn, NULL)) {
+		vfn_resume(fn);
+		return;
+	}
 	for (i = 0; i < fn->nb_queues; i++)
 		fn->regs.queue[i].suspended = fn->regs.queue[i].enabled && suspend;
 	vfn_resume(fn);
@@ -167,23 +207,6 @@ vfn_queue_set_vector(struct vfn_queue *q, uint16_t vector)
 	vfn_queue_irq(q);
 	if (polled)
 		vfn_resume(q->fn);
-}
-
-/* *fd becomes a duplicate. */
-int
-vfn_fd_replace(int *fd, int with)
-{
-	int dup = -1;
-
-	if (with >= 0) {
-		dup = fcntl(with, F_DUPFD_CLOEXEC, 3);
-		if (dup < 0)
-			return -errno;
-	}
-	if (*fd >= 0)
-		close(*fd);
-	*fd = dup;
-	return 0;
 }
 
 /*

@@ -36,6 +36,10 @@ stop(struct vfn_function *fn)
 void
 vfn_work_add(struct vfn_function *fn, struct vfn_work *work)
 {
+	struct vfn_function *other = work->waits_for != NULL ? work->waits_for->fn : fn;
+
+	work->iommu[0] = fn->iommu.call != NULL ? &fn->iommu : NULL;
+	work->iommu[1] = other != fn && other->iommu.call != NULL ? &other->iommu : NULL;
 	fn->work[fn->nb_work++] = work;
 }
 
@@ -72,6 +76,12 @@ vfn_quiesce(struct vfn_function *fn)
 	stop(fn);
 	if (fn->partner != NULL)
 		stop(fn->partner);
+}
+
+bool
+vfn_drain(struct vfn_function *fn, struct vfn_queue *q)
+{
+	return fn->class->drain == NULL || fn->class->drain(fn, q);
 }
 
 void

@@ -30,6 +30,18 @@ enum vfn_fault {
 	VFN_FAULT_NO_DIRTY = 1 << 0,	  /**< Says that it logs, and does not. */
 	VFN_FAULT_NO_USED_DIRTY = 1 << 1, /**< Logs buffers, but not what it writes to rings. */
 	VFN_FAULT_NO_SUSPEND = 1 << 2,	  /**< Never answers that it is suspended. */
+	VFN_FAULT_NO_RETRY = 1 << 3,	  /**< Refuses chains that miss a translation. */
+	VFN_FAULT_NO_FLUSH = 1 << 4,	  /**< Forgets to flush what it writes to windows. */
+};
+
+/** How a function reaches its guest's memory. */
+enum vfn_dma_mode {
+	/** All that is mapped; VIRTIO_F_ACCESS_PLATFORM is not offered, else it is. */
+	VFN_DMA_PLAIN,
+	/** The same. */
+	VFN_DMA_DIRECT,
+	/** What its IOMMU translates, where a guest has one. */
+	VFN_DMA_IOMMU,
 };
 
 /** Who moves a function's data. */
@@ -45,6 +57,7 @@ struct vfn_function_params {
 	const struct vfn_class *class; /**< Its class, such as vfn_net_class. */
 	const void *class_params;      /**< Of the class: struct vfn_net_params. Copied. */
 	struct vfn_pollers pollers;
+	enum vfn_dma_mode dma;
 	bool no_msix;	     /**< It has no MSI-X: its interrupt pin is all. */
 	unsigned int faults; /**< enum vfn_fault. */
 };

@@ -413,7 +413,7 @@ gate_add_socket(struct gate *gate, const struct gate_socket_conf *conf)
 	sock->name = strdup(conf->name);
 	sock->path = strdup(conf->path);
 	sock->private_path = strdup(conf->private_path);
-	sock->closer = gate_closer_new();
+	sock->closer = vfn_closer_new();
 	sock->client = conf->listen_fd < 0;
 	sock->listen = (struct gate_source){GATE_SOURCE_LISTEN, conf->listen_fd, 0, sock};
 	sock->offer = (struct gate_offer){
@@ -431,7 +431,7 @@ gate_add_socket(struct gate *gate, const struct gate_socket_conf *conf)
 		ret = ask(gate, &call);
 	if (ret >= 0)
 		return ret;
-	gate_closer_free(sock->closer);
+	vfn_closer_free(sock->closer);
 	free(sock->name);
 	free(sock->path);
 	free(sock->private_path);
@@ -451,7 +451,7 @@ gate_get_stats(struct gate *gate, int number, struct gate_stats *stats)
 	sock = gate->sockets[number];
 	if (sock != NULL) {
 		*stats = sock->stats;
-		stats->waiting = gate_closer_waiting(sock->closer);
+		stats->waiting = vfn_closer_waiting(sock->closer);
 		ret = 0;
 	}
 	pthread_mutex_unlock(&gate->lock);

@@ -92,6 +92,10 @@ take_question(struct gate_back *b)
 		return false;
 	}
 	if ((in->msg.flags & GATE_NEED_REPLY) != 0) {
+		/* It asks one at a time: what it asked before it waits for no more. */
+		a = waiting(b);
+		if (a != NULL)
+			a->late = true;
 		if (b->nb_asked == GATE_BACK_ASKED) {
 			/* So many were never answered: this one is not asked. */
 			tell_library(b, in->msg.request, 1);

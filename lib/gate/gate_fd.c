@@ -4,12 +4,10 @@
  * himself: fstat(), fstatfs(), and at the end close() then wait for his answer. So a file is known
  * by what the kernel says without asking the file system: its name in /proc if that is no path,
  * whether it can be sealed (only shared memory and huge pages can), or its mount, if that is one of
- * ours. Called on the gate's thread, except what runs on "vfn-gate-close".
+ * ours. On the gate's thread.
  */
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,131 +126,11 @@ gate_fd_look(int fd, struct gate_fd *out)
 		out->kind = GATE_FD_MEMORY;
 }
 
-/* ---- closing ---- */
-
-struct closing {
-	struct closing *next;
-	int fd;
-};
-
-/* A thread per socket: a sender who holds his own up holds up no one else's. */
-struct gate_closer {
-	pthread_mutex_t lock;
-	struct closing *first, **last;
-	unsigned int waiting;
-	bool runs;
-	bool orphan; /* the thread frees it */
-};
-
-struct gate_closer *
-gate_closer_new(void)
-{
-	struct gate_closer *c = calloc(1, sizeof(*c));
-
-	if (c == NULL)
-		return NULL;
-	pthread_mutex_init(&c->lock, NULL);
-	c->last = &c->first;
-	return c;
-}
-
-static void
-free_closer(struct gate_closer *c)
-{
-	pthread_mutex_destroy(&c->lock);
-	free(c);
-}
-
-static void *
-run_closer(void *arg)
-{
-	struct gate_closer *c = arg;
-	struct closing *one;
-	bool orphan;
-
-	pthread_setname_np(pthread_self(), "vfn-gate-close");
-	pthread_mutex_lock(&c->lock);
-	while ((one = c->first) != NULL) {
-		c->first = one->next;
-		if (c->first == NULL)
-			c->last = &c->first;
-		pthread_mutex_unlock(&c->lock);
-		close(one->fd);
-		free(one);
-		pthread_mutex_lock(&c->lock);
-		c->waiting--;
-	}
-	c->runs = false;
-	orphan = c->orphan;
-	pthread_mutex_unlock(&c->lock);
-	if (orphan)
-		free_closer(c);
-	return NULL;
-}
-
-/* Locked. What cannot be started now is when the next descriptor comes. */
-static void
-start_closer(struct gate_closer *c)
-{
-	sigset_t all, old;
-	pthread_t thread;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	c->runs = pthread_create(&thread, NULL, run_closer, c) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (c->runs)
-		pthread_detach(thread);
-}
-
 void
-gate_closer_free(struct gate_closer *c)
+gate_fd_close(struct vfn_closer *closer, const struct gate_fd *fd)
 {
-	bool runs;
-
-	if (c == NULL)
-		return;
-	pthread_mutex_lock(&c->lock);
-	if (!c->runs && c->first != NULL)
-		start_closer(c);
-	c->orphan = true;
-	runs = c->runs;
-	pthread_mutex_unlock(&c->lock);
-	if (!runs)
-		free_closer(c);
-}
-
-unsigned int
-gate_closer_waiting(struct gate_closer *c)
-{
-	unsigned int n;
-
-	pthread_mutex_lock(&c->lock);
-	n = c->waiting;
-	pthread_mutex_unlock(&c->lock);
-	return n;
-}
-
-void
-gate_fd_close(struct gate_closer *c, const struct gate_fd *fd)
-{
-	struct closing *one;
-
-	if (fd->kind == GATE_FD_EVENT || fd->kind == GATE_FD_PIPE || fd->kind == GATE_FD_SOCKET) {
+	if (fd->kind == GATE_FD_EVENT || fd->kind == GATE_FD_PIPE || fd->kind == GATE_FD_SOCKET)
 		close(fd->fd);
-		return;
-	}
-	one = malloc(sizeof(*one));
-	if (one == NULL) {
-		close(fd->fd);
-		return;
-	}
-	*one = (struct closing){NULL, fd->fd};
-	pthread_mutex_lock(&c->lock);
-	*c->last = one;
-	c->last = &one->next;
-	c->waiting++;
-	if (!c->runs)
-		start_closer(c);
-	pthread_mutex_unlock(&c->lock);
+	else
+		vfn_close_later(closer, fd->fd);
 }

@@ -11,11 +11,14 @@
 
 #include "gate_private.h"
 
-/* Above what a message takes, so that they are seen and closed; the kernel drops the rest. */
-#define ROOM_FDS 32
+/*
+ * As many as the kernel lets a message have (SCM_MAX_FD). What there is no room for it would drop
+ * on this thread, which may wait for that.
+ */
+#define ROOM_FDS 253
 
 static void
-close_one(int fd, struct gate_closer *closer)
+close_one(int fd, struct vfn_closer *closer)
 {
 	struct gate_fd facts;
 
@@ -24,7 +27,7 @@ close_one(int fd, struct gate_closer *closer)
 }
 
 static void
-take_fds(struct msghdr *hdr, struct gate_in *in, struct gate_closer *closer)
+take_fds(struct msghdr *hdr, struct gate_in *in, struct vfn_closer *closer)
 {
 	struct cmsghdr *c;
 	size_t i, n;
@@ -50,7 +53,7 @@ take_fds(struct msghdr *hdr, struct gate_in *in, struct gate_closer *closer)
 
 enum gate_io
 gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check,
-	struct gate_closer *closer, const char **why)
+	struct vfn_closer *closer, const char **why)
 {
 	char control[CMSG_SPACE(ROOM_FDS * sizeof(int))] __attribute__((aligned(8)));
 	uint8_t *bytes = (uint8_t *)&in->msg.request;
@@ -102,7 +105,7 @@ gate_in_reset(struct gate_in *in)
 }
 
 void
-gate_in_close_fds(struct gate_in *in, struct gate_closer *closer)
+gate_in_close_fds(struct gate_in *in, struct vfn_closer *closer)
 {
 	while (in->nb_fds > 0)
 		close_one(in->fds[--in->nb_fds], closer);

@@ -139,6 +139,8 @@ rule(const struct gate_case *c)
 	case GATE_GET_INFLIGHT_FD:
 	case GATE_SET_INFLIGHT_FD:
 		return gate_rule_inflight(c);
+	case GATE_IOTLB_MSG:
+		return gate_rule_iotlb(c);
 	case GATE_GET_CONFIG:
 	case GATE_SET_CONFIG:
 		return rule_config(c);
@@ -226,6 +228,9 @@ is_certain(const struct gate_case *c, bool was_live)
 	case GATE_SET_VRING_ENABLE:
 	case GATE_SET_STATUS:
 		return !was_live;
+	case GATE_IOTLB_MSG:
+		/* What is not known yet is waited for, and what was known goes first. */
+		return c->msg->payload.iotlb.type == GATE_IOTLB_UPDATE;
 	default:
 		return false;
 	}
@@ -237,7 +242,11 @@ gate_judge(const struct gate_offer *offer, struct gate_state *state, const struc
 {
 	const struct gate_proto *row = gate_proto(msg->request);
 	const struct gate_case c = {offer, state, msg, fds, nb_fds, j};
-	const bool reply_ack = gate_has(state->protocol_features, GATE_PF_REPLY_ACK);
+	/* User-mode Linux counts on it from the message on that negotiates it, as librte_vhost. */
+	const uint64_t protocol = msg->request == GATE_SET_PROTOCOL_FEATURES ?
+		msg->payload.u64 & offer->protocol_features :
+		state->protocol_features;
+	const bool reply_ack = gate_has(protocol, GATE_PF_REPLY_ACK);
 	const bool was_live = is_live(state);
 	unsigned int i;
 
@@ -275,6 +284,8 @@ gate_judge_back(const struct gate_message *msg, unsigned int nb_fds)
 		if (msg->size != 24)
 			return "its size is wrong";
 		return nb_fds != !no_fd ? "wrong number of descriptors" : NULL;
+	case GATE_BACK_IOTLB_MSG:
+		return msg->size < 26 || msg->size > 32 || nb_fds != 0 ? "its size is wrong" : NULL;
 	default:
 		return "no such message";
 	}

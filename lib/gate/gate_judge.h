@@ -35,6 +35,10 @@ union gate_payload {
 		struct gate_wire_region region;
 	} slot;
 	struct {
+		uint64_t iova, size, uva;
+		uint8_t perm, type;
+	} iotlb;
+	struct {
 		uint64_t size, offset;
 	} log;
 	struct {

@@ -264,3 +264,51 @@ gate_rule_inflight(const struct gate_case *c)
 		return "a region longer than its file";
 	return NULL;
 }
+
+/* Front-end addresses may go on from one region into another. */
+static bool
+lies_in_memory(const struct gate_state *s, uint64_t uva, uint64_t size)
+{
+	unsigned int i = 0;
+
+	while (size > 0 && i < s->nb_regions) {
+		const struct gate_wire_region *r = &s->regions[i].wire;
+		uint64_t off = uva - r->uva;
+
+		if (off >= r->size) {
+			i++;
+			continue;
+		}
+		if (size <= r->size - off)
+			return true;
+		uva += r->size - off;
+		size -= r->size - off;
+		i = 0;
+	}
+	return size == 0;
+}
+
+const char *
+gate_rule_iotlb(const struct gate_case *c)
+{
+	const uint64_t iova = c->msg->payload.iotlb.iova, size = c->msg->payload.iotlb.size;
+	const uint64_t uva = c->msg->payload.iotlb.uva;
+
+	if (!gate_has(c->state->features, GATE_F_ACCESS_PLATFORM))
+		return "its device feature was not negotiated";
+	switch (c->msg->payload.iotlb.type) {
+	case GATE_IOTLB_UPDATE:
+		if (c->msg->payload.iotlb.perm < 1 || c->msg->payload.iotlb.perm > 3)
+			return "unknown permissions";
+		if (size == 0 || iova + (size - 1) < iova || uva + (size - 1) < uva)
+			return "a range that is empty or wraps";
+		return lies_in_memory(c->state, uva, size) ? NULL : "it is not in the table";
+	case GATE_IOTLB_INVALIDATE:
+		/* 0, 0 is everything. */
+		return size == 0 && iova != 0 ? "a range that is empty or wraps" : NULL;
+	case GATE_IOTLB_ACCESS_FAIL:
+		return iova + size < iova ? "a range that is empty or wraps" : NULL;
+	default:
+		return "an unknown type";
+	}
+}

@@ -71,13 +71,13 @@ typedef const char *(*gate_header_check)(uint32_t request, uint32_t flags, uint3
  *   of descriptors for which there is no room.
  */
 enum gate_io gate_receive(int fd, struct gate_in *in, uint32_t least, gate_header_check check,
-	struct gate_closer *closer, const char **why);
+	struct vfn_closer *closer, const char **why);
 
 /** Begin the next message; descriptors were taken or closed. */
 void gate_in_reset(struct gate_in *in);
 
 /** Close what came with it. */
-void gate_in_close_fds(struct gate_in *in, struct gate_closer *closer);
+void gate_in_close_fds(struct gate_in *in, struct vfn_closer *closer);
 
 struct gate_out {
 	bool full; /* something waits to be sent */
@@ -206,7 +206,7 @@ struct gate_socket {
 	} said[GATE_MAX_REASONS + 1]; /* per reason of stats */
 	uint64_t space;
 	struct gate_offer offer;
-	struct gate_closer *closer;
+	struct vfn_closer *closer;
 	LIST_HEAD(, gate_conn) conns;
 	struct gate_stats stats; /* under gate.lock */
 };

@@ -46,7 +46,8 @@ static const struct gate_proto table[GATE_NB_REQUESTS] = {
 	ROW(NET_SET_MTU,            8,   8, 0, 0, NONE,  MTU,                NONE,  PASSED,   NEW),
 	/* QEMU sends it without a payload, others with an empty one. */
 	ROW(SET_BACKEND_REQ_FD,     0,   8, 1, 1, NONE,  BACKEND_REQ,        NONE,  PASSED,   NEW),
-	ROW(IOTLB_MSG,             26,  32, 0, 0, NONE,  NONE,               NONE,  REFUSED,  NEVER),
+	/* 26 bytes by the text, 32 as the C structure of QEMU. */
+	ROW(IOTLB_MSG,             26,  32, 0, 0, NONE,  NONE,               NONE,  PASSED,   MEMORY),
 	ROW(SET_VRING_ENDIAN,       8,   8, 0, 0, NONE,  CROSS_ENDIAN,       STATE, REFUSED,  NEVER),
 	ROW(GET_CONFIG,            12, 268, 0, 0, OWN,   CONFIG,             NONE,  PASSED,   NEW),
 	ROW(SET_CONFIG,            12, 268, 0, 0, NONE,  CONFIG,             NONE,  PASSED,   NEW),

@@ -61,6 +61,7 @@ enum gate_protocol_feature {
 #define GATE_F_EVENT_IDX	 29
 #define GATE_F_PROTOCOL_FEATURES 30
 #define GATE_F_VERSION_1	 32
+#define GATE_F_ACCESS_PLATFORM	 33
 #define GATE_F_RING_PACKED	 34
 
 /** Front-end message types. */
@@ -113,8 +114,17 @@ enum gate_request {
 
 /** Back-end message types. */
 enum gate_back_request {
+	GATE_BACK_IOTLB_MSG = 1,
 	GATE_BACK_CONFIG_CHANGE = 2,
 	GATE_BACK_VRING_HOST_NOTIFIER = 3,
+};
+
+/** What an IOTLB message says ("IOTLB message"). */
+enum gate_iotlb {
+	GATE_IOTLB_MISS = 1,
+	GATE_IOTLB_UPDATE = 2,
+	GATE_IOTLB_INVALIDATE = 3,
+	GATE_IOTLB_ACCESS_FAIL = 4,
 };
 
 /** What a request is answered with. */

@@ -90,6 +90,13 @@ ring_fits(const struct gate_ring_state *r, uint64_t features, const struct gate_
 	if (!r->has_addr)
 		return NULL;
 	areas_of(r, packed, gate_has(features, GATE_F_EVENT_IDX), areas);
+	/* What is translated is known later, and may change; so is where it is logged. */
+	if (gate_has(features, GATE_F_ACCESS_PLATFORM)) {
+		for (i = 0; i < 3; i++)
+			aligned &= areas[i].uva % areas[i].align == 0 &&
+				areas[i].uva + (areas[i].size - 1) >= areas[i].uva;
+		return aligned ? NULL : "an area of it is not aligned";
+	}
 	for (i = 0; i < 3; i++) {
 		if (!lies_in_a_region(&areas[i], regions, nb_regions, &aligned))
 			return outside[i];
@@ -129,7 +136,9 @@ gate_rings_fit(const struct gate_state *state, uint64_t features, const struct g
 static bool
 fd_rings(const struct gate_case *c)
 {
-	return c->fds[0].kind == GATE_FD_EVENT || c->fds[0].kind == GATE_FD_PIPE;
+	/* User-mode Linux is called by a socket. */
+	return c->fds[0].kind == GATE_FD_EVENT || c->fds[0].kind == GATE_FD_PIPE ||
+		(c->fds[0].kind == GATE_FD_SOCKET && c->msg->request == GATE_SET_VRING_CALL);
 }
 
 static const char *

@@ -31,6 +31,7 @@ const char *gate_rule_add_mem_reg(const struct gate_case *c);
 const char *gate_rule_rem_mem_reg(const struct gate_case *c);
 const char *gate_rule_log_base(const struct gate_case *c);
 const char *gate_rule_inflight(const struct gate_case *c);
+const char *gate_rule_iotlb(const struct gate_case *c);
 
 /** Does a log of that many bytes cover a table? */
 bool gate_log_covers(uint64_t log_size, const struct gate_region *regions, unsigned int n);

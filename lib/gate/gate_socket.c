@@ -123,7 +123,7 @@ gate_socket_may_send(const struct gate_socket *sock)
 {
 	const int64_t now = sock->gate->now, cost = NS_PER_S / GATE_MSGS_PER_S;
 
-	if (gate_closer_waiting(sock->closer) > GATE_CLOSING_MAX)
+	if (vfn_closer_waiting(sock->closer) > GATE_CLOSING_MAX)
 		return now + CLOSING_LOOK_MS * 1000000;
 	/* A quarter of a bucket, so that it is not woken for every message. */
 	return sock->rate_empty + cost > now ? now + GATE_MSGS_BURST / 4 * cost : 0;
@@ -302,7 +302,7 @@ void
 gate_socket_free(struct gate_socket *sock)
 {
 	gate_unwatch(sock->gate, &sock->listen);
-	gate_closer_free(sock->closer);
+	vfn_closer_free(sock->closer);
 	free(sock->name);
 	free(sock->path);
 	free(sock->private_path);

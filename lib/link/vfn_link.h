@@ -31,6 +31,8 @@ enum vfn_dma_space {
 	VFN_DMA_OWN,   /**< What only registers name: dirty log, in-flight regions. */
 };
 
+struct vringh_io;
+
 /** Memory that the function may reach. */
 struct vfn_dma_map {
 	enum vfn_dma_space space;
@@ -41,9 +43,53 @@ struct vfn_dma_map {
 	uint64_t offset; /**< Of the range in fd. */
 	bool readable;	 /**< By the function. */
 	bool writable;	 /**< By the function. */
+	/**
+	 * A window, or memory behind one, of a link that is not coherent: its hooks, the same ones
+	 * for every map of the space. NULL: all see what is written as soon as it is.
+	 */
+	const struct vringh_io *io;
+};
+
+/**
+ * Windows between a driver and a function that reach nothing else of each other. Nothing is read
+ * across: each side writes the other's memory and reads its own.
+ */
+struct vfn_windows {
+	struct {
+		uint8_t *host; /**< As the driver has it. */
+		uint64_t iova; /**< Its bus address for the function. */
+		uint64_t len;
+	} out /**< The function's memory, only written. */, in /**< The driver's, only read. */;
+	const struct vringh_io *io; /**< Of both. */
 };
 
 struct vfn_link;
+
+/** A translation that descriptors or a ring need and that is not known. */
+struct vfn_miss {
+	uint16_t queue;
+	uint64_t iova;
+	bool write; /**< The function wants to write there, else to read. */
+	bool read;
+};
+
+/** Who is asked for translations. */
+struct vfn_miss_call {
+	/**
+	 * Ask for one, once for many that want it. Any thread, also during other calls of the link:
+	 * it must not block, nor use the link. False: not now, it is called again soon.
+	 */
+	bool (*run)(struct vfn_miss_call *call, const struct vfn_miss *miss);
+};
+
+/** What addresses in descriptors and of rings mean. */
+struct vfn_translation {
+	uint64_t iova;
+	uint64_t len;  /**< Bytes, at least 1; the last one is at most at 2^64 - 1. */
+	uint64_t addr; /**< Bus address in a map of VFN_DMA_GUEST, which holds all of it. */
+	bool readable; /**< Neither: there is none, and it is an error to use it. */
+	bool writable;
+};
 
 /** Work of a driver that is done where one of the function's queues is polled. */
 struct vfn_job {
@@ -105,6 +151,31 @@ struct vfn_link_ops {
 	 * then.
 	 */
 	int (*set_job)(struct vfn_link *link, unsigned int queue, struct vfn_job *job);
+	/**
+	 * The windows that rings and buffers have to be in, for as long as the function is
+	 * connected. The op is NULL where the function reaches memory that it is given by
+	 * dma_map(). Packed rings have their used descriptors apart then, see struct vringh_config,
+	 * and a queue's device area is cleared when it is enabled.
+	 */
+	int (*get_windows)(struct vfn_link *link, struct vfn_windows *windows);
+	/**
+	 * Have the addresses in descriptors and of rings translated (VIRTIO_F_ACCESS_PLATFORM):
+	 * maps of VFN_DMA_GUEST are what translations lead to then. There are none at first, and
+	 * asked for as they are needed; a queue whose ring has none stands still. NULL ends that,
+	 * and nobody is asked any more on return. -EBUSY while a queue is enabled. The op is NULL
+	 * where the link cannot, as are the next two.
+	 */
+	int (*set_translated)(struct vfn_link *link, struct vfn_miss_call *call);
+	/**
+	 * Add a translation, in place of those that it overlaps. -EFAULT: no single map holds what
+	 * it leads to.
+	 */
+	int (*translate)(struct vfn_link *link, const struct vfn_translation *translation);
+	/**
+	 * Forget all translations that have a byte in the range; 0, 0: all. Nothing is reached
+	 * through them any more on return.
+	 */
+	int (*untranslate)(struct vfn_link *link, uint64_t iova, uint64_t len);
 	/** Detach: the function is gone when it returns. */
 	void (*close)(struct vfn_link *link);
 };

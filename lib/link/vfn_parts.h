@@ -20,6 +20,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "vfn_regs.h"
+
 #define VFN_PARTS_MAGIC	  0x534e4656 /* "VFNS" */
 #define VFN_PARTS_VERSION 1	     /**< Changes when older readers would misread the parts. */
 
@@ -36,13 +38,14 @@ struct vfn_parts_header {
 
 /** Types of parts. */
 enum vfn_part_type {
-	VFN_PART_DEV_FEATURES = 0x100, /**< Offered, 64 bits. */
-	VFN_PART_DRV_FEATURES = 0x101, /**< Set by the driver, 64 bits. */
-	VFN_PART_COMMON_CFG = 0x102,   /**< A field of struct vfn_common_cfg. */
-	VFN_PART_STATUS = 0x103,       /**< Device status, 8 bits. */
-	VFN_PART_VQ_CFG = 0x104,       /**< struct vfn_part_vq_cfg. */
-	VFN_PART_VQ_NOTIFY = 0x105,    /**< struct vfn_part_vq_notify. */
-	VFN_PART_NET_CVQ = 0x200,      /**< Data of a control queue's command. */
+	VFN_PART_DEV_FEATURES = 0x100,	 /**< Offered, 64 bits. */
+	VFN_PART_DRV_FEATURES = 0x101,	 /**< Set by the driver, 64 bits. */
+	VFN_PART_COMMON_CFG = 0x102,	 /**< A field of struct vfn_common_cfg. */
+	VFN_PART_STATUS = 0x103,	 /**< Device status, 8 bits. */
+	VFN_PART_VQ_CFG = 0x104,	 /**< struct vfn_part_vq_cfg. */
+	VFN_PART_VQ_NOTIFY = 0x105,	 /**< struct vfn_part_vq_notify. */
+	VFN_PART_NET_CVQ = 0x200,	 /**< Data of a control queue's command. */
+	VFN_PART_BLK_WRITEBACK = 0xf001, /**< virtio_blk_config.wce, 8 bits; as the next one. */
 	/**
 	 * struct vfn_part_vq_position. The standard has no part for it, nor types for vendors; this
 	 * one is from the range that it reserves.
@@ -90,6 +93,16 @@ struct vfn_part_vq_position {
 	uint16_t used; /**< Equal to avail: what is in flight is not saved. */
 	uint32_t reserved;
 	uint64_t dirty; /**< vfn_vendor_cfg.queue_dirty. */
+};
+
+/**
+ * The parts after the last commands of a control queue, for a successor. Of that queue's position
+ * `used` is before them and `avail` behind. Two of these, used in turn, are behind the in-flight
+ * region, at the next multiple of 64 bytes, if that is long enough.
+ */
+struct vfn_parts_said {
+	uint64_t turn; /**< The larger one is valid; 0: none. */
+	uint8_t parts[VFN_PARTS_SIZE];
 };
 
 /** 32 bits of FNV-1a: notices every single byte that is changed. */

@@ -90,7 +90,7 @@ _Static_assert(sizeof(struct vfn_common_cfg) == 60, "layout of virtio 1.3, 4.1.4
 _Static_assert(offsetof(struct vfn_common_cfg, queue_desc_lo) == VIRTIO_PCI_COMMON_Q_DESCLO,
 	"layout of virtio 1.3, 4.1.4.3");
 
-#define VFN_VENDOR_VERSION 3
+#define VFN_VENDOR_VERSION 4
 
 /** Bits of vfn_vendor_cfg.capabilities. */
 #define VFN_CAP_DIRTY_LOG (1u << 0) /**< The function logs the pages that it writes. */
@@ -201,6 +201,9 @@ struct vfn_vendor_cap {
 	X(ARMED, "armed") /* times a poller armed the doorbell to sleep */ \
 	X(DOORBELL_ERRORS, "doorbell_errors") /* times a poller could not wait for the doorbell */ \
 	X(CALLS_BLOCKED, "calls_blocked") /* interrupts whose eventfd blocked: off until it is replaced */ \
+	X(MISSES, "misses") /* translations asked for */ \
+	X(MISSES_AGAIN, "misses_again") /* asked for once more, as there was no answer */ \
+	X(MISSES_REFUSED, "misses_refused") /* given up: the chain was refused */ \
 	X(ERRORS_AVAIL_IDX, "errors_avail_idx") \
 	X(ERRORS_HEAD, "errors_head") \
 	X(ERRORS_RUNAWAY, "errors_runaway") \

@@ -41,7 +41,7 @@ early_add(struct vfu_server *server)
 		return false;
 	/* Its buffer goes with it. */
 	early->in = server->answer;
-	if (!vfu_in_init(&server->answer)) {
+	if (!vfu_in_init(&server->answer, server->closer)) {
 		server->answer = early->in;
 		free(early);
 		return false;

@@ -13,6 +13,9 @@
 
 #include "vfu_private.h"
 
+/* A server that takes less would make thousands of messages of one access. */
+#define LEAST_XFER 64
+
 /* ---- with the lock ---- */
 
 /*
@@ -76,16 +79,32 @@ serve(struct vfu_client *client)
 	return vfu_send(client->fd, &out);
 }
 
+/* How long this reply may take. */
+static uint64_t
+patience_left(struct vfu_client *client, uint64_t now)
+{
+	struct vfu_patience *p = client->patience;
+	uint64_t all = UINT64_C(1) * VFU_PATIENCE * client->timeout_ms;
+	uint64_t forgotten = (now - p->at_ms) / VFU_FORGET, left;
+
+	p->spent_ms -= p->spent_ms < forgotten ? p->spent_ms : forgotten;
+	p->at_ms += forgotten * VFU_FORGET;
+	left = p->spent_ms < all ? all - p->spent_ms : 0;
+	left = left > VFU_QUICK_MS ? left : VFU_QUICK_MS;
+	return left < client->timeout_ms ? left : client->timeout_ms;
+}
+
 /* The next message that is a reply. */
 static int
-reply_wait(struct vfu_client *client)
+reply_wait(struct vfu_client *client, uint64_t deadline)
 {
-	uint64_t deadline = vfu_now_ms() + client->timeout_ms;
-
 	for (;;) {
 		/* Also of a server that sends all the time, but no reply. */
 		if (vfu_now_ms() >= deadline)
 			return dead(client, -ETIMEDOUT);
+		if (client->in.closer != NULL &&
+			vfn_closer_waiting(client->in.closer) > VFU_MAX_CLOSING)
+			return dead(client, -EPIPE);
 		switch (vfu_receive(client->fd, &client->in)) {
 		case VFU_IO_WAIT:
 			vfu_wait(client->fd, POLLIN, deadline);
@@ -144,13 +163,16 @@ call_locked(struct vfu_client *client, struct vfu_call *c)
 		.fds = c->fds,
 		.nb_fds = c->nb_fds,
 	};
+	uint64_t begin = vfu_now_ms(), waited;
 	int ret;
 
 	if (client->dead)
 		return -EPIPE;
 	if (!vfu_send(client->fd, &out))
 		return dead(client, -EPIPE);
-	ret = reply_wait(client);
+	ret = reply_wait(client, begin + patience_left(client, begin));
+	waited = vfu_now_ms() - begin;
+	client->patience->spent_ms += waited > VFU_QUICK_MS ? waited : 0;
 	if (ret == 0)
 		ret = reply_take(client, c);
 	vfu_in_reset(&client->in);
@@ -205,7 +227,8 @@ agree(struct vfu_client *client)
 	if (ret < 0)
 		return ret;
 	if (reply.major != VFU_MAJOR || reply.minor > VFU_MINOR ||
-		vfu_version_parse(theirs, c.reply_extra, &client->peer) != NULL)
+		vfu_version_parse(theirs, c.reply_extra, &client->peer) != NULL ||
+		client->peer.max_xfer < LEAST_XFER)
 		return -EPROTO;
 	return 0;
 }
@@ -235,7 +258,7 @@ connect_to(const char *path, unsigned int timeout_ms)
 
 int
 vfu_client_connect(const char *path, const struct vfu_client_ops *ops, void *priv,
-	unsigned int timeout_ms, struct vfu_client **client)
+	unsigned int timeout_ms, struct vfu_patience *patience, struct vfu_client **client)
 {
 	struct vfu_client *c = calloc(1, sizeof(*c));
 	int ret;
@@ -246,8 +269,9 @@ vfu_client_connect(const char *path, const struct vfu_client_ops *ops, void *pri
 	c->ops = ops;
 	c->priv = priv;
 	c->timeout_ms = timeout_ms;
+	c->patience = patience != NULL ? patience : &c->own;
 	pthread_mutex_init(&c->lock, NULL);
-	ret = vfu_in_init(&c->in) ? connect_to(path, timeout_ms) : -ENOMEM;
+	ret = vfu_in_init(&c->in, c->patience->closer) ? connect_to(path, timeout_ms) : -ENOMEM;
 	c->fd = ret;
 	if (ret >= 0)
 		ret = agree(c);
@@ -264,9 +288,9 @@ vfu_client_close(struct vfu_client *client)
 {
 	if (client == NULL)
 		return;
-	if (client->fd >= 0)
-		close(client->fd);
 	vfu_in_free(&client->in);
+	if (client->fd >= 0)
+		vfu_hang_up(client->fd, client->patience->closer);
 	free(client->data);
 	pthread_mutex_destroy(&client->lock);
 	free(client);

@@ -26,6 +26,26 @@
 
 struct vfu_client;
 
+/**
+ * What a server may cost, over all connections to it; all zeros at first, but for the closer.
+ *
+ * One that answers each time, but late, would hold the caller's threads for as long as there are
+ * calls: so what was waited for counts, a millisecond is forgotten in every VFU_FORGET, and where
+ * VFU_PATIENCE times the bound of one reply have come together the connection ends. Replies within
+ * VFU_QUICK_MS do not count.
+ *
+ * Who closes what it sends may have to wait: the closer does that. While there is something to
+ * close it is better not to connect again.
+ */
+struct vfu_patience {
+	uint64_t spent_ms;
+	uint64_t at_ms;		   /**< When that was. */
+	struct vfn_closer *closer; /**< The caller's. NULL: the server is trusted. */
+};
+#define VFU_PATIENCE 4
+#define VFU_FORGET   8
+#define VFU_QUICK_MS 10
+
 /** Memory that the server asks for by messages. Within one map and what that allows. */
 struct vfu_client_ops {
 	/** Fill buf with memory at address. NULL: refused. */
@@ -43,7 +63,9 @@ struct vfu_client_ops {
  *   May be NULL, as may be its members: the server gets EOPNOTSUPP. Called by whichever call waits
  *   for a reply then, on its thread.
  * @param timeout_ms
- *   How long any reply may take.
+ *   How long any reply may take; all of them: see struct vfu_patience.
+ * @param patience
+ *   Used for as long as the client; NULL: one of its own, and the server is trusted.
  * @param client
  *   Set on success.
  * @return
@@ -51,7 +73,11 @@ struct vfu_client_ops {
  *   -ETIMEDOUT.
  */
 int vfu_client_connect(const char *path, const struct vfu_client_ops *ops, void *priv,
-	unsigned int timeout_ms, struct vfu_client **client);
+	unsigned int timeout_ms, struct vfu_patience *patience, struct vfu_client **client);
+
+/** Count what is waited for there, which may go from one connection to the next. No call is made.
+ */
+void vfu_client_patience(struct vfu_client *client, struct vfu_patience *patience);
 
 /** NULL: nothing. No call is being made. */
 void vfu_client_close(struct vfu_client *client);
@@ -65,10 +91,10 @@ int vfu_client_fd(const struct vfu_client *client);
 
 int vfu_client_info(struct vfu_client *client, struct vfu_device_info *info);
 
-/** region->fd is the caller's then. */
+/** region->fd is the caller's then: shared memory (memfd, tmpfs, hugetlbfs). */
 int vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_region *region);
 
-/** Fills up to VFU_MAX_FDS; returns how many. The fds are the caller's then. */
+/** Fills up to VFU_MAX_FDS; returns how many. The fds, eventfds or pipes, are the caller's then. */
 int vfu_client_ioeventfds(struct vfu_client *client, unsigned int index, struct vfu_ioeventfd *fds);
 
 int vfu_client_irq_info(struct vfu_client *client, unsigned int index, struct vfu_irq_info *info);

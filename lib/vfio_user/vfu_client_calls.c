@@ -4,8 +4,8 @@
 
 /* The client's commands, one call each, and what a reply to them may be. Any thread. */
 
+#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "vfu_private.h"
 
@@ -56,7 +56,8 @@ vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_regi
 		return 0;
 	/* The only capability that is known here is also the only one, and behind the fixed part.
 	 */
-	ok = (info.flags & VFIO_REGION_INFO_FLAG_MMAP) != 0 && info.offset <= INT64_MAX &&
+	ok = fcntl(region->fd, F_GET_SEALS) >= 0 &&
+		(info.flags & VFIO_REGION_INFO_FLAG_MMAP) != 0 && info.offset <= INT64_MAX &&
 		info.size <= INT64_MAX - info.offset;
 	if (ok && (info.flags & VFIO_REGION_INFO_FLAG_CAPS)) {
 		ok = info.cap_offset == sizeof(info) && c.reply_extra >= sizeof(cap.sparse) &&
@@ -72,7 +73,7 @@ vfu_client_region(struct vfu_client *client, unsigned int index, struct vfu_regi
 		}
 	}
 	if (!ok) {
-		close(region->fd);
+		vfu_drop(client->patience->closer, region->fd);
 		region->fd = -1;
 		return vfu_nonsense(client);
 	}
@@ -103,10 +104,11 @@ vfu_client_ioeventfds(struct vfu_client *client, unsigned int index, struct vfu_
 	/* One for each; a server may let some share one, ours does not. */
 	ok = info.count == c.nb_reply_fds && c.reply_extra == info.count * sizeof(io[0]);
 	for (i = 0; ok && i < info.count; i++)
-		ok = io[i].fd_index == i && io[i].type == VFU_IO_FD_TYPE_IOEVENTFD;
+		ok = io[i].fd_index == i && io[i].type == VFU_IO_FD_TYPE_IOEVENTFD &&
+			vfn_is_event(got[i]);
 	if (!ok) {
 		for (i = 0; i < c.nb_reply_fds; i++)
-			close(got[i]);
+			vfu_drop(client->patience->closer, got[i]);
 		return vfu_nonsense(client);
 	}
 	for (i = 0; i < info.count; i++)

@@ -231,9 +231,8 @@ vfu_do_reset(struct vfu_server *server, const void *payload, size_t len)
 
 	(void)payload;
 	(void)len;
-	/* "To recover from ERROR, VFIO_USER_DEVICE_RESET must be used". */
-	if (ret == 0)
-		server->state = VFIO_DEVICE_STATE_RUNNING;
+	/* "To recover from ERROR, VFIO_USER_DEVICE_RESET must be used": one that does well. */
+	server->state = ret == 0 ? VFIO_DEVICE_STATE_RUNNING : VFIO_DEVICE_STATE_ERROR;
 	return ret;
 }
 

@@ -4,6 +4,7 @@
 
 /* Messages over a socket: whole ones in, whole ones out, with their descriptors. Any thread. */
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -12,8 +13,11 @@
 
 #include "vfu_private.h"
 
-/* Above what a message takes, so that they are seen and closed; the kernel drops the rest. */
-#define ROOM_FDS (2 * VFU_MAX_FDS)
+/*
+ * As many as the kernel lets a message have (SCM_MAX_FD). What there is no room for it would drop
+ * on this thread, which may wait for that.
+ */
+#define ROOM_FDS 253
 
 unsigned int vfu_timeout_ms = 5000;
 
@@ -41,10 +45,23 @@ vfu_wait(int fd, short events, uint64_t deadline)
 }
 
 bool
-vfu_in_init(struct vfu_in *in)
+vfu_in_init(struct vfu_in *in, struct vfn_closer *closer)
 {
-	*in = (struct vfu_in){.bytes = malloc(VFU_MAX_MESSAGE)};
+	*in = (struct vfu_in){.bytes = malloc(VFU_MAX_MESSAGE), .closer = closer};
 	return in->bytes != NULL;
+}
+
+/*
+ * Closing shared memory and eventfds waits for nobody; what they are the kernel says without asking
+ * whoever serves the file.
+ */
+void
+vfu_drop(struct vfn_closer *closer, int fd)
+{
+	if (closer == NULL || fcntl(fd, F_GET_SEALS) >= 0 || vfn_is_event(fd))
+		close(fd);
+	else
+		vfn_close_later(closer, fd);
 }
 
 void
@@ -59,7 +76,7 @@ void
 vfu_in_reset(struct vfu_in *in)
 {
 	while (in->nb_fds > 0)
-		close(in->fds[--in->nb_fds]);
+		vfu_drop(in->closer, in->fds[--in->nb_fds]);
 	in->have = 0;
 	in->surplus = false;
 }
@@ -83,7 +100,7 @@ take_fds(struct msghdr *hdr, struct vfu_in *in)
 				in->fds[in->nb_fds++] = fd;
 			} else {
 				in->surplus = true;
-				close(fd);
+				vfu_drop(in->closer, fd);
 			}
 		}
 	}
@@ -124,6 +141,19 @@ vfu_receive(int fd, struct vfu_in *in)
 		take_fds(&hdr, in);
 		in->have += n;
 	}
+}
+
+/* Descriptors that nobody has read go with the socket, and whoever closes it waits for them. */
+void
+vfu_hang_up(int fd, struct vfn_closer *closer)
+{
+	uint8_t any;
+
+	shutdown(fd, SHUT_RDWR);
+	if (closer != NULL && recv(fd, &any, sizeof(any), MSG_PEEK | MSG_DONTWAIT) > 0)
+		vfn_close_later(closer, fd);
+	else
+		close(fd);
 }
 
 bool

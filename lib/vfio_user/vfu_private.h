@@ -13,6 +13,8 @@
 #include <sys/queue.h>
 #include <sys/uio.h>
 
+#include <vfn_closer.h>
+
 #include "vfu_client.h"
 #include "vfu_proto.h"
 #include "vfu_server.h"
@@ -46,7 +48,8 @@ struct vfu_in {
 	uint64_t deadline; /* for the rest of it, in ms; of one that has begun */
 	int fds[VFU_MAX_FDS];
 	unsigned int nb_fds;
-	bool surplus; /* there were more of them; they are closed */
+	bool surplus;		   /* there were more of them; they are closed */
+	struct vfn_closer *closer; /* NULL: the peer is trusted to have none whose close waits */
 };
 
 /* A message that goes out: header, and up to two more pieces. */
@@ -60,7 +63,9 @@ struct vfu_out {
 	unsigned int nb_fds;
 };
 
-bool vfu_in_init(struct vfu_in *in);
+/* Of a peer's descriptors, before nothing more of it is read. */
+#define VFU_MAX_CLOSING 64
+bool vfu_in_init(struct vfu_in *in, struct vfn_closer *closer);
 void vfu_in_free(struct vfu_in *in);
 /* Done with the message; what nobody took of its descriptors is closed. */
 void vfu_in_reset(struct vfu_in *in);
@@ -68,6 +73,10 @@ void vfu_in_reset(struct vfu_in *in);
 enum vfu_io vfu_receive(int fd, struct vfu_in *in);
 /* Send one. False: the peer is gone, or takes nothing for VFU_TIMEOUT_MS. */
 bool vfu_send(int fd, struct vfu_out *out);
+/* Close a socket. */
+/* Close a descriptor that a peer has sent. */
+void vfu_drop(struct vfn_closer *closer, int fd);
+void vfu_hang_up(int fd, struct vfn_closer *closer);
 uint64_t vfu_now_ms(void);
 /* Wait for events on fd until the deadline; false: none came. */
 bool vfu_wait(int fd, short events, uint64_t deadline);
@@ -117,6 +126,7 @@ struct vfu_server {
 	int fd; /* -1: no client */
 	bool attached;
 	uint64_t deadline; /* for the version, in ms */
+	struct vfn_closer *closer;
 	struct vfu_peer peer;
 	bool broken; /* by what it answered: it is hung up */
 
@@ -186,6 +196,7 @@ struct vfu_client {
 	bool dead;
 	uint16_t id;
 	unsigned int timeout_ms;
+	struct vfu_patience own, *patience;
 	struct vfu_peer peer;
 	const struct vfu_client_ops *ops;
 	void *priv;

@@ -22,6 +22,9 @@
 /* After a connection that could not be accepted, for want of a descriptor or memory. */
 #define ACCEPT_PAUSE_MS 100
 
+/* So often is looked whether what a client has sent is closed. */
+#define CLOSING_LOOK_MS 100
+
 /* Lines for the operator at once; and one more each second. */
 #define MAX_TOLD 32
 
@@ -66,8 +69,10 @@ vfu_server_new(const struct vfu_device *device)
 	STAILQ_INIT(&server->early);
 	server->map = calloc(VFU_MAX_MAPS, sizeof(*server->map));
 	server->reply = malloc(VFU_MAX_PAYLOAD);
-	if (!vfu_in_init(&server->in) || !vfu_in_init(&server->answer) || server->map == NULL ||
-		server->reply == NULL) {
+	server->closer = vfn_closer_new();
+	if (!vfu_in_init(&server->in, server->closer) ||
+		!vfu_in_init(&server->answer, server->closer) || server->map == NULL ||
+		server->reply == NULL || server->closer == NULL) {
 		vfu_server_free(server);
 		return NULL;
 	}
@@ -83,6 +88,7 @@ vfu_server_free(struct vfu_server *server)
 	vfu_in_free(&server->answer);
 	free(server->map);
 	free(server->reply);
+	vfn_closer_free(server->closer);
 	free(server);
 }
 
@@ -246,6 +252,13 @@ serve_message(struct vfu_server *server, struct vfu_in *in)
 	return true;
 }
 
+/* Who sends descriptors whose close waits is not read while it does. */
+static bool
+is_closing(const struct vfu_server *server)
+{
+	return vfn_closer_waiting(server->closer) > VFU_MAX_CLOSING;
+}
+
 /* All that is there, up to a turn's worth: others may wait to be refused. */
 static bool
 serve_client(struct vfu_server *server)
@@ -254,7 +267,7 @@ serve_client(struct vfu_server *server)
 	unsigned int i;
 	bool ok = true;
 
-	for (i = 0; i < VFU_MAX_EARLY && ok; i++) {
+	for (i = 0; i < VFU_MAX_EARLY && ok && !is_closing(server); i++) {
 		early = STAILQ_FIRST(&server->early);
 		if (early != NULL) {
 			STAILQ_REMOVE_HEAD(&server->early, next);
@@ -312,7 +325,7 @@ client_end(struct vfu_server *server)
 		free(early);
 	}
 	server->nb_early = 0;
-	close(server->fd);
+	vfu_hang_up(server->fd, server->closer);
 	server->fd = -1;
 }
 
@@ -339,7 +352,7 @@ struct refused {
 
 /* Whatever its first message is, this is the answer. */
 static void
-refuse(struct refused *r, unsigned int i)
+refuse(struct vfu_server *server, struct refused *r, unsigned int i)
 {
 	struct vfu_out out = {.header = {.flags = VFU_TYPE_REPLY | VFU_ERROR, .error = EBUSY}};
 	struct vfu_header header;
@@ -349,7 +362,7 @@ refuse(struct refused *r, unsigned int i)
 		out.header.command = header.command;
 		vfu_send(r->fd[i], &out);
 	}
-	close(r->fd[i]);
+	vfu_hang_up(r->fd[i], server->closer);
 	r->nb--;
 	r->fd[i] = r->fd[r->nb];
 	r->deadline[i] = r->deadline[r->nb];
@@ -389,11 +402,12 @@ vfu_serve(struct vfu_server *server, int listen_fd, int fd, int stop_fd)
 	while (ret == 0 && (listen_fd >= 0 || server->fd >= 0)) {
 		uint64_t now = vfu_now_ms(), until = UINT64_MAX;
 		const char *late = client_late(server, now, &until);
-		bool accepts = r.nb < MAX_REFUSED && now >= again;
+		bool closing = is_closing(server);
+		bool accepts = r.nb < MAX_REFUSED && now >= again && !closing;
 		struct pollfd p[3 + MAX_REFUSED] = {
 			{stop_fd, POLLIN, 0},
 			{accepts ? listen_fd : -1, POLLIN, 0},
-			{server->fd, POLLIN, 0},
+			{closing ? -1 : server->fd, POLLIN, 0},
 		};
 
 		if (late != NULL) {
@@ -407,7 +421,9 @@ vfu_serve(struct vfu_server *server, int listen_fd, int fd, int stop_fd)
 		}
 		if (now < again && again < until)
 			until = again;
-		if (!STAILQ_EMPTY(&server->early))
+		if (closing && now + CLOSING_LOOK_MS < until)
+			until = now + CLOSING_LOOK_MS;
+		if (!STAILQ_EMPTY(&server->early) && !closing)
 			until = now;
 		timeout = until == UINT64_MAX ? -1 : until > now ? (int)(until - now) : 0;
 		if (poll(p, 3 + r.nb, timeout) < 0) {
@@ -420,12 +436,12 @@ vfu_serve(struct vfu_server *server, int listen_fd, int fd, int stop_fd)
 			client_end(server);
 		for (i = r.nb; i-- > 0;)
 			if (p[3 + i].revents != 0 || r.deadline[i] <= now)
-				refuse(&r, i);
+				refuse(server, &r, i);
 		if (p[1].revents != 0)
 			ret = accept_one(server, listen_fd, &r, &again);
 	}
 	client_end(server);
 	while (r.nb > 0)
-		close(r.fd[--r.nb]);
+		vfu_hang_up(r.fd[--r.nb], server->closer);
 	return ret;
 }

@@ -92,7 +92,7 @@ struct vfu_device_ops {
 	int (*irq_unmask_fd)(void *device, unsigned int index, unsigned int irq, int fd);
 	/** Raise it, as if the device had. */
 	int (*irq_trigger)(void *device, unsigned int index, unsigned int irq);
-	/** As after power-on. Maps and interrupts stay. */
+	/** As after power-on. Maps and interrupts stay. Where it fails: VFIO_DEVICE_STATE_ERROR. */
 	int (*reset)(void *device);
 	/**
 	 * Make one move ("Direct State Transitions"). From RUNNING to STOP and back, from STOP to

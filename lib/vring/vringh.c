@@ -42,7 +42,14 @@ vringh_strerror(int error)
 	return reason < VRINGH_E_MAX ? text[reason] : "unknown error";
 }
 
-static const uint32_t area_align[2][VRINGH_AREA_MAX] = {{16, 2, 4}, {16, 4, 4}}; /* 2.7, 2.8 */
+/* 2.7, 2.8 */
+static uint32_t
+area_align(const struct vringh *vr, unsigned int area)
+{
+	static const uint32_t align[2][VRINGH_AREA_MAX] = {{16, 2, 4}, {16, 4, 4}};
+
+	return vr->apart ? align[true][VRINGH_AREA_DESC] : align[vr->packed][area];
+}
 
 /* An area has to be in one piece, though its piece may be mapped in several. */
 static enum vringh_error
@@ -52,7 +59,8 @@ area_find(struct vringh *vr, unsigned int area)
 		{VRINGH_PERM_READ, VRINGH_PERM_READ, VRINGH_PERM_WRITE},
 		{VRINGH_PERM_RW, VRINGH_PERM_READ, VRINGH_PERM_WRITE},
 	};
-	uint32_t size = area_size(vr, area), want = perm[vr->packed][area], done = 0;
+	uint32_t size = area_size(vr, area), done = 0;
+	uint32_t want = perm[vr->packed && !vr->apart][area];
 	struct vringh_region hit = {0};
 	uint8_t *start = NULL;
 
@@ -73,13 +81,14 @@ area_find(struct vringh *vr, unsigned int area)
 		done += len;
 	}
 	vr->area_host[area] = start;
-	return (uintptr_t)start % area_align[vr->packed][area] != 0 ? VRINGH_E_ALIGN : VRINGH_OK;
+	return (uintptr_t)start % area_align(vr, area) != 0 ? VRINGH_E_ALIGN : VRINGH_OK;
 }
 
 int
 vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 {
-	bool io = false;
+	const struct vringh_mem *polled;
+	bool io = vr->apart;
 	int i;
 
 	if (vr->broken != VRINGH_OK && vr->broken != VRINGH_E_MISS)
@@ -92,9 +101,11 @@ vringh_set_mem(struct vringh *vr, struct vringh_mem *mem)
 	}
 	if (mem != NULL)
 		vr->mem = mem;
+	polled = vr->area_mem[vr->packed ? VRINGH_AREA_DESC : VRINGH_AREA_DRIVER];
+	vr->linked = polled->io != NULL && polled->io->invalidate != NULL;
 	vr->gen = vr->mem->gen;
 	vr->seg_mem = vr->mem->kind >= VRINGH_MEM_IOTLB ? vr->mem : NULL;
-	vr->hit[0].len = vr->hit[1].len = vr->table.len = 0;
+	vr->hit[0].len = vr->hit[1].len = vr->other.len = vr->table.len = 0;
 	vr->ops = vr->packed ? &vringh_packed_ops[vr->in_order][vr->mem->kind][io] :
 			       &vringh_split_ops[vr->in_order][vr->mem->kind][io];
 	for (i = 0; i < VRINGH_AREA_MAX && vr->broken == VRINGH_OK; i++)
@@ -111,7 +122,7 @@ areas_check(const struct vringh *vr)
 	for (i = 0; i < VRINGH_AREA_MAX; i++)
 		size[i] = area_size(vr, i);
 	for (i = 0; i < VRINGH_AREA_MAX; i++) {
-		if (vr->area[i] % area_align[vr->packed][i] != 0)
+		if (vr->area[i] % area_align(vr, i) != 0)
 			return VRINGH_E_ALIGN;
 		for (j = 0; j < i; j++)
 			if (vr->area_mem[i] == vr->area_mem[j] &&
@@ -163,6 +174,7 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 	vr->indirect = cfg->indirect;
 	vr->in_order = cfg->in_order;
 	vr->reads_only = cfg->reads_only;
+	vr->apart = cfg->apart && cfg->packed;
 	vr->vector = !cfg->scalar && vringh_avx2_present();
 	vr->mem = cfg->mem;
 	vr->area_mem[VRINGH_AREA_DESC] = cfg->desc_mem != NULL ? cfg->desc_mem : cfg->mem;
@@ -181,6 +193,32 @@ vringh_init(struct vringh *vr, const struct vringh_config *cfg)
 		error = set_state(vr, cfg->state);
 	vr->broken = error;
 	return error != VRINGH_OK ? -(int)error : vringh_set_mem(vr, NULL);
+}
+
+void
+vringh_clear_device(struct vringh *vr)
+{
+	const struct vringh_mem *mem = vr->area_mem[VRINGH_AREA_DEVICE];
+	uint8_t *area = vr->area_host[VRINGH_AREA_DEVICE];
+	uint32_t len = area_size(vr, VRINGH_AREA_DEVICE), i;
+
+	if (vr->broken != VRINGH_OK)
+		return;
+	for (i = 0; i + sizeof(uint32_t) <= len; i += sizeof(uint32_t))
+		mem_store32(area + i, 0);
+	for (; i < len; i++)
+		mem_store8(area + i, 0);
+	if (!vr->packed)
+		mem_store16(&vr->split.used->idx, vr->used);
+	for (i = 0; vr->apart && i < vr->size; i++) {
+		struct vring_packed_desc *d =
+			(struct vring_packed_desc *)(area + VRINGH_APART_OFFSET) + i;
+
+		/* Those before the position were used in this lap, the others in the last one. */
+		if ((i < vr->used) == (vr->used_flags != 0))
+			mem_store16(&d->flags, PACKED_BOTH);
+	}
+	io_flush(mem, area, len);
 }
 
 struct vringh_state

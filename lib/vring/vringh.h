@@ -77,6 +77,9 @@ enum vringh_area {
 	VRINGH_AREA_MAX,
 };
 
+/** vringh_config.apart: where the used descriptors are in the device area. */
+#define VRINGH_APART_OFFSET 16
+
 /** What a virtqueue looks like. */
 struct vringh_config {
 	bool packed;	/**< Ring format (VIRTIO_F_RING_PACKED). */
@@ -93,6 +96,13 @@ struct vringh_config {
 	 * the one whose number is that of the slot.
 	 */
 	bool reads_only;
+	/**
+	 * Packed: the descriptor area is only read. Used descriptors are written into as many slots
+	 * VRINGH_APART_OFFSET behind the start of the device area, which is aligned to 16 then: for
+	 * links across which nothing is read. Each slot that a chain took gets one, so that in
+	 * every lap all of them are written; chains in order do not share any.
+	 */
+	bool apart;
 	bool scalar;		       /**< Do without vector instructions that the CPU has. */
 	uint32_t size;		       /**< Entries, 1 to VRINGH_MAX_SIZE. */
 	uint64_t desc;		       /**< Bus address of the descriptor area. */
@@ -219,16 +229,20 @@ struct vringh {
 	bool reads_only;
 	bool vector; /* chains may be filled by vringh_avx2.c */
 	bool fenced; /* since something was completed */
+	bool apart;
+	uint8_t unused; /* keeps the next two together */
+	bool linked;	/* before the ring is looked at a hook is to be called */
 	/* Looked at as one word: is any of them set? */
-	__attribute__((aligned(4))) uint8_t broken; /* enum vringh_error, sticky */
-	bool refuse_miss;			    /* the next miss is an error */
-	bool dirty;				    /* dirty_log is in use */
-	bool tracked;				    /* inflight is in use */
-	uint32_t in_flight;  /* packed: slots fetched and not yet completed */
+	__attribute__((aligned(4))) bool tracked; /* inflight is in use */
+	uint8_t broken;				  /* enum vringh_error, sticky */
+	bool refuse_miss;			  /* the next miss is an error */
+	bool dirty;				  /* dirty_log is in use */
+	uint32_t in_flight;			  /* packed: slots fetched and not yet completed */
 	uint32_t unnotified; /* entries completed since the last notification decision */
 
 	uint32_t walked;	     /* descriptors that the last fetch took the long way for */
 	struct vringh_region hit[2]; /* of the last buffer read, and written; len 0: none */
+	struct vringh_region other;  /* that one of these was before */
 	struct vringh_region table;  /* of the last indirect table */
 	struct vringh_mem *mem;
 	const struct vringh_mem *seg_mem; /* what is needed to reach segments' bytes, or NULL */
@@ -268,6 +282,24 @@ int vringh_init(struct vringh *vr, const struct vringh_config *cfg);
  *   Segments that were fetched before are stale, but for those of VRINGH_MEM_IOTLB.
  */
 int vringh_set_mem(struct vringh *vr, struct vringh_mem *mem);
+
+/**
+ * Write the device area as it is where nothing was used, at the position where the ring stands: for
+ * a driver that cannot do it, as it only reads that memory. Before the first fetch.
+ */
+void vringh_clear_device(struct vringh *vr);
+
+/**
+ * In place of vringh_set_mem() after vringh_iotlb_unmap(), if no byte of the ring was unmapped.
+ */
+static inline void
+vringh_forget(struct vringh *vr)
+{
+	if (vr->gen == vr->mem->gen)
+		return;
+	vr->gen = vr->mem->gen;
+	vr->hit[0].len = vr->hit[1].len = vr->other.len = vr->table.len = 0;
+}
 
 /**
  * Append available chains to a batch (2.7.13, 2.8.21).
@@ -349,7 +381,7 @@ struct vringh_state vringh_get_state(const struct vringh *vr);
  *   Copied, but for the bitmap; NULL: no more logging.
  * @return
  *   0; -VRINGH_E_DIRTY, and no more logging, if the bitmap does not reach to the end of the ring's
- *   areas or of a region that can be written.
+ *   areas or of a region that can be written, or of a ring whose used descriptors are apart.
  */
 int vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *log);
 
@@ -385,8 +417,8 @@ size_t vringh_inflight_size(bool packed, uint32_t size);
  *   Room for as many entries as the queue has; has to stay.
  * @return
  *   Number of chains to be fetched again; why the queue is broken; or -VRINGH_E_INFLIGHT if the
- *   region is not aligned, too small, or contradicts the ring or itself: then the queue is as it
- *   was, without tracking.
+ *   region is not aligned, too small, or contradicts the ring or itself, or the ring's used
+ *   descriptors are apart: then the queue is as it was, without tracking.
  */
 int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *region,
 	size_t len, uint16_t *resubmit);
@@ -405,6 +437,13 @@ int vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, voi
  *   or if the ring is a packed one in an IO window.
  */
 int vringh_rewind(struct vringh *vr);
+
+/** Chains that were in flight when a predecessor ended, and are still to be fetched. */
+static inline uint32_t
+vringh_nb_again(const struct vringh *vr)
+{
+	return vr->tracked ? vr->inflight->nb_resubmit - vr->inflight->next_resubmit : 0;
+}
 
 /** Why the queue is broken, or VRINGH_OK. */
 static inline enum vringh_error
@@ -432,6 +471,13 @@ static inline uint32_t
 vringh_size(const struct vringh *vr)
 {
 	return vr->size;
+}
+
+/** May segments' bytes be accessed where they are? Else only by vringh_pull() and the like. */
+static inline bool
+vringh_in_place(const struct vringh *vr)
+{
+	return vr->mem->kind != VRINGH_MEM_IOMEM;
 }
 
 /** Is it a packed ring? Else it is a split one. */
@@ -462,19 +508,25 @@ vringh_nb_descs(const struct vringh *vr, const struct vringh_chain *chain)
 	return vr->packed ? chain->slots : 1u + chain->mark;
 }
 
+/* Private: what vringh_pending() is not quick about. */
+bool vringh_pending_special(const struct vringh *vr);
+
 /**
- * Whether a fetch would find something. Reads one cache line of guest memory. Orders nothing:
- * vringh_fetch() looks again with the barrier that it needs; a thread that only waits may get an
- * answer that is old, and must not call it during vringh_init() or vringh_set_mem(). Calls no hooks
- * of a link that is not coherent: use vringh_notify_enable() or vringh_fetch() there.
+ * Whether a fetch would find something. Reads one cache line of guest memory, after a call of the
+ * invalidate hook of a link that is not coherent. Orders nothing: vringh_fetch() looks again with
+ * the barrier that it needs; a thread that only waits may get an answer that is old, and must not
+ * call it during vringh_init() or vringh_set_mem().
  */
 static inline bool
 vringh_pending(const struct vringh *vr)
 {
+	uint16_t special;
+
 	if (vr->broken != VRINGH_OK)
 		return false;
-	if (vr->tracked && vr->inflight->next_resubmit < vr->inflight->nb_resubmit)
-		return true;
+	__builtin_memcpy(&special, &vr->linked, sizeof(special));
+	if (special != 0)
+		return vringh_pending_special(vr);
 	if (vr->packed) {
 		uint16_t flags =
 			__atomic_load_n(&vr->packed_ring.desc[vr->avail].flags, __ATOMIC_RELAXED);
@@ -495,6 +547,7 @@ struct vringh_watch {
 	uint16_t mask;
 	uint16_t value;
 	bool differs; /**< There are chains if the masked word is not value, else if it is. */
+	const struct vringh_io *io; /**< Ask its invalidate hook before; NULL: there is none. */
 };
 
 /**
@@ -508,8 +561,11 @@ struct vringh_watch vringh_watch(const struct vringh *vr);
 static inline bool
 vringh_watch_pending(const struct vringh_watch *watch)
 {
-	uint16_t word = __atomic_load_n(watch->word, __ATOMIC_RELAXED);
+	uint16_t word;
 
+	if (watch->io != NULL)
+		watch->io->invalidate(watch->io->arg, watch->word, sizeof(word));
+	word = __atomic_load_n(watch->word, __ATOMIC_RELAXED);
 	return ((word & watch->mask) == watch->value) != watch->differs;
 }
 

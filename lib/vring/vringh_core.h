@@ -93,6 +93,8 @@ area_size(const struct vringh *vr, unsigned int area)
 
 	if (area == VRINGH_AREA_DESC)
 		return vr->size * sizeof(struct vring_desc);
+	if (vr->apart && area == VRINGH_AREA_DEVICE)
+		return VRINGH_APART_OFFSET + vr->size * sizeof(struct vring_packed_desc);
 	if (vr->packed)
 		return sizeof(struct vring_packed_desc_event);
 	if (area == VRINGH_AREA_DRIVER)
@@ -117,9 +119,10 @@ is_special(const struct vringh *vr)
 {
 	uint32_t word;
 
-	_Static_assert(offsetof(struct vringh, tracked) - offsetof(struct vringh, broken) == 3,
+	_Static_assert(offsetof(struct vringh, dirty) - offsetof(struct vringh, tracked) == 3 &&
+			offsetof(struct vringh, tracked) - offsetof(struct vringh, linked) == 1,
 		"one word");
-	memcpy(&word, (const uint8_t *)vr + offsetof(struct vringh, broken), sizeof(word));
+	memcpy(&word, (const uint8_t *)vr + offsetof(struct vringh, tracked), sizeof(word));
 	return word != 0;
 }
 

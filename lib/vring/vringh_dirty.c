@@ -167,7 +167,7 @@ vringh_set_dirty_log(struct vringh *vr, const struct vringh_dirty_log *dirty)
 	vr->dirty = vr->fenced = false;
 	if (dirty == NULL)
 		return 0;
-	if (!fits(dirty, dirty->device, area_size(vr, VRINGH_AREA_DEVICE)) ||
+	if (vr->apart || !fits(dirty, dirty->device, area_size(vr, VRINGH_AREA_DEVICE)) ||
 		(vr->packed && !fits(dirty, dirty->desc, area_size(vr, VRINGH_AREA_DESC))))
 		return -VRINGH_E_DIRTY;
 	for (i = 0; i < vr->mem->nb_regions; i++) {

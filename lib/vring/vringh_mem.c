@@ -115,6 +115,11 @@ vringh_io_read(const struct vringh_mem *mem, void *dst, const uint8_t *src, size
 
 		switch (width) {
 		case 8:
+			/* As nearly all is. */
+			for (; len > 2 * width; len -= width, src += width, to += width) {
+				v = mem_load64(src);
+				memcpy(to, &v, width);
+			}
 			v = mem_load64(src);
 			break;
 		case 4:
@@ -147,6 +152,10 @@ vringh_io_write(const struct vringh_mem *mem, uint8_t *dst, const void *src, siz
 		memcpy(&v, from, width);
 		switch (width) {
 		case 8:
+			for (; left > 2 * width; left -= width, dst += width) {
+				mem_store64(dst, v);
+				memcpy(&v, from += width, width);
+			}
 			mem_store64(dst, v);
 			break;
 		case 4:

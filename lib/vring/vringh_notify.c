@@ -95,19 +95,12 @@ event_enable_packed(struct vringh *vr)
 	}
 }
 
-static bool
-pending(const struct vringh *vr)
+bool
+vringh_pending_special(const struct vringh *vr)
 {
-	if (vr->packed) {
-		const struct vring_packed_desc *p = &vr->packed_ring.desc[vr->avail];
+	struct vringh_watch watch = vringh_watch(vr);
 
-		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
-	} else {
-		const struct vring_avail *avail = vr->split.avail;
-
-		io_invalidate(vr->area_mem[VRINGH_AREA_DRIVER], &avail->idx, sizeof(avail->idx));
-	}
-	return vringh_pending(vr);
+	return vringh_watch_pending(&watch);
 }
 
 bool
@@ -123,7 +116,7 @@ vringh_notify_enable(struct vringh *vr)
 		event_store(vr, &vr->split.used->flags, 0);
 	/* Event field before the ring: pairs with the driver's barrier before its kick decision. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return pending(vr);
+	return vringh_pending(vr);
 }
 
 void
@@ -152,9 +145,11 @@ vringh_watch(const struct vringh *vr)
 	if (vr->packed)
 		return (struct vringh_watch){.word = &vr->packed_ring.desc[vr->avail].flags,
 			.mask = flags,
-			.value = vr->avail_flags};
+			.value = vr->avail_flags,
+			.io = vr->linked ? vr->area_mem[VRINGH_AREA_DESC]->io : NULL};
 	return (struct vringh_watch){.word = &vr->split.avail->idx,
 		.mask = UINT16_MAX,
 		.value = vr->avail,
-		.differs = true};
+		.differs = true,
+		.io = vr->linked ? vr->area_mem[VRINGH_AREA_DRIVER]->io : NULL};
 }

@@ -14,10 +14,15 @@ static vringh_inline uint16_t
 ring_flags(const struct vringh *vr, uint32_t slot, bool io)
 {
 	const struct vring_packed_desc *p = &vr->packed_ring.desc[slot];
+	uint16_t flags;
 
 	if (io)
-		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
-	return mem_load16_acquire(&p->flags);
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], &p->flags, sizeof(p->flags));
+	flags = mem_load16_acquire(&p->flags);
+	if (io)
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p,
+			offsetof(struct vring_packed_desc, flags));
+	return flags;
 }
 
 static vringh_inline struct desc
@@ -165,11 +170,14 @@ next_desc(const struct vringh *vr, struct cursor *c, const struct vring_packed_d
 	uint16_t flags;
 
 	if (io)
-		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p, sizeof(*p));
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], &p->flags, sizeof(p->flags));
 	/* Pairs with the driver's release of the head's flags (2.8.21). */
 	flags = mem_load16_acquire(&p->flags);
 	if ((flags & PACKED_BOTH) != want)
 		return false;
+	if (io)
+		io_invalidate(vr->area_mem[VRINGH_AREA_DESC], p,
+			offsetof(struct vring_packed_desc, flags));
 	c->d = mem_load_words(p);
 	/* The flags count that said it is available. */
 	c->d.rest = (c->d.rest & (UINT64_MAX >> 16)) | (uint64_t)flags << 48;
@@ -410,6 +418,57 @@ used_word(const struct vringh *vr, struct used *u, const struct vringh_chain *ch
 	return v;
 }
 
+/* Used descriptors in a ring of their own, one for each slot. */
+static __attribute__((noinline)) void
+complete_apart(struct vringh *vr, const struct vringh_chain *chain, unsigned int n)
+{
+	const struct vringh_mem *mem = vr->area_mem[VRINGH_AREA_DEVICE];
+	struct vring_packed_desc *ring =
+		(struct vring_packed_desc *)((uint8_t *)vr->packed_ring.device +
+			VRINGH_APART_OFFSET);
+	uint32_t slot = vr->used, start = slot + 1, total = 0, bad = 0, k;
+	u64_alias *head = (u64_alias *)&ring[slot].len;
+	uint64_t first = 0;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		const struct vringh_chain *c = &chain[i];
+		uint64_t v = c->written | (uint64_t)c->id << 32;
+
+		if (c->written > 0)
+			v |= (uint64_t)VRING_DESC_F_WRITE << 48;
+		bad |= c->error;
+		for (k = 0; k < c->slots; k++, total++) {
+			uint64_t word = v | (uint64_t)vr->used_flags << 48;
+
+			if (total == 0) {
+				first = word;
+			} else {
+				mem_store64((u64_alias *)&ring[slot].addr, 0);
+				mem_store64((u64_alias *)&ring[slot].len, word);
+			}
+			if (++slot == vr->size) {
+				if (slot > start)
+					io_flush(mem, &ring[start], (slot - start) * sizeof(*ring));
+				slot = start = 0;
+				vr->used_flags ^= PACKED_BOTH;
+			}
+		}
+	}
+	if (slot > start)
+		io_flush(mem, &ring[start], (slot - start) * sizeof(*ring));
+	vr->used = slot;
+	vr->in_flight -= total;
+	vr->unnotified += total;
+	/* Bytes of the buffers may be elsewhere, and the head all that is written here. */
+	io_flush(mem, head, 0);
+	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
+	mem_store64_release(head, first);
+	io_flush(mem, head, sizeof(first));
+	if (vringh_unlikely(bad))
+		vringh_count_bad(vr, chain, n);
+}
+
 static vringh_inline void
 complete_chains(
 	struct vringh *vr, const struct vringh_chain *chain, unsigned int n, bool in_order, bool io)
@@ -417,8 +476,14 @@ complete_chains(
 	struct vring_packed_desc *ring = vr->packed_ring.desc, *head = &ring[vr->used];
 	struct used u = {.slot = vr->used, .flags = (uint64_t)vr->used_flags << 48};
 	unsigned int i = 0;
-	uint64_t first = used_word(vr, &u, chain, &i, n, in_order);
+	uint64_t first;
 	uint32_t slots;
+
+	if (io && vr->apart) {
+		complete_apart(vr, chain, n);
+		return;
+	}
+	first = used_word(vr, &u, chain, &i, n, in_order);
 
 	if (VECTORS(VRINGH_MEM_REGION, io) && vr->vector && i < n) {
 		/* The last slot is left to the loop, which knows about the next lap. */

@@ -289,7 +289,7 @@ vringh_set_inflight(struct vringh *vr, struct vringh_inflight *inflight, void *r
 		return 0;
 	if (vr->broken != VRINGH_OK)
 		return -(int)vr->broken;
-	if ((uintptr_t)region % sizeof(uint64_t) != 0 ||
+	if (vr->apart || (uintptr_t)region % sizeof(uint64_t) != 0 ||
 		len < vringh_inflight_size(vr->packed, vr->size))
 		return -VRINGH_E_INFLIGHT;
 	*inflight = (struct vringh_inflight){.region = region, .resubmit = resubmit};

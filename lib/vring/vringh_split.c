@@ -294,13 +294,11 @@ again_split(struct vringh *vr, struct vringh_batch *batch, uint16_t head, bool i
 }
 
 static vringh_inline void
-used_write(const struct vringh *vr, struct vring_used_elem *p, const struct vringh_chain *chain,
-	bool io)
+used_write(struct vring_used_elem *p, const struct vringh_chain *chain, bool io)
 {
 	if (io) {
 		mem_store32(&p->id, chain->id);
 		mem_store32(&p->len, chain->written);
-		io_flush(vr->area_mem[VRINGH_AREA_DEVICE], p, sizeof(*p));
 	} else {
 		mem_store64_unaligned(p, chain->id | (uint64_t)chain->written << 32);
 	}
@@ -323,7 +321,19 @@ complete_chains(
 			while (i + 1 < n && in_order_skips(&chain[i]))
 				i++;
 		bad |= chain[i].error;
-		used_write(vr, elem, &chain[i], io);
+		used_write(elem, &chain[i], io);
+		/* Just what was written. */
+		if (io && in_order)
+			io_flush(vr->area_mem[VRINGH_AREA_DEVICE], elem, sizeof(*elem));
+	}
+	if (io && !in_order) {
+		uint32_t first = used & mask, left = vr->size - first;
+
+		io_flush(vr->area_mem[VRINGH_AREA_DEVICE], &ring->ring[first],
+			least(n, left) * sizeof(ring->ring[0]));
+		if (n > left)
+			io_flush(vr->area_mem[VRINGH_AREA_DEVICE], ring->ring,
+				(n - left) * sizeof(ring->ring[0]));
 	}
 	vr->used = used += n;
 	vr->unnotified += n;

@@ -93,9 +93,16 @@ add_across(struct vringh *vr, struct vringh_seg *seg, const struct vringh_seg *e
 	if (addr + (left - 1) < addr)
 		return NULL;
 	while (left > 0) {
+		const struct vringh_region before = *hit;
 		uint32_t len = left;
-		uint8_t *host = vringh_mem_find(vr->mem, hit, addr, &len, perm, error);
+		uint8_t *host;
 
+		/* A request's data and what is around them may be in two regions, turn by turn. */
+		if (addr - vr->other.iova < vr->other.len && (vr->other.perm & perm) == perm)
+			*hit = vr->other;
+		host = vringh_mem_find(vr->mem, hit, addr, &len, perm, error);
+		if (hit->iova != before.iova)
+			vr->other = before;
 		if (host == NULL) {
 			if (*error == VRINGH_E_MISS)
 				vr->miss = (struct vringh_miss){.iova = addr, .perm = perm};
@@ -359,8 +366,14 @@ quick_add(const struct vringh *vr, struct quick *q, const struct vringh_region *
 {
 	uint64_t off;
 
-	if (vringh_unlikely(!region_holds(hit, d->addr, d->len, &off)))
-		return false;
+	if (vringh_unlikely(!region_holds(hit, d->addr, d->len, &off))) {
+		uint32_t perm =
+			d->flags & VRING_DESC_F_WRITE ? VRINGH_PERM_WRITE : VRINGH_PERM_READ;
+
+		hit = &vr->other;
+		if ((hit->perm & perm) == 0 || !region_holds(hit, d->addr, d->len, &off))
+			return false;
+	}
 	q->total += d->len;
 	seg_fill(vr, q->seg++, hit, hit->host + off, d->addr, d->len, kind);
 	return true;

@@ -244,6 +244,11 @@ window_reads_and_writes_the_bars(struct dev *d, uint64_t format)
 	}
 	data = window(d, d->isr.bar, d->isr.offset, 1);
 	assert_int_equal(pci_get(d, data, 1), 0);
+	/* of another BAR */
+	data = window(d, d->table_bar, d->table_at + 8, 4);
+	pci_set(d, data, 4, 0x4711);
+	assert_int_equal(bar_get(d, d->table_bar, d->table_at + 8, 4), 0x4711);
+	assert_int_equal(pci_get(d, data, 4), 0x4711);
 	/* a doorbell rings (and nobody is there) */
 	data = window(d, d->notify.bar, d->notify.offset, 2);
 	pci_set(d, data, 2, 0);

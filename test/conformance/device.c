@@ -15,6 +15,7 @@
 #define CONFIG_VENDOR  0x09
 #define CONFIG_MSIX    0x11
 #define CONFIG_STATUS  0x06
+#define CONFIG_MEMORY  0x0002 /* of the command register */
 #define CONFIG_CAP_PTR 0x34
 
 const char *link_kind;
@@ -150,6 +151,7 @@ find(struct dev *d)
 	}
 	assert_true(d->common.at != 0 && d->notify.at != 0 && d->isr.at != 0 && d->config.at != 0);
 	assert_true(d->vendor.at != 0 && d->msix != 0);
+	pci_set(d, CONFIG_COMMAND, 2, CONFIG_MEMORY | CONFIG_MASTER);
 	d->multiplier = pci_get(d, d->notify.at + 16, 4);
 	d->nb_vectors = (pci_get(d, d->msix + 2, 2) & 0x7ff) + 1;
 	d->table_bar = pci_get(d, d->msix + 4, 4) & 7;
@@ -300,6 +302,18 @@ start(struct dev *d, uint64_t features)
 	ring_setup(&d->rx, d, 0, 64);
 	ring_setup(&d->tx, d, 1, 64);
 	driver_ok(d);
+}
+
+void
+start_asleep(struct dev *d, uint64_t features)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		assert_int_equal(d->link->ops->set_doorbell(d->link, i, fd), 0);
+	close(fd);
+	start(d, features);
 }
 
 void

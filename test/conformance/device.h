@@ -159,6 +159,8 @@ extern const char *link_kind;
 
 uint32_t get(struct dev *d, const struct place *p, uint32_t offset, size_t len);
 void set(struct dev *d, const struct place *p, uint32_t offset, size_t len, uint32_t v);
+#define CONFIG_COMMAND 0x04
+#define CONFIG_MASTER  0x0004
 uint32_t pci_get(struct dev *d, uint32_t offset, size_t len);
 void pci_set(struct dev *d, uint32_t offset, size_t len, uint32_t v);
 void bar_set(struct dev *d, unsigned int bar, uint64_t offset, size_t len, uint32_t v);
@@ -185,6 +187,8 @@ void driver_ok(struct dev *d);
 void dev_reset(struct dev *d);
 /* Negotiate, one pair of rings, DRIVER_OK. */
 void start(struct dev *d, uint64_t features);
+/* The same; with conf.sleep it waits for the doorbells of all of its queues then. */
+void start_asleep(struct dev *d, uint64_t features);
 void vq_reset(struct dev *d, uint16_t queue);
 
 void nap_ms(unsigned int ms);

@@ -52,6 +52,12 @@ open_endpoint(const struct target_conf *conf, struct target *t)
 	return open_here("endpoint", conf, t);
 }
 
+static int
+open_ntb(const struct target_conf *conf, struct target *t)
+{
+	return open_here("ntb", conf, t);
+}
+
 static const struct {
 	const char *name;
 	int (*open)(const struct target_conf *conf, struct target *t);
@@ -59,6 +65,7 @@ static const struct {
 	{"local", open_local},
 	{"posted", open_posted},
 	{"endpoint", open_endpoint},
+	{"ntb", open_ntb},
 };
 
 const char *

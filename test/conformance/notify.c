@@ -4,9 +4,6 @@
 
 /* Available buffer notifications (virtio 1.3, 2.9, 4.1.5.2), to a device that waits for them. */
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include "device.h"
 
 /*
@@ -31,19 +28,6 @@ frame_needs_its_notification(struct dev *d, uint32_t number)
 		ring_wait(&d->tx);
 	}
 	assert_int_equal(i, UINT32_MAX);
-}
-
-/* The function waits for doorbells if all of its queues' can be waited for. */
-static void
-start_asleep(struct dev *d, uint64_t features)
-{
-	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	unsigned int i;
-
-	for (i = 0; i < 2; i++)
-		assert_int_equal(d->link->ops->set_doorbell(d->link, i, fd), 0);
-	close(fd);
-	start(d, features);
 }
 
 static void

@@ -122,15 +122,40 @@ parts_set(struct dev *d, const uint8_t *parts, uint32_t len, uint32_t what)
 	return parts_command(d, what);
 }
 
+/* What a queue's registers are, in the common structure and in the vendor's. */
+struct queue_regs {
+	uint32_t vector, enable, avail, used, area[6];
+};
+
+static void
+queue_regs(struct dev *d, uint16_t queue, struct queue_regs *r)
+{
+	unsigned int i;
+
+	CSET(d, queue_select, queue);
+	r->vector = CGET(d, queue_msix_vector);
+	r->enable = CGET(d, queue_enable);
+	r->avail = VGET(d, queue_avail);
+	r->used = VGET(d, queue_used);
+	for (i = 0; i < DIM(r->area); i++)
+		r->area[i] = get(d, &d->common,
+			offsetof(struct virtio_pci_common_cfg, queue_desc_lo) + 4 * i, 4);
+}
+
 static void
 device_is_saved_and_loaded(struct dev *d, uint64_t format)
 {
 	static uint8_t parts[VFN_PARTS_SIZE], again[VFN_PARTS_SIZE];
+	struct queue_regs before[VFN_MAX_QUEUES], after;
 	unsigned int i, k;
 	uint32_t len;
 
 	start(d, format);
 	CSET(d, msix_config, 2);
+	for (i = 0; i < d->nb_queues; i++) {
+		CSET(d, queue_select, i);
+		CSET(d, queue_msix_vector, i + 1);
+	}
 	for (k = 0; k < 3; k++) {
 		for (i = 0; i < 50; i++) {
 			frame_loops(d, i);
@@ -142,6 +167,8 @@ device_is_saved_and_loaded(struct dev *d, uint64_t format)
 		frame_post(d, 7, 321);
 		buffer_post(d, 2048);
 		len = parts_get(d, parts);
+		for (i = 0; i < d->nb_queues; i++)
+			queue_regs(d, i, &before[i]);
 		dev_exchange(d, NULL);
 		assert_int_equal(parts_set(d, parts, len, VFN_PARTS_CHECK), 0);
 		assert_int_equal(status_now(d), 0);
@@ -151,6 +178,10 @@ device_is_saved_and_loaded(struct dev *d, uint64_t format)
 		driver_ok(d);
 		assert_int_equal(parts_get(d, again), len);
 		assert_memory_equal(again, parts, len);
+		for (i = 0; i < d->nb_queues; i++) {
+			queue_regs(d, i, &after);
+			assert_memory_equal(&after, &before[i], sizeof(after));
+		}
 		VSET(d, suspend, 0);
 		assert_true(VREADS(d, suspend, 0));
 		ring_notify(&d->tx);

@@ -36,6 +36,10 @@ driver_ok_needs_features_ok(struct dev *d, uint64_t format)
 	CSET(d, device_status, S_DRIVER);
 	CSET(d, device_status, S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK);
 	assert_int_equal(status_now(d), S_DRIVER);
+	/* in one write, with features that are refused */
+	accept_features(d, VERSION_1 | BIT(VIRTIO_F_SR_IOV));
+	CSET(d, device_status, S_FEATURES | VIRTIO_CONFIG_S_DRIVER_OK);
+	assert_int_equal(status_now(d), S_DRIVER);
 }
 
 static void

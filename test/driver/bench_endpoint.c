@@ -73,7 +73,7 @@ main(int argc, char **argv)
 	took = calloc(n, sizeof(*took));
 	if (took == NULL)
 		return 1;
-	if (vfn_endpoint_connect(argv[1], NULL, 5000, why, sizeof(why), &link) < 0) {
+	if (vfn_endpoint_connect(argv[1], NULL, 5000, NULL, why, sizeof(why), &link) < 0) {
 		fprintf(stderr, "%s: %s\n", argv[1], why);
 		return 1;
 	}

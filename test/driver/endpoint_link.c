@@ -155,7 +155,7 @@ endpoint_link(struct vfn_link *real)
 	s->link.ops = &ops;
 	s->real = real;
 	s->endpoint = endpoint_serve(real, path);
-	if (vfn_endpoint_connect(path, NULL, ANSWER_MS, why, sizeof(why), &s->client) != 0) {
+	if (vfn_endpoint_connect(path, NULL, ANSWER_MS, NULL, why, sizeof(why), &s->client) != 0) {
 		fprintf(stderr, "endpoint: %s\n", why);
 		abort();
 	}

@@ -139,7 +139,7 @@ rig_new(const struct guest_conf *conf, vfn_endpoint_offer offer)
 void
 rig_connect(struct rig *r)
 {
-	assert_int_equal(vfu_client_connect(r->path, NULL, NULL, PATIENCE_MS, &r->client), 0);
+	assert_int_equal(vfu_client_connect(r->path, NULL, NULL, PATIENCE_MS, NULL, &r->client), 0);
 }
 
 void

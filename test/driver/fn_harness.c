@@ -179,6 +179,17 @@ guest_msix_on(struct guest *g)
 	g->link->ops->write(g->link, VFN_REGION_CONFIG, g->msix + 2, &control, sizeof(control));
 }
 
+/* It may read and write memory, and send messages. */
+void
+guest_master_on(struct guest *g)
+{
+	uint16_t command;
+
+	g->link->ops->read(g->link, VFN_REGION_CONFIG, 4, &command, sizeof(command));
+	command |= 4;
+	g->link->ops->write(g->link, VFN_REGION_CONFIG, 4, &command, sizeof(command));
+}
+
 int
 function_open(const struct guest_conf *conf, struct vfn_function **fn, struct vfn_link **link)
 {
@@ -261,6 +272,7 @@ guest_features(struct guest *g)
 int
 guest_negotiate(struct guest *g, uint64_t features)
 {
+	guest_master_on(g);
 	CSET(g, device_status, STATUS_DRIVER);
 	CSET(g, driver_feature_select, 0);
 	CSET(g, driver_feature, (uint32_t)features);

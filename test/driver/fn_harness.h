@@ -128,6 +128,7 @@ struct guest *guest_open(const struct guest_conf *conf); /* new, started and run
 int guest_negotiate(struct guest *g, uint64_t features); /* 0, or -1: FEATURES_OK not taken */
 void guest_start(struct guest *g); /* negotiate, set up every pair, DRIVER_OK */
 void guest_driver_ok(struct guest *g);
+void guest_master_on(struct guest *g);
 void guest_msix_on(struct guest *g);
 void guest_reset(struct guest *g);
 void guest_close(struct guest *g);

@@ -133,6 +133,7 @@ function_exchange(struct guest *g)
 	snprintf(name, sizeof(name), "next%u", number++);
 	conf.name = name;
 	assert_int_equal(function_open(&conf, &g->fn, &g->link), 0);
+	guest_master_on(g);
 	guest_msix_on(g);
 	map.host = mock_mem_at(&g->mem, map.iova, map.len);
 	map.fd = mock_mem_fd(&g->mem, map.iova, &map.offset);

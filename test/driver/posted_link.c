@@ -18,7 +18,9 @@
 
 #include "endpoint_link.h"
 #include "fn_harness.h"
+#include "ntb_link.h"
 #include "posted_link.h"
+#include "windows_link.h"
 
 /* A write arrives after, and what it starts is seen to be done after. */
 #define POST_US	 20
@@ -426,6 +428,14 @@ __wrap_vfn_function_open(
 		return ret;
 	if (over_endpoint()) {
 		*link = endpoint_link(*link);
+		return 0;
+	}
+	if (over_ntb() || over_bridge()) {
+		*link = ntb_link(*link);
+		return 0;
+	}
+	if (strcmp(mode, "windows") == 0) {
+		*link = windows_link(*link);
 		return 0;
 	}
 	p = calloc(1, sizeof(*p));

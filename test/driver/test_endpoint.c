@@ -64,7 +64,8 @@ second_client_is_refused(void **state)
 
 	(void)state;
 	rig_connect(r);
-	assert_int_equal(vfu_client_connect(r->path, NULL, NULL, PATIENCE_MS, &other), -EBUSY);
+	assert_int_equal(
+		vfu_client_connect(r->path, NULL, NULL, PATIENCE_MS, NULL, &other), -EBUSY);
 	assert_int_equal(client_get(r, VFN_REGION_CONFIG, 0, 2), VFN_PCI_VENDOR);
 	rig_disconnect(r);
 	rig_connect(r);

@@ -11,6 +11,7 @@
 #include "ep_rig.h"
 
 #define PCI_COMMAND  0x04
+#define PCI_MASTER   0x0004
 #define PCI_INTX_OFF 0x0400
 #define MSIX_ENTRY   16
 #define BUFFERS	     64
@@ -191,11 +192,12 @@ pin_is_a_level_that_masks_itself(void **state)
 	assert_int_equal(intx_action(r, VFIO_IRQ_SET_ACTION_UNMASK), 0);
 
 	/* the driver has switched the pin off */
-	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, PCI_INTX_OFF), 0);
+	assert_int_equal(
+		client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, PCI_MASTER | PCI_INTX_OFF), 0);
 	receive(g);
 	nap_us(20000);
 	assert_int_equal(signals(pin, false), 0);
-	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, 0), 0);
+	assert_int_equal(client_set(r, VFN_REGION_CONFIG, PCI_COMMAND, 2, PCI_MASTER), 0);
 	assert_true(signalled(pin));
 
 	assert_int_equal(vfu_client_irq_fds(r->client, VFIO_PCI_INTX_IRQ_INDEX,

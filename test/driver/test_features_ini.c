@@ -33,10 +33,10 @@
 #include <rte_vhost.h>
 #include <vfn_sdk.h>
 
-#include <vfn_sdk.h>
+#include <rte_vdpa_vfn.h>
 
 /* What is offered only when device arguments ask for it. */
-#define ALL_ARGS "queues=2,mtu=1500,doorbell=on"
+#define ALL_ARGS "queues=2,mtu=1500,doorbell=on,dma=direct"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -293,6 +293,8 @@ probe(const char *args)
 	vdpa = rte_vdpa_find_device_by_name("vdpa_vfn0");
 	assert_non_null(vdpa);
 	assert_int_equal(rte_vdpa_get_features(vdpa, &offer.features), 0);
+	/* the driver negotiates it itself */
+	offer.features |= rte_vdpa_vfn_features("vdpa_vfn0") & BIT(VIRTIO_F_ACCESS_PLATFORM);
 	assert_int_equal(rte_vdpa_get_protocol_features(vdpa, &offer.protocol), 0);
 	offer.stats = rte_vdpa_get_stats_names(vdpa, NULL, 0) > 0;
 	assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
@@ -319,7 +321,9 @@ some_need_their_device_arguments(void **state)
 
 	(void)state;
 	assert_true(plain.features ==
-		(offered.features & ~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU))));
+		(offered.features &
+			~(BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_MTU) |
+				BIT(VIRTIO_F_ACCESS_PLATFORM))));
 	assert_true(plain.protocol ==
 		(offered.protocol &
 			~(BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |

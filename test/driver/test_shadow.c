@@ -241,7 +241,7 @@ rings_stop_and_start_while_shadowed(const struct shape *shape)
 static uint64_t
 counted(struct play *p, unsigned int queue, unsigned int stat)
 {
-	uint64_t value[VFN_NET_STAT_MAX];
+	uint64_t value[VFN_STATS_MAX];
 
 	pthread_mutex_lock(&p->dev->lock);
 	assert_int_equal(vfn_vpci_stats(&p->dev->pci, queue, value, VFN_NET_STAT_MAX), 0);
@@ -495,7 +495,7 @@ call_that_blocks_is_left_alone(void **state)
 				.lm = VFN_LM_SHADOW,
 				.thread = mode & 1,
 				.sleep = true});
-		uint64_t value[VFN_NET_STAT_MAX] = {0}, end = now_ms() + PATIENCE_MS;
+		uint64_t value[VFN_STATS_MAX] = {0}, end = now_ms() + PATIENCE_MS;
 		eventfd_t count = 0;
 		unsigned int i;
 

@@ -13,8 +13,6 @@
 
 #include "vduse_play.h"
 
-#define FEATURES \
-	(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_ACCESS_PLATFORM) | BIT(VIRTIO_NET_F_MRG_RXBUF))
 #define SIZE 256u
 
 struct play play;
@@ -93,10 +91,10 @@ control(unsigned long request, void *arg)
 
 	switch (request) {
 	case VDUSE_GET_API_VERSION:
-		*(uint64_t *)arg = 1; /* a newer kernel */
+		*(uint64_t *)arg = play.version;
 		return 0;
 	case VDUSE_SET_API_VERSION:
-		return *(uint64_t *)arg == 0 ? 0 : refuse(EINVAL);
+		return *(uint64_t *)arg == 0 && !play.version_gone ? 0 : refuse(EINVAL);
 	case VDUSE_CREATE_DEV:
 		if (play.exists)
 			return refuse(EEXIST);
@@ -275,11 +273,11 @@ static const struct vfn_vduse_owner owner = {
 	.released = nothing,
 };
 
-static void
-adaptor_start(uint32_t ready_ms)
+int
+play_create(const char *name, uint32_t ready_ms, struct vfn_vduse **vduse)
 {
 	struct vfn_vduse_params params = {
-		.name = "vd",
+		.name = name,
 		.pci = &play.pci,
 		.device_id = VFN_NET_DEVICE_ID,
 		.config_size = sizeof(struct virtio_net_config),
@@ -289,7 +287,13 @@ adaptor_start(uint32_t ready_ms)
 		.sys = &sys,
 	};
 
-	assert_int_equal(vfn_vduse_create(&params, &play.vduse), 0);
+	return vfn_vduse_create(&params, vduse);
+}
+
+static void
+adaptor_start(uint32_t ready_ms)
+{
+	assert_int_equal(play_create("vd", ready_ms, &play.vduse), 0);
 	assert_int_equal(vfn_vduse_open(play.vduse, 0), 0);
 	assert_int_equal(vfn_vduse_start(play.vduse), 0);
 }
@@ -308,7 +312,8 @@ play_open(uint32_t ready_ms)
 		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd), 0);
 	play.here = fd[0];
 	play.there = fd[1];
-	play.features = FEATURES;
+	play.version = 1; /* a newer kernel */
+	play.features = PLAY_FEATURES;
 	play.mem.files = true;
 	for (i = 0; i < VFN_VDUSE_QUEUES; i++)
 		play.q[i].kick_fd = -1;
@@ -481,7 +486,7 @@ play_rings(bool packed)
 void
 play_start(bool packed, bool buffers)
 {
-	play.features = FEATURES | (packed ? BIT(VIRTIO_F_RING_PACKED) : 0);
+	play.features = PLAY_FEATURES | (packed ? BIT(VIRTIO_F_RING_PACKED) : 0);
 	assert_int_equal(play_status(0), VDUSE_REQ_RESULT_OK);
 	assert_int_equal(play_status(STATUS_DRIVER), VDUSE_REQ_RESULT_OK);
 	assert_int_equal(play_status(STATUS_FEATURES), VDUSE_REQ_RESULT_OK);
@@ -513,72 +518,5 @@ play_wait(const char *phase)
 		if (now_ms() > end_ms)
 			fail_msg("%s, not %s", play_phase(), phase);
 		nap_us(100);
-	}
-}
-
-/* ---- frames ---- */
-
-void
-play_kick(uint32_t queue)
-{
-	if (mock_should_kick(&play.q[queue].drv) && play.q[queue].kick_fd >= 0)
-		eventfd_write(play.q[queue].kick_fd, 1);
-}
-
-bool
-play_used(uint32_t queue, struct mock_used *used, unsigned int ms)
-{
-	struct mock_driver *drv = &play.q[queue].drv;
-	uint64_t end_ms = now_ms() + ms;
-	int n;
-
-	while (!mock_has_used(drv)) {
-		if (now_ms() > end_ms)
-			return false;
-		nap_us(20);
-	}
-	n = mock_collect(drv, used, 1);
-	if (n != 1)
-		fail_msg("queue %u: %s", queue, drv->fault);
-	return true;
-}
-
-/* A header of zeroes, and bytes that tell the number. */
-void
-play_send(unsigned int number)
-{
-	struct mock_buf buf = {.len = HDR_LEN + FRAME_LEN};
-	struct mock_driver *drv = &play.q[1].drv;
-	uint8_t frame[HDR_LEN + FRAME_LEN] = {0};
-	int id = mock_post(drv, &buf, 1, 0, number);
-
-	assert_true(id >= 0);
-	memset(frame + HDR_LEN, 0x02, 12);
-	memset(frame + HDR_LEN + 14, number, FRAME_LEN - 14);
-	mock_mem_write(&play.mem, mock_buf_addr(drv, id, 0), frame, sizeof(frame));
-	mock_publish(drv);
-	play_kick(1);
-}
-
-void
-play_frames(unsigned int n)
-{
-	struct mock_buf buf = {.len = 2048, .write = true};
-	uint8_t frame[HDR_LEN + FRAME_LEN];
-	struct mock_used used;
-	unsigned int i;
-
-	for (i = 0; i < n; i++) {
-		assert_true(mock_post(&play.q[0].drv, &buf, 1, 0, i) >= 0);
-		mock_publish(&play.q[0].drv);
-		play_kick(0);
-		play_send(i);
-		if (!play_used(0, &used, PATIENCE_MS))
-			fail_msg("frame %u does not come back", i);
-		assert_int_equal(used.len, sizeof(frame));
-		mock_mem_read(
-			&play.mem, mock_buf_addr(&play.q[0].drv, used.id, 0), frame, sizeof(frame));
-		assert_int_equal(frame[sizeof(frame) - 1], (uint8_t)i);
-		assert_true(play_used(1, &used, PATIENCE_MS));
 	}
 }

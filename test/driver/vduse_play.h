@@ -40,6 +40,8 @@ struct play {
 	int there;
 	bool open, exists, knows_driver_ok;
 	uint32_t last_id;
+	uint64_t version;  /**< The kernel's latest. */
+	bool version_gone; /**< It does not know ours any more. */
 	uint64_t features;
 	struct mock_mem mem;
 	pthread_mutex_t lock; /* of all that the adaptor's thread sees, too */
@@ -71,6 +73,9 @@ int play_close(void **state);
 /** The server goes, without or with a word, and another one comes. */
 void play_serve_anew(void);
 
+/** vfn_vduse_create() for the same function. */
+int play_create(const char *name, uint32_t ready_ms, struct vfn_vduse **vduse);
+
 /** A message, and its result: VDUSE_REQ_RESULT_*; -1: no answer. */
 int play_ask(const struct vduse_dev_request *request, struct vduse_dev_response *response);
 int play_status(uint8_t status);
@@ -95,7 +100,27 @@ void play_frames(unsigned int n);
 /** The next that comes back, of either queue. False: none within so many milliseconds. */
 bool play_used(uint32_t queue, struct mock_used *used, unsigned int ms);
 void play_send(unsigned int number);
+/** The same, but not published. */
+void play_prepare(unsigned int number);
+/** The next frame that comes back has this number. */
+void play_receive(unsigned int number);
 void play_kick(uint32_t queue);
+
+struct vfn_vduse_info play_info(void);
+/** A counter of the function's: VFN_STAT_* or VFN_NET_STAT_*. */
+uint64_t play_stat(uint16_t queue, unsigned int which);
+/** The driver's memory and rings go. */
+void play_clear(void);
+/** Whatever came before: a driver that begins anew has a device. */
+void play_still_works(void);
+
+#define OK	VDUSE_REQ_RESULT_OK
+#define FAILED	VDUSE_REQ_RESULT_FAILED
+#define RW	(VRINGH_PERM_READ | VRINGH_PERM_WRITE)
+#define RUNNING (STATUS_FEATURES | VIRTIO_CONFIG_S_DRIVER_OK)
+
+#define PLAY_FEATURES \
+	(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_ACCESS_PLATFORM) | BIT(VIRTIO_NET_F_MRG_RXBUF))
 
 #define RING_AT	   0x47ff0000
 #define BUFFERS_AT 0x1000

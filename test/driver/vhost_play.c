@@ -228,7 +228,11 @@ play_open(int vid, const struct play_conf *conf)
 	dev->faults = conf->faults;
 	pthread_mutex_init(&dev->lock, NULL);
 	TAILQ_INIT(&dev->guests);
-	assert_int_equal(function_open(&function, &dev->function, &dev->pci.link), 0);
+	dev->class = conf->disk != NULL ? &vfn_drv_blk : &vfn_drv_net;
+	if (conf->disk != NULL)
+		assert_int_equal(disk_function(conf->disk, &dev->function, &dev->pci.link), 0);
+	else
+		assert_int_equal(function_open(&function, &dev->function, &dev->pci.link), 0);
 	if (conf->thread) {
 		p->ops = *dev->pci.link->ops;
 		p->ops.set_job = NULL;
@@ -242,14 +246,14 @@ play_open(int vid, const struct play_conf *conf)
 		.buf_len = conf->buf_len});
 	assert_int_equal(dev->pci.link->ops->dma_unmap(dev->pci.link, VFN_DMA_GUEST, 0, 0), 0);
 	assert_int_equal(vfn_vpci_init(&dev->pci), 0);
-	assert_int_equal(vfn_config_init(dev), 0);
+	assert_int_equal(dev->class->init(dev), 0);
 	dev->config_reader = dev->inflight.fd = -1;
 	vfn_notify_init(dev, &(struct vfn_args){.lm = conf->lm, .doorbell = conf->doorbell});
 	p->g->features = p->features = conf->features | BIT(VIRTIO_F_VERSION_1);
 	p->g->found = found;
 	p->found = calloc(1, play_log_len(p));
 	assert_non_null(p->found);
-	for (q = 0; q < 2u * function.pairs; q++) {
+	for (q = 0; q < vfn_nb_data(dev); q++) {
 		uint16_t start = conf->features & BIT(VIRTIO_F_RING_PACKED) ? 0x8000 : 0;
 
 		queue_lay(p->g, q, 0, start);
@@ -279,12 +283,12 @@ play_start(struct play *p)
 	unsigned int q;
 
 	pthread_mutex_lock(&p->dev->lock);
-	for (q = 0; q < 2u * p->dev->max_pairs; q++)
+	for (q = 0; q < vfn_nb_data(p->dev); q++)
 		vfn_life_vring(p->dev, vid, q, true);
 	log_give(p);
 	assert_int_equal(vfn_life_start(p->dev, vid), 0);
 	pthread_mutex_unlock(&p->dev->lock);
-	for (q = 0; q < 2u * p->dev->max_pairs; q++)
+	for (q = 0; q < vfn_nb_data(p->dev); q++)
 		assert_true(p->dev->started[q]);
 }
 

@@ -11,7 +11,7 @@
 #ifndef VHOST_PLAY_H
 #define VHOST_PLAY_H
 
-#include "fn_harness.h"
+#include "blk_harness.h"
 #include "vfn_drv.h"
 
 #define PLAYS 2
@@ -53,6 +53,7 @@ struct play_conf {
 	unsigned int faults;
 	enum vfn_wiring wiring;
 	const char *peer;
+	const struct disk_conf *disk; /* of that class; NULL: net */
 };
 
 /* A device and its guest, rings laid out, nothing started. */

@@ -200,6 +200,7 @@ setup(const struct regs_fuzz_op *r)
 		features &= ~BIT(VIRTIO_F_IN_ORDER);
 	features |= BIT(VIRTIO_F_VERSION_1);
 	reset();
+	put(VFN_REGION_CONFIG, 4, 6, 2); /* memory, bus master */
 	COMMON(device_status, STATUS_DRIVER);
 	COMMON(driver_feature_select, 0);
 	COMMON(driver_feature, (uint32_t)features);

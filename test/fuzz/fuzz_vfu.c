@@ -429,7 +429,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct vfu_fuzz_head head;
 	pthread_t thread;
-	unsigned int before;
+	unsigned int before, tries;
 	int pair[2];
 
 	if (size < sizeof(head))
@@ -466,6 +466,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(dev.attached == dev.detached);
 	CHECK(dev.nb_maps == 0 && !dev.logging);
 	CHECK(dev.server->fd == -1 && dev.server->nb_early == 0 && dev.server->nb_maps == 0);
+	/* what is closed by a thread of its own too */
+	for (tries = 0; vfn_closer_waiting(dev.server->closer) > 0; tries++) {
+		CHECK(tries < 100000);
+		usleep(100);
+	}
 	CHECK(open_fds() == before);
 	return 0;
 }

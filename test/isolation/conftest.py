@@ -12,7 +12,8 @@ sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from files import Zoo   # noqa: E402
 # pytest finds hooks and fixtures by their names here
 from session import (nothing_left, pytest_configure, pytest_runtest_makereport,  # noqa: E402,F401
-                     pytest_runtest_setup, pytest_terminal_summary, pytest_unconfigure, workdir)
+                     pytest_runtest_setup, pytest_sessionfinish, pytest_terminal_summary,
+                     pytest_testnodedown, pytest_unconfigure, workdir)
 
 
 @pytest.fixture(scope="session")

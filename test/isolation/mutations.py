@@ -44,7 +44,7 @@ MUTATIONS = (
     without("surplus descriptors", CONN, "in->surplus", ("SET_MEM_TABLE",)),
     # the table
     without("requests that are not offered", JUDGE, "row->fate == GATE_FATE_REFUSED",
-            ("POSTCOPY_ADVISE", "POSTCOPY_LISTEN", "IOTLB_MSG"), ("postcopy",)),
+            ("POSTCOPY_ADVISE", "POSTCOPY_LISTEN"), ("postcopy",)),
     without("protocol features that were not negotiated", JUDGE,
             "row->feature != GATE_PF_NONE && !gate_has(s->protocol_features, row->feature)",
             ("GET_CONFIG", "SET_STATUS", "NET_SET_MTU")),

@@ -4,6 +4,7 @@ how lib/gate judges. What it does not know of may be taken or not.
 """
 
 import os
+import socket
 import stat
 import struct
 
@@ -169,20 +170,29 @@ class Oracle:
         return any(r.gpa <= uva - USER_BASE and uva - USER_BASE + size <= r.gpa + r.size
                    for r in self.kit.fe.memory.regions)
 
-    def ring_file(self, payload, fds):
+    def ring_file(self, payload, fds, calls=False):
         value = u64s(payload)[0]
         return value & ~(0xff | NO_FD) or bool(value & NO_FD) and bool(fds) or \
-            value & 0xff < 2 and any(not self.notifies(fd) for fd in fds)
+            value & 0xff < 2 and any(not (self.notifies(fd) or calls and self.is_stream(fd)) for fd in fds)
 
     def notifies(self, fd):
         """An eventfd; pipes too, as User-mode Linux has them."""
         name = os.readlink(f"/proc/self/fd/{fd}")
         return "eventfd" in name or name.startswith("pipe:") or stat.S_ISFIFO(os.fstat(fd).st_mode)
 
-    def set_vring_call(self, _state, payload, fds, _where):
-        return self.ring_file(payload, fds)
+    def is_stream(self, fd):
+        """User-mode Linux is called by one."""
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            return (sock.family, sock.type) == (socket.AF_UNIX, socket.SOCK_STREAM) and \
+                not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
-    set_vring_err = set_vring_call
+    def set_vring_call(self, _state, payload, fds, _where):
+        return self.ring_file(payload, fds, calls=True)
+
+    def set_vring_err(self, _state, payload, fds, _where):
+        return self.ring_file(payload, fds)
 
     def set_vring_kick(self, state, payload, fds, where):
         return self.ring_file(payload, fds) or u64s(payload)[0] & 0xff < 2 and state == "table"

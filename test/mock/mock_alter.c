@@ -105,7 +105,8 @@ mock_scribble_device(struct mock_driver *d, uint8_t value)
 {
 	if (d->cfg.packed) {
 		memset(d->device_event, value, mock_area_len(&d->cfg, 2));
-		memset(d->packed, value, mock_area_len(&d->cfg, 0));
+		if (!d->cfg.apart)
+			memset(d->packed, value, mock_area_len(&d->cfg, 0));
 	} else {
 		memset(d->used_ring, value, mock_area_len(&d->cfg, 2));
 	}

@@ -36,6 +36,8 @@ mock_area_len(const struct mock_config *cfg, int area)
 
 	if (area == 0)
 		return cfg->size * ENTRY_SIZE;
+	if (cfg->apart && area == 2)
+		return VRINGH_APART_OFFSET + cfg->size * ENTRY_SIZE;
 	if (cfg->packed)
 		return sizeof(struct vring_packed_desc_event);
 	return area == 1 ? 4 + 2 * cfg->size + event : 4 + 8 * cfg->size + event;
@@ -58,7 +60,9 @@ mock_remap(struct mock_driver *d)
 	if (desc == NULL || driver == NULL || device == NULL)
 		return false;
 	if (cfg->packed) {
-		d->packed = desc;
+		d->packed = d->packed_used = desc;
+		if (cfg->apart)
+			d->packed_used = (void *)((uint8_t *)device + VRINGH_APART_OFFSET);
 		d->driver_event = driver;
 		d->device_event = device;
 	} else {
@@ -96,7 +100,8 @@ mock_init(struct mock_driver *d, struct mock_mem *mem, const struct mock_config 
 		d->avail = d->used = cfg->start.used & (WRAP - 1);
 		/* What an empty ring looks like there: all slots used, in this lap or the last. */
 		for (i = 0; i < cfg->size; i++)
-			d->packed[i].flags = used_bits(d->used_wrap == (i < d->used));
+			d->packed[i].flags = d->packed_used[i].flags =
+				used_bits(d->used_wrap == (i < d->used));
 		d->driver_event->flags = VRING_PACKED_EVENT_FLAG_ENABLE;
 		d->device_event->flags = VRING_PACKED_EVENT_FLAG_ENABLE;
 	} else {
@@ -339,7 +344,7 @@ mock_set_desc(struct mock_driver *d, uint16_t id, unsigned int k, const struct m
 static uint16_t
 used_flags(const struct mock_driver *d)
 {
-	const struct vring_packed_desc *p = &d->packed[d->used];
+	const struct vring_packed_desc *p = &d->packed_used[d->used];
 
 #ifdef __SANITIZE_THREAD__
 	/* It pairs accesses by address: the device releases the word that starts with len. */
@@ -364,7 +369,7 @@ static int
 used_next(struct mock_driver *d, uint32_t *id, uint32_t *len)
 {
 	if (d->cfg.packed) {
-		const struct vring_packed_desc *p = &d->packed[d->used];
+		const struct vring_packed_desc *p = &d->packed_used[d->used];
 		uint16_t flags = used_flags(d);
 
 		if (d->nb_busy == 0 || (flags & BOTH) != used_bits(d->used_wrap))

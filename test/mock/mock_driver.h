@@ -29,6 +29,7 @@ struct mock_config {
 	bool packed;
 	bool event_idx;
 	bool in_order; /**< Split: descriptors are taken in ring order, too (2.7.9). */
+	bool apart;    /**< Packed: see struct vringh_config. */
 	uint32_t size;
 	uint64_t desc, driver, device; /**< Bus addresses, each area in one region. */
 	struct mock_mem *desc_mem, *driver_mem,
@@ -80,6 +81,7 @@ struct mock_driver {
 	struct vring_avail *avail_ring;		      /**< Split. */
 	struct vring_used *used_ring;		      /**< Split. */
 	struct vring_packed_desc *packed;	      /**< Packed. */
+	struct vring_packed_desc *packed_used;	      /**< Packed: where the device writes. */
 	struct vring_packed_desc_event *driver_event; /**< Packed, the driver writes. */
 	struct vring_packed_desc_event *device_event; /**< Packed, the device writes. */
 

@@ -44,6 +44,8 @@ struct mock_link {
 	 * it finds its own or older ones tells it that nothing is available.
 	 */
 	uint64_t polled[2];
+	/** Strict: bus addresses that a device must not read, and not write. */
+	uint64_t unread[2], unwritten[2];
 	uint64_t nb_flushes, nb_invalidates;
 	uint64_t nb_orders; /**< Flushes of length 0. */
 	uint64_t nb_lost;   /**< Strict: bytes that were never flushed, of windows removed. */

@@ -8,13 +8,27 @@ import pytest
 from harness import Backend, NetVhost
 # pytest finds hooks and fixtures by their names here
 from session import (nothing_left, pytest_configure, pytest_runtest_makereport,  # noqa: F401
-                     pytest_runtest_setup, pytest_terminal_summary, pytest_unconfigure, workdir)
+                     pytest_runtest_setup, pytest_sessionfinish, pytest_terminal_summary,
+                     pytest_testnodedown, pytest_unconfigure, workdir)
 
 
 def pytest_addoption(parser):
     parser.addoption("--device", choices=["vfn", "net_vhost"], default="vfn",
                      help="what serves the sockets: vfn, or DPDK's net_vhost as a control that "
                           "tells a fault of a test from a fault of the device")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Side by side, files are dealt out in this order: by turns those with guests, which keep CPUs
+    busy, and those without, which wait; what is left for the end is short."""
+    if not hasattr(config, "workerinput"):
+        return
+    rank = {}
+    for guests in True, False:
+        modules = dict.fromkeys(item.module for item in items
+                                if hasattr(item.module, "missing") == guests)  # guest's
+        rank.update({module: number for number, module in enumerate(modules)})
+    items.sort(key=lambda item: rank[item.module])
 
 
 @pytest.fixture

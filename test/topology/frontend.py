@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the tests with a scripted front-end share: one server with two functions, or those that a test
-module names in DEVS, serves most of them. After each test the server must be alive, have as many
-descriptors open as before, and have said nothing about its devices that the test did not expect;
+module names in DEVS, or its SERVER, serves most of them. After each test the server must be alive, have
+as many descriptors open as before, and have said nothing about its devices that the test did not expect;
 one that died is replaced.
 """
 
@@ -122,7 +122,8 @@ def shared():
 def server(shared, request):
     gate = request.node.get_closest_marker("bare") is None
     if gate not in shared:
-        shared[gate] = Server(*getattr(request.module, "DEVS", ()), gate=gate)
+        kind = getattr(request.module, "SERVER", Server)
+        shared[gate] = kind(*getattr(request.module, "DEVS", ()), gate=gate)
     server = shared[gate]
     server.since, server.expected = server.process.mark(), ()
     failed = request.session.testsfailed

@@ -51,8 +51,8 @@ class FrontEnd:
         return self
 
     def again(self, rings=None, stale=False):
-        """The same guest with another back-end. `stale`: it says where its rings began, as QEMU
-        does of packed ones when a back-end was lost."""
+        """The same guest with another back-end. `stale`: it says where its rings began, or what it
+        remembers, as QEMU does of packed ones when a back-end was lost."""
         self.disconnect()
         self.connect().negotiate(self.features, self.packed)
         for message in self.script(rings):
@@ -62,8 +62,8 @@ class FrontEnd:
     def stale(self, message):
         if message.request != Request.SET_VRING_BASE:
             return message
-        return set_vring_base(struct.unpack_from("=I", message.payload)[0],
-                              0x8000 if self.packed else 0)
+        index = struct.unpack_from("=I", message.payload)[0]
+        return set_vring_base(index, self.rings[index].remembered if self.packed else 0)
 
     def negotiate(self, features=FEATURES, packed=False, protocol=PROTOCOL):
         """Up to SET_OWNER; features are taken as far as they are offered and set by start()."""

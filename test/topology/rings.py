@@ -253,6 +253,7 @@ class PackedRing(Ring):
 
     def __init__(self, memory, index, size, start=0x8000, **where):
         super().__init__(memory, index, size, **where)
+        self.remembered = start     # where QEMU takes it to stand once a back-end was lost
         self.slot = self.used_slot = start & 0x7fff
         self.wrap = self.used_wrap = start >> 15
         # a ring in its first lap is all zeroes; slots of the lap before count as used
@@ -316,6 +317,21 @@ class PackedRing(Ring):
                 self.free.append(number)
                 self.room += slots
                 got.append((number, n))
+
+    def drop(self):
+        """As QEMU when the guest kicks and there is no back-end: the chain at the position that it
+        remembers is used up, if there is one. Its number, or None."""
+        slot, wrap = self.remembered & 0x7fff, self.remembered >> 15
+        at = self.desc + 16 * slot
+        if self.memory.load(at + 14) & (self.AVAIL | self.USED) != (self.AVAIL if wrap else self.USED):
+            return None
+        number = struct.unpack("=H", self.memory.read(at + 12, 2))[0]
+        self.memory.write(at + 8, struct.pack("=I", 0))
+        self.memory.store(at + 14, self.AVAIL | self.USED if wrap else 0)
+        slot += self.chains[number]
+        self.remembered = (slot - self.size | (wrap ^ 1) << 15 if slot >= self.size else
+                           slot | wrap << 15)
+        return number
 
     def position(self):
         return self.used_slot | self.used_wrap << 15

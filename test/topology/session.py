@@ -18,8 +18,13 @@ SESSION = f"VFN_SESSION={uuid.uuid4()}"
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "bare: on a server without the gate")
+    config.addinivalue_line("markers", "alone(reason): not beside other tests (devtools/test.sh)")
+    if worker := getattr(config, "workerinput", None):
+        # each begins with another CPU: front-ends spin on their first one
+        number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        os.environ["VFN_FIRST_CPU"] = str(number * max(1, os.cpu_count() // count))
     # whatever the tests start inherits these, so that strays and leftovers can be told from
-    # other people's; the name is short because sockets will be in it
+    # other people's; the name is short because sockets will be in it; a worker's is in another one
     os.environ["VFN_SESSION"] = SESSION.split("=")[1]
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="vfn-")
     os.chmod(tempfile.tempdir, 0o755)    # for the tests that run as an ordinary user
@@ -27,6 +32,16 @@ def pytest_configure(config):
 
 def pytest_unconfigure():
     shutil.rmtree(tempfile.tempdir, ignore_errors=True)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["remarks"] = remarks
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    remarks.extend(getattr(node, "workeroutput", {}).get("remarks", []))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -13,6 +13,7 @@ import pytest
 from harness import NIGHTLY, SLOW, build_dir
 
 DEVTOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "devtools")
+pytestmark = pytest.mark.alone("it measures, and its neighbour uses all CPUs")
 # a packet costs many times as much there, and valgrind can't run it
 NOT_SANITIZED = pytest.mark.skipif(SLOW > 1, reason="the build is instrumented")
 

@@ -25,7 +25,7 @@ USER = "nobody"
 PROBE = ["-d", "probe.so"]
 THREADS = ["early", "here"]
 # what other kernels than those with everything refuse to root, too
-REFUSED_ANYWAY = {"io_uring_setup", "bpf", "perf_event_open", "kexec_load"}
+REFUSED_ANYWAY = {"i386", "io_uring_setup", "bpf", "perf_event_open", "kexec_load"}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

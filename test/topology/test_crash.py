@@ -435,6 +435,7 @@ def test_two_processes_one_file(workdir):
         owner.check(frames("owner again"))
         owner.close()
         # it is free now
+        assert wait_until(lambda: "disconnected" in first.log())
         mark = second.process.mark()
         with open_frontend(second.sockets[0], packed=True) as fe:
             fe.check(frames("tracked"))

@@ -185,6 +185,23 @@ def test_refusal_is_no_error(server, neighbour):  # pylint: disable=unused-argum
         fe.check(frames("refused"))
 
 
+@contextlib.contextmanager
+def answering(fe):
+    """Every question, as it comes; until the end the channel is of no use to others."""
+    def answer():
+        with contextlib.suppress(Closed, TimeoutError, OSError):
+            while True:
+                fe.take()
+
+    helper = threading.Thread(target=answer)
+    helper.start()
+    try:
+        yield
+    finally:
+        fe.channel.ours.shutdown(socket.SHUT_RDWR)
+        helper.join()
+
+
 def held_up(action):
     """How long it takes."""
     start = time.monotonic()
@@ -195,18 +212,17 @@ def held_up(action):
 @FORMATS
 def test_no_answer(server, neighbour, packed):
     with ready(server, packed=packed) as fe:
-        comes_to(server, ON, ["offered", "ready"])
+        assert fe.channel.asked(10)
         fe.check(frames("unanswered"))
         neighbour.check(frames("unanswered"))
         # a front-end that waits for its own answer cannot give one
         assert held_up(fe.stop) < STOP_SECONDS * SLOW
         nobody_asks(server)
-        fe.start()
-        comes_to(server, ON, ["offered", "ready"])
         # of the old ones too, and then the new ones are heard
-        while "mapped" not in states(server, ON, 2)[1]:
-            fe.take()
-        fe.check(frames("answered"))
+        with answering(fe):
+            fe.start()
+            comes_to(server, ON, ["mapped"] * 2)
+            fe.check(frames("answered"))
 
 
 @pytest.mark.parametrize("answer", [
@@ -244,7 +260,7 @@ def test_back_channel_replaced_while_it_waits(server):
 @pytest.mark.parametrize("channel", ["stays", "closes-too"])
 def test_hangs_up_instead_of_an_answer(server, neighbour, channel):
     with ready(server) as fe:
-        comes_to(server, ON, ["offered", "ready"])
+        assert fe.channel.asked(10)
         if channel == "closes-too":
             fe.channel.close()
         fe.disconnect()
@@ -257,9 +273,12 @@ def test_hangs_up_instead_of_an_answer(server, neighbour, channel):
 
 def test_front_end_that_never_answers_is_asked_no_more(server):
     with ready(server) as fe:
+        # the gate says no to a question after a second, but not to a later one
         for _ in range(8):
-            comes_to(server, ON, ["offered", "ready"])
+            for fd in fe.channel.receive()[3]:
+                os.close(fd)
             fe.stop()
+            time.sleep(0.2)
             fe.start()
         assert states(server, ON, 2) == ["off"] * 2
         nobody_asks(server)

@@ -18,7 +18,7 @@ import pytest
 
 from harness import wait_until
 from test_app import BUILD, EAL, App, directory, left, listens, stale_socket  # noqa: F401
-from vfio_user import BAR0, CONFIG, CONTROL, REQ, RESET, WRITE_MULTI, Client, Refused
+from vfio_user import BAR0, CONFIG, CONTROL, DMA_MAP, HEADER, REQ, RESET, WRITE_MULTI, Client, Refused
 
 APP = str(BUILD / "app" / "vfn-endpoint")
 
@@ -345,6 +345,43 @@ def test_client_is_asked_to_leave(serve, directory):  # noqa: F811
             assert select.select([event], [], [], 5)[0]
         finally:
             os.close(event)
+
+
+def lingering_socket():
+    """(a socket whose close waits for its peer, the peer)"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        slow = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    slow.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            slow.send(bytes(1 << 16))
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
+    return slow, peer
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_nobody_waits_for_a_descriptor_whose_close_waits(serve, directory, read):  # noqa: F811
+    """One that is refused, or one that nobody reads any more when the client is hung up. The
+    endpoint has it when it is closed here, and is the last to close it."""
+    app = serve().ready()
+    slow, peer = lingering_socket()
+    with contextlib.closing(peer):
+        with Client(directory / "s", timeout=10) as client:
+            app.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, app.process.pid, os.WSTOPPED)
+            if not read:
+                client.sock.sendall(HEADER.pack(1, RESET, 1, 0, 0))     # no message has one byte
+            message = HEADER.pack(1, DMA_MAP, 48, 0, 0) + struct.pack("<IIQQQ", 32, 3, 0, 0, 4096)
+            socket.send_fds(client.sock, [message], [slow.fileno()])
+            slow.close()
+            app.process.send_signal(signal.SIGCONT)
+            if read:
+                assert HEADER.unpack(client.receive(HEADER.size))[4] == errno.EACCES
+                client.command(RESET)
+        with Client(directory / "s", timeout=10) as client:
+            client.command(RESET)
+        assert app.stop()[0] == 0
 
 
 def test_idle_endpoint_costs_nothing(serve, directory):  # noqa: F811

@@ -13,16 +13,18 @@ import shutil
 from dataclasses import dataclass
 
 import pytest
-from endpoint import Control, Endpoint
-from guest import ImageError, Nic, missing
+from guest import ImageError, missing
 from guest.qemu11 import ipxe, ovmf, qemu11
-from harness import Scratch, wait_until
+from guest.vfio_user import FunctionGuest
+from guest.wired import Control, ControlGuest, card, wires
+from harness import Endpoint, Scratch, wait_until
 from test_qemu import (F_EVENT_IDX, F_INDIRECT_DESC, F_MQ, F_MRG_RXBUF, F_RING_PACKED, F_VERSION_1,
                        MIB, OFFLOADS, Flow, assert_no_errors, assert_traffic, configure, endless_flows, ipv4,
                        ping, random_data)
 
 F_MAC, F_STATUS, F_CTRL_VQ, F_CTRL_RX, F_CTRL_VLAN = 5, 16, 17, 18, 19
-F_GUEST_ANNOUNCE, F_CTRL_MAC_ADDR = 21, 23
+F_GUEST_ANNOUNCE, F_CTRL_MAC_ADDR, F_RING_RESET = 21, 23, 40
+IO_MEMORY, MASTER = 3, 4    # of PCI's command register
 QUEUES = 2
 FOREIGN_MAC, FOREIGN_IP = "52:54:00:00:99:99", "10.9.8.99"
 PINGS = 20
@@ -42,16 +44,11 @@ def programs():
 @dataclass
 class Wire:
     endpoint: object    # Endpoint or Control
+    guest: type         # and of the guests
     guests: list
 
     def functions(self):
         return [] if isinstance(self.endpoint, Control) else [0, 1]
-
-
-def card(endpoint, number):
-    """The guest's end of a function; the control's needs more than the socket."""
-    props = {"peer": endpoint.sockets[number ^ 1]} if isinstance(endpoint, Control) else {}
-    return Nic(endpoint.sockets[number], f"52:54:00:00:0b:{number + 1:02x}", props=props)
 
 
 @contextlib.contextmanager
@@ -60,19 +57,21 @@ def wired(kind, memory=384 << 10, **keys):
     cards that are plugged in later, and out again: without MSI-X, as QEMU 11.1 aborts when a
     vfio-user device that has it is unplugged."""
     with contextlib.ExitStack() as stack:
+        program, guest_kind = kind
         no_msix = {"msix": "off"}
-        endpoint = stack.enter_context(kind(names="abcd", own={"c": no_msix, "d": no_msix}, **keys))
-        guests = [stack.enter_context(endpoint.guest(
+        endpoint = stack.enter_context(program(wires("abcd", {"c": no_msix, "d": no_msix}, **keys)))
+        guests = [stack.enter_context(guest_kind(
             [card(endpoint, number)], later=[card(endpoint, 2 + number)], name=f"guest{number}",
             cpus=1 + number, memory=memory, slots=1)) for number in (0, 1)]
         for number, guest in enumerate(guests):
             configure(guest.boot(), number)
-        yield Wire(endpoint, guests)
+        yield Wire(endpoint, guest_kind, guests)
 
 
 @pytest.fixture(scope="session")
 def kind(request):
-    return {"vfn": Endpoint, "net_vhost": Control}[request.config.getoption("--device")]
+    return {"vfn": (Endpoint, FunctionGuest),
+            "net_vhost": (Control, ControlGuest)}[request.config.getoption("--device")]
 
 
 @pytest.fixture(scope="class")
@@ -83,7 +82,7 @@ def booted(kind):
 
 @pytest.fixture(scope="class")
 def booted_another_way(kind):
-    if kind is Control:
+    if Control in kind:
         pytest.skip("about functions")
     # so much memory that a part lies above 4 GiB, in a map of its own, which Linux prefers
     with wired(kind, memory=3584 << 10, idle="busy") as wire:
@@ -125,14 +124,15 @@ def function(wire):
     return wire.endpoint
 
 
-def slot_of(guest):
-    """PCI address of the first card."""
-    return guest.run("basename $(readlink -f /sys/class/net/eth0/device/..)").out.strip()
-
-
 def lspci(guest):
     """What lspci says of the card, complaints too, but for that of its not finding the modules."""
-    return guest.run(f"lspci -vv -s {slot_of(guest)} 2>&1 | grep -v libkmod").out
+    return guest.run(f"lspci -vv -s {guest.slot()} 2>&1 | grep -v libkmod").out
+
+
+def ring_sizes(guest):
+    """[receive, transmit] of the card, as they are now."""
+    return [int(re.findall(rf"^{way}:\s+(\d+)", guest.run("ethtool -g eth0").out, re.MULTILINE)[-1])
+            for way in ("RX", "TX")]
 
 
 def interrupts(guest):
@@ -391,13 +391,41 @@ class TestCard:
         second.run("ethtool -K eth0 rx-gro-hw on")
         assert tcp_packets(wire) < segments / 2
 
-    def test_ring_sizes_are_told_and_not_changed_halfway(self, wire):
+    def test_ring_sizes_are_changed_under_traffic(self, wire):
+        """A queue is reset, and another ring enabled, while the others go on."""
+        _, second = wire.guests
+        most = ring_sizes(second)
+        assert most == [1024 if wire.functions() else 256] * 2
+        assert F_RING_RESET in second.features()
+        with endless_flows(wire.guests):
+            for rx, tx in ((most[0] // 2, most[1]), (most[0] // 4, most[1] // 8), most):
+                second.run(f"ethtool -G eth0 rx {rx} tx {tx}")
+                assert ring_sizes(second) == [rx, tx]
+                ping(second, ipv4(0), [56, 8000])
+        assert_traffic(wire.guests)
         for guest in wire.guests:
-            size = int(re.search(r"RX:\s+(\d+)", guest.run("ethtool -g eth0").out)[1])
-            assert size == (1024 if wire.functions() else 256)
-            # without VIRTIO_F_RING_RESET the driver refuses, and goes on
-            guest.run(f"ethtool -G eth0 rx {size // 2}; true")
-        ping(wire.guests[0], ipv4(1), [56] * 3)
+            assert_no_errors(guest)
+
+    def test_bus_master_is_switched_off_under_traffic(self, wire, function):
+        # pylint: disable=unused-argument
+        """Nothing arrives then, and nothing is told, as much as others send. QEMU's own device
+        stops for good."""
+        first, second = wire.guests
+
+        def switch(command):
+            second.run(f"printf '\\{command:03o}' | dd bs=1 seek=4 conv=notrunc "
+                       f"of=/sys/bus/pci/devices/{second.slot()}/config")
+
+        with endless_flows(wire.guests):
+            switch(IO_MEMORY)
+            before = interrupts(second)
+            assert not reaches(first, second, ipv4(1))
+            assert interrupts(second) == before
+            switch(IO_MEMORY | MASTER)
+            ping(second, ipv4(0), [56, 8000])
+        assert_traffic(wire.guests)
+        for guest in wire.guests:
+            assert_no_errors(guest)
 
     @pytest.mark.parametrize("bus", ["virtio/drivers/virtio_net", "pci/drivers/virtio-pci"])
     def test_driver_is_unbound_and_bound(self, wire, bus):
@@ -481,7 +509,7 @@ class TestCard:
         second.stop()
         server.run(SERVE)
         dhcp = server.spawn("udhcpd -f /tmp/udhcpd.conf")
-        with wire.endpoint.guest([card(wire.endpoint, 1)], name="firmware", system=system) as guest:
+        with wire.guest([card(wire.endpoint, 1)], name="firmware", system=system) as guest:
             wait_until(lambda: expected[-1] in guest.console() or "failed" in guest.console(), 90)
             for text in expected:
                 assert text in guest.console()
@@ -510,9 +538,9 @@ class TestOtherWays:
             guest.run(f"""
                 set -e
                 cd /sys/bus/pci/drivers/virtio-pci
-                echo {slot_of(guest)} >unbind
-                echo 0 >/sys/bus/pci/devices/{slot_of(guest)}/msi_bus
-                echo {slot_of(guest)} >bind
+                echo {guest.slot()} >unbind
+                echo 0 >/sys/bus/pci/devices/{guest.slot()}/msi_bus
+                echo {guest.slot()} >bind
             """)
             configure(guest, number)
             assert re.search(r"MSI-X: Enable- ", lspci(guest))

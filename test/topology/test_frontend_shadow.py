@@ -195,7 +195,7 @@ def test_rings_stop_and_start_while_shadowed(server, guest, features):  # noqa: 
     # the same memory, told again: the device is closed and started
     fe.conn.tell(set_mem_table(fe.memory.regions))
     fe.check(frames("memory"))
-    assert shadowed(server, 3)
+    assert wait_until(lambda: shadowed(server, 3))
 
 
 @BOTH

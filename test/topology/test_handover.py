@@ -159,6 +159,16 @@ def test_successor_dies_with_the_offer(old, successor):
     assert not os.path.exists(successor.directory)
 
 
+def test_the_same_process_hands_over_more_than_once(old, workdir):
+    """Each time librte_vhost gets the time that it takes to close what was sent to it."""
+    for n in range(3):
+        new = Successor(old[0], os.path.join(workdir, f"meet{n}"))
+        assert new.ask("hand_over") == {"result": "complete"}
+        new.die()
+        old[1].comes_back(f"after {n}")
+    assert "slow to let go" not in old[0].log()
+
+
 def test_successor_is_stopped_with_the_offer(old, successor):
     """It comes too late, and finds that out by the rename."""
     assert successor.ask("hand_over") == {"result": "complete"}

@@ -115,6 +115,7 @@ def count(what):
         return int(file.read())
 
 
+@pytest.mark.alone("the machine's hugepages are counted")
 @pytest.mark.skipif(not os.access(os.path.join(prepare.HUGEPAGES, "nr_hugepages"), os.W_OK),
                     reason="hugepages cannot be reserved here")
 def test_hugepages_are_given_back():

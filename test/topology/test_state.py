@@ -435,6 +435,39 @@ def test_hot_upgrade_of_a_virtio_user(backends, workdir, packed):
     backend.stop()
 
 
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("how", ["upgrade", "upgrade-in-flight-file", "killed-in-flight-file"])
+def test_qemu_uses_up_a_frame_while_there_is_no_back_end(backends, workdir, how, before):
+    """It takes a packed ring to stand where it once began, and the guest comes round to there:
+    `before` frames after the last one that was taken."""
+    devs = ["vdpa_vfn0" + f",inflight={workdir}" * how.endswith("file")]
+    listener = Listener(os.path.join(workdir, "sock0"))
+    with contextlib.closing(listener):
+        backend = backends(devs, client=True)
+        with open_frontend(listener.path, listener=listener, packed=True, size=64) as fe:
+            tx = fe.tx()
+            fe.check(frames("first", 2 * 64 - before))
+            assert (tx.slot, tx.wrap) == (-before % 64, before == 0)
+            if how.startswith("killed"):
+                backend.kill()
+                backend = backends(devs, client=True)
+            else:
+                backend = upgrade(backends, backend, devs)
+            sent = frames("pause", before + 2)
+            for n, frame in enumerate(sent):
+                fe.send(frame, cuts=[30] if n == before else [])
+            fe.post()
+            assert tx.drop() is not None and tx.remembered == 0x8002
+            fe.again(stale=True)
+            assert fe.settle()
+            got = []
+            assert wait_until(lambda: got.extend(fe.receive()) or got) and got == sent[-1:]
+            fe.check(frames("second", 200))
+            assert f"used up what the guest sent meanwhile, it goes on at 0x8002; {before}" in (
+                backend.log())
+            backend.stop()
+
+
 @pytest.mark.skipif(bool(missing()), reason=f"not installed: {' '.join(missing())}")
 def test_hot_upgrade_of_qemu_guests(record_property):
     """One with split rings and one with packed ones, wired, in the midst of TCP both ways."""

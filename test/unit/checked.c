@@ -73,6 +73,12 @@ window_at(const void *p, size_t width, size_t *off, const struct mock_link **lin
 	return w;
 }
 
+static bool
+within(const uint64_t range[2], uint64_t iova)
+{
+	return iova >= range[0] && iova < range[1];
+}
+
 static void
 load(const void *p, void *v, size_t width)
 {
@@ -82,9 +88,10 @@ load(const void *p, void *v, size_t width)
 
 	count();
 	w = window_at(p, width, &off, &link);
+	if (w != NULL && within(link->unread, w->iova + off))
+		fail_msg("reads across the link at %#jx", (uintmax_t)(w->iova + off));
 	if (w != NULL &&
-		!(width == 2 && w->iova + off >= link->polled[0] &&
-			w->iova + off < link->polled[1] &&
+		!(width == 2 && within(link->polled, w->iova + off) &&
 			(w->iova + off) % 16 == offsetof(struct vring_packed_desc, flags)))
 		for (k = off; k < off + width; k++)
 			if (w->state[k] & MOCK_LINK_OWN)
@@ -108,6 +115,8 @@ store(void *p, const void *v, size_t width)
 		memcpy(p, v, width);
 		return;
 	}
+	if (within(link->unwritten, w->iova + off))
+		fail_msg("writes to its own side at %#jx", (uintmax_t)(w->iova + off));
 	memcpy(w->posted + off, v, width);
 	for (k = off; k < off + width; k++)
 		w->state[k] = MOCK_LINK_POSTED | MOCK_LINK_OWN;

@@ -76,18 +76,8 @@ fetch_refusing(struct queue *q, unsigned int max)
 bool
 pending(struct queue *q)
 {
-	enum vringh_area area = q->v.packed ? VRINGH_AREA_DESC : VRINGH_AREA_DRIVER;
-	const struct vringh_mem *mem = &q->area[area]->view;
-	const struct vring_packed_desc *desc = vringh_area(&q->vr, area);
-	const struct vring_avail *avail = vringh_area(&q->vr, area);
-	uint32_t slot = vringh_get_state(&q->vr).avail & 0x7fff;
-	struct vringh_watch watch;
+	struct vringh_watch watch = vringh_watch(&q->vr);
 
-	/* Behind a link that is not coherent the waiter has to look for itself. */
-	if (mem->io != NULL && vringh_broken(&q->vr) == VRINGH_OK)
-		mem->io->invalidate(mem->io->arg, q->v.packed ? &desc[slot].flags : &avail->idx,
-			sizeof(uint16_t));
-	watch = vringh_watch(&q->vr);
 	assert_int_equal(vringh_watch_pending(&watch), vringh_pending(&q->vr));
 	return vringh_watch_pending(&watch);
 }

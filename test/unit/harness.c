@@ -29,7 +29,11 @@ static const struct {
 		{VRINGH_MEM_IOMEM, VRINGH_MEM_IOTLB, VRINGH_MEM_DIRECT}},
 	[MEM_FAR] = {"far", VRINGH_MEM_IOMEM,
 		{VRINGH_MEM_REGION, VRINGH_MEM_REGION, VRINGH_MEM_REGION}},
+	[MEM_APART] = {"apart", VRINGH_MEM_IOMEM,
+		{VRINGH_MEM_IOMEM, VRINGH_MEM_IOMEM, VRINGH_MEM_IOMEM}},
 };
+
+unsigned int tests_only;
 
 static const uint64_t area_at[3] = {DESC_AT, DRIVER_AT, DEVICE_AT};
 
@@ -87,7 +91,7 @@ areas_open(struct queue *q, struct mock_config *mc)
 				area_at[i] + 0x100000);
 		}
 		assert_non_null(mock_mem_add(q->area[i], area_at[i], len,
-			i == 0 && q->v.packed ? (uint32_t)VRINGH_PERM_RW : perm[i]));
+			i == 0 && q->v.packed && !mc->apart ? (uint32_t)VRINGH_PERM_RW : perm[i]));
 	}
 }
 
@@ -129,6 +133,7 @@ queue_open(const struct variant *v)
 		.packed = v->packed,
 		.in_order = v->in_order,
 		.event_idx = v->event_idx,
+		.apart = v->packed && v->mem == MEM_APART,
 		.size = v->size,
 		.desc = DESC_AT,
 		.driver = DRIVER_AT,
@@ -149,7 +154,12 @@ queue_open(const struct variant *v)
 #ifdef HARNESS_CHECKED
 	q->link.strict = true;
 	checked_watch(&q->link);
-	if (v->packed) {
+	q->link.unread[0] = DEVICE_AT;
+	q->link.unread[1] = TABLES_AT;
+	if (mc.apart) {
+		q->link.unwritten[0] = DESC_AT;
+		q->link.unwritten[1] = DEVICE_AT;
+	} else if (v->packed) {
 		q->link.polled[0] = DESC_AT;
 		q->link.polled[1] = DESC_AT + 16 * v->size;
 	}
@@ -179,6 +189,7 @@ queue_open(const struct variant *v)
 		.in_order = v->in_order,
 		.event_idx = v->event_idx,
 		.indirect = v->indirect,
+		.apart = mc.apart,
 		.size = v->size,
 		.desc = DESC_AT,
 		.driver = DRIVER_AT,
@@ -312,6 +323,7 @@ has(const struct variant *v)
 	bits |= v->mem == VRINGH_MEM_IOTLB ? T_IOTLB : 0;
 	bits |= v->mem == VRINGH_MEM_IOMEM || !one ? T_LINK : 0;
 	bits |= one ? T_ONE_MEM : 0;
+	bits |= v->packed && v->mem == MEM_APART ? T_APART : T_TOGETHER;
 	bits |= kind != VRINGH_MEM_IOTLB ? T_NO_MISS : 0;
 	bits |= kind != VRINGH_MEM_DIRECT ? T_REGIONS : T_WINDOW;
 	bits |= kind != VRINGH_MEM_IOMEM ? T_IN_PLACE : 0;
@@ -332,7 +344,7 @@ add(struct list *list, const struct ring_test *t, const struct variant *v)
 	struct run *run = &list->run[list->n];
 	char *name;
 
-	if ((t->only & ~has(v)) != 0 || v->size < t->min_size ||
+	if (((t->only | tests_only) & ~has(v)) != 0 || v->size < t->min_size ||
 		(t->max_size != 0 && v->size > t->max_size))
 		return false;
 #ifdef HARNESS_CHECKED

@@ -46,6 +46,7 @@ enum mem_sort {
 	MEM_NTB = VRINGH_MEM_MAX, /* the used ring on the other side of a link */
 	MEM_MIX,		  /* descriptors there, and no two areas alike */
 	MEM_FAR,		  /* buffers there, the ring here */
+	MEM_APART,		  /* all there, and each area is only read or only written */
 	MEM_SORTS,
 };
 
@@ -96,6 +97,8 @@ struct queue {
 #define T_NO_MISS   0x2000  /* addresses that are not mapped are an error at once */
 #define T_WINDOW    0x10000 /* buffers lie in one window */
 #define T_COHERENT  0x4000  /* policy: see the other side's writes at once */
+#define T_TOGETHER  0x20000 /* used descriptors are where the driver's are */
+#define T_APART	    0x40000
 /* Run on every kind of memory; else on one of them for each kind of ring, in turns. */
 #define T_ALL 0x8000
 
@@ -110,6 +113,9 @@ struct ring_test {
 /* Run each test on the variants that it asks for, and the plain ones once. */
 int run_group(const char *group, const struct ring_test *tests, unsigned int nb_tests,
 	const struct CMUnitTest *plain, unsigned int nb_plain);
+
+/* What all tests of the program ask for. */
+extern unsigned int tests_only;
 
 #define RUN(group, tests) run_group(group, tests, DIM(tests), NULL, 0)
 
@@ -159,7 +165,7 @@ int fetch(struct queue *q, unsigned int max);
 /* The same, to the end: there is no map for what a translation table misses. */
 int fetch_refusing(struct queue *q, unsigned int max);
 
-/* vringh_pending() as a waiter of this queue has to call it. */
+/* vringh_pending(), and that vringh_watch() says the same. */
 bool pending(struct queue *q);
 
 /* Complete chains [first, first + n) of the batch. */

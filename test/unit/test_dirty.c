@@ -530,5 +530,7 @@ main(void)
 		{"broken queue logs", broken, T_ALL | T_SPLIT, 8, 8},
 	};
 
+	/* That ring has none. */
+	tests_only = T_TOGETHER;
 	return RUN("dirty", tests);
 }

@@ -32,10 +32,10 @@ headers(void **state)
 static void
 not_offered(void **state)
 {
-	static const uint32_t requests[] = {GATE_IOTLB_MSG, GATE_SET_VRING_ENDIAN,
-		GATE_CREATE_CRYPTO_SESSION, GATE_CLOSE_CRYPTO_SESSION, GATE_POSTCOPY_ADVISE,
-		GATE_POSTCOPY_LISTEN, GATE_POSTCOPY_END, GATE_RESET_DEVICE, GATE_VRING_KICK,
-		GATE_GET_SHARED_OBJECT, GATE_SET_DEVICE_STATE_FD, GATE_CHECK_DEVICE_STATE};
+	static const uint32_t requests[] = {GATE_SET_VRING_ENDIAN, GATE_CREATE_CRYPTO_SESSION,
+		GATE_CLOSE_CRYPTO_SESSION, GATE_POSTCOPY_ADVISE, GATE_POSTCOPY_LISTEN,
+		GATE_POSTCOPY_END, GATE_RESET_DEVICE, GATE_VRING_KICK, GATE_GET_SHARED_OBJECT,
+		GATE_SET_DEVICE_STATE_FD, GATE_CHECK_DEVICE_STATE};
 	enum gate_phase phase;
 	size_t i;
 
@@ -155,6 +155,21 @@ protocol_features_have_to_be_negotiated(void **state)
 }
 
 static void
+reply_ack_begins_with_the_message_that_negotiates_it(void **state)
+{
+	struct gate_message m = U64(GATE_SET_PROTOCOL_FEATURES, GF_PROTOCOL);
+
+	(void)state;
+	m.flags |= GATE_NEED_REPLY;
+	begin();
+	must(m, 0);
+	assert_true(j.acked);
+	m.payload.u64 &= ~GF_BIT(GATE_PF_REPLY_ACK);
+	must(m, 0);
+	assert_false(j.acked);
+}
+
+static void
 owner_reset_forgets_everything(void **state)
 {
 	static const struct gate_state nothing;
@@ -264,8 +279,82 @@ back_channel(void **state)
 	m = gf_empty(GATE_BACK_CONFIG_CHANGE);
 	assert_null(gate_judge_back(&m, 0));
 	assert_non_null(gate_judge_back(&m, 1));
-	m = gf_message(1, 32); /* IOTLB */
+	m = gf_message(GATE_BACK_IOTLB_MSG, 32);
+	assert_null(gate_judge_back(&m, 0));
+	assert_non_null(gate_judge_back(&m, 1));
+	m.size = 25;
 	assert_non_null(gate_judge_back(&m, 0));
+	m = gf_message(4, 32); /* of vrings */
+	assert_non_null(gate_judge_back(&m, 0));
+}
+
+static struct gate_message
+with_iotlb(uint8_t type, uint64_t iova, uint64_t size, uint64_t uva, uint8_t perm)
+{
+	struct gate_message m = gf_message(GATE_IOTLB_MSG, 32);
+
+	m.payload.iotlb.type = type;
+	m.payload.iotlb.iova = iova;
+	m.payload.iotlb.size = size;
+	m.payload.iotlb.uva = uva;
+	m.payload.iotlb.perm = perm;
+	return m;
+}
+
+/* Behind an IOMMU: what addresses mean, and rings at addresses that mean nothing here. */
+static void
+translations(void **state)
+{
+	const uint64_t features = GF_FEATURES | GF_BIT(GATE_F_ACCESS_PLATFORM);
+	const struct rule rules[] = {
+		{MEMORY, NULL, with_iotlb(2, 0xfffff000, 4096, GF_UVA, 3), NO_FDS},
+		{MEMORY, NULL, with_size(with_iotlb(2, 0, GF_SIZE, GF_UVA, 1), 26), NO_FDS},
+		{MEMORY, "it is not in the table", with_iotlb(2, 0, 4096, END, 3), NO_FDS},
+		{MEMORY, "it is not in the table", with_iotlb(2, 0, 4096, END - 4095, 3), NO_FDS},
+		{MEMORY, "it is not in the table", with_iotlb(2, 0, 4096, GF_UVA - 1, 3), NO_FDS},
+		{MEMORY, "a range that is empty or wraps", with_iotlb(2, 0, 0, GF_UVA, 3), NO_FDS},
+		{MEMORY, "a range that is empty or wraps", with_iotlb(2, UINT64_MAX, 2, GF_UVA, 3),
+			NO_FDS},
+		{MEMORY, "unknown permissions", with_iotlb(2, 0, 4096, GF_UVA, 0), NO_FDS},
+		{MEMORY, "unknown permissions", with_iotlb(2, 0, 4096, GF_UVA, 4), NO_FDS},
+		{MEMORY, NULL, with_iotlb(3, 0, 0, 0, 0), NO_FDS},
+		{MEMORY, NULL, with_iotlb(3, 0, UINT64_MAX, 0, 0), NO_FDS},
+		{MEMORY, "a range that is empty or wraps", with_iotlb(3, 1, 0, 0, 0), NO_FDS},
+		{MEMORY, NULL, with_iotlb(4, 4096, 1, 0, 0), NO_FDS},
+		{MEMORY, "a range that is empty or wraps", with_iotlb(4, UINT64_MAX, 1, 0, 0),
+			NO_FDS},
+		{MEMORY, "an unknown type", with_iotlb(1, 0, 4096, GF_UVA, 1), NO_FDS},
+		{FEATURES, "it comes before memory", with_iotlb(3, 0, 0, 0, 0), NO_FDS},
+		{MEMORY, NULL, with_addr(0, 16, 2, 4, 0, 0), NO_FDS},
+		{MEMORY, "an area of it is not aligned", with_addr(0, 8, 2, 4, 0, 0), NO_FDS},
+		{MEMORY, "an area of it is not aligned", with_addr(0, 16, 2, UINT64_MAX - 3, 0, 0),
+			NO_FDS},
+	};
+	const struct rule plain[] = {{MEMORY, "its device feature was not negotiated",
+		with_iotlb(2, 0, 4096, GF_UVA, 3), NO_FDS}};
+
+	(void)state;
+	check(rules, DIM(rules), features);
+	check(plain, DIM(plain), GF_FEATURES);
+}
+
+/* From one region right into the next one of the front-end's addresses. */
+static void
+translation_across_regions(void **state)
+{
+	struct gate_message table = gf_table(2);
+
+	(void)state;
+	begin();
+	come_to(FEATURES, GF_FEATURES | GF_BIT(GATE_F_ACCESS_PLATFORM));
+	table.payload.table.regions[1].uva = END;
+	must(table, 2);
+	must(with_iotlb(2, 0, 8192, END - 4096, 3), 0);
+	assert_true(j.certain);
+	must(with_iotlb(2, 0, GF_SIZE + GF_SIZE_2, GF_UVA, 3), 0);
+	assert_non_null(say(with_iotlb(2, 0, GF_SIZE + GF_SIZE_2 + 1, GF_UVA, 3), 0));
+	must(with_iotlb(3, 0, 8192, 0, 0), 0);
+	assert_false(j.certain);
 }
 
 int
@@ -276,8 +365,11 @@ main(void)
 		cmocka_unit_test(not_offered),
 		cmocka_unit_test(before_its_time),
 		cmocka_unit_test(features),
+		cmocka_unit_test(translations),
+		cmocka_unit_test(translation_across_regions),
 		cmocka_unit_test(others),
 		cmocka_unit_test(protocol_features_have_to_be_negotiated),
+		cmocka_unit_test(reply_ack_begins_with_the_message_that_negotiates_it),
 		cmocka_unit_test(owner_reset_forgets_everything),
 		cmocka_unit_test(refusals_are_said_if_they_can_be),
 		cmocka_unit_test(certain_ones_only_before_it_is_live),

@@ -6,6 +6,8 @@
 
 #include "gate_server_tests.h"
 
+#include "lingering.h"
+
 /* ---- messages ---- */
 
 static void
@@ -140,55 +142,38 @@ surplus_descriptors_are_closed(void **state)
 	close_gate();
 }
 
-/* close() of it waits for a peer that does not read: whoever closes it last. */
-static int
-lingering_socket(int *peer)
-{
-	struct linger linger = {1, 100};
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(in);
-	static char junk[1 << 16];
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
-
-	assert_int_equal(bind(listener, (struct sockaddr *)&in, sizeof(in)), 0);
-	assert_int_equal(listen(listener, 1), 0);
-	getsockname(listener, (struct sockaddr *)&in, &len);
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
-	*peer = accept(listener, NULL, NULL);
-	close(listener);
-	while (send(fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
-		;
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-	return fd;
-}
-
 static void
 descriptor_whose_close_waits(void **state)
 {
 	const struct gate_message m = gf_empty(GATE_GET_FEATURES);
 	struct gate_stats stats;
-	int fd, peer, slow;
+	const unsigned int nb[] = {1, 100}; /* with it, which is the last one */
+	int fd, peer, fds[100];
+	unsigned int i, k;
 	int64_t start;
 
 	(void)state;
 	open_gate(false);
-	slow = lingering_socket(&peer);
-	fd = connect_to(public_path);
-	/* The gate has the last one: it closes nothing before the message is complete. */
-	send_with(fd, &m.request, GATE_HEADER_SIZE - 1, &slow, 1);
-	close(slow);
-	send_with(fd, (const char *)&m.request + GATE_HEADER_SIZE - 1, 1, NULL, 0);
-	start = now_ms();
-	assert_true(hung_up(fd));
-	must_work();
-	must_work();
-	assert_true(now_ms() - start < 2000);
-	gate_get_stats(gate, 0, &stats);
-	assert_int_equal(stats.waiting, 1);
-	close(fd);
-	close(peer); /* reset: the close ends */
-	wait_for(gate_get_stats(gate, 0, &stats) == 0 && stats.waiting == 0);
+	for (k = 0; k < 2; k++) {
+		for (i = 0; i + 1 < nb[k]; i++)
+			fds[i] = STDERR_FILENO;
+		fds[i] = lingering_socket(&peer);
+		fd = connect_to(public_path);
+		/* The gate has the last one: it closes nothing before the message is complete. */
+		send_with(fd, &m.request, GATE_HEADER_SIZE - 1, fds, nb[k]);
+		close(fds[i]);
+		send_with(fd, (const char *)&m.request + GATE_HEADER_SIZE - 1, 1, NULL, 0);
+		start = now_ms();
+		assert_true(hung_up(fd));
+		must_work();
+		must_work();
+		assert_true(now_ms() - start < 2000);
+		gate_get_stats(gate, 0, &stats);
+		assert_true(stats.waiting > 0);
+		close(fd);
+		close(peer); /* reset: the close ends */
+		wait_for(gate_get_stats(gate, 0, &stats) == 0 && stats.waiting == 0);
+	}
 	close_gate();
 }
 

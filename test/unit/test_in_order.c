@@ -191,12 +191,12 @@ int
 main(void)
 {
 	static const struct ring_test tests[] = {
-		{"chains only read take more than one entry", one_entry, T_ALL | T_IN_ORDER, 8,
-			256},
+		{"chains only read take more than one entry", one_entry,
+			T_ALL | T_IN_ORDER | T_TOGETHER, 8, 256},
 		{"run over a chain that was not used completely", mixes,
 			T_ALL | T_IN_ORDER | T_DIRECT, 8, 8},
 		{"event inside a run", event_in_run, T_ALL | T_IN_ORDER | T_EVENT, 8, 256},
-		{"mock driver believes a wrong run", mock_judges, T_IN_ORDER, 8, 256},
+		{"mock driver believes a wrong run", mock_judges, T_IN_ORDER | T_TOGETHER, 8, 256},
 	};
 
 	return RUN("in-order", tests);

@@ -513,7 +513,7 @@ static struct variant
 variant_at(unsigned int i, uint32_t size)
 {
 	struct variant v =
-		format_variant(i % NB_FORMATS, (i / NB_FORMATS * 3 + i) % MEM_SORTS, size);
+		format_variant(i % NB_FORMATS, (i / NB_FORMATS * 3 + i) % MEM_APART, size);
 
 	v.indirect = i & 4;
 	v.event_idx = i & 8;

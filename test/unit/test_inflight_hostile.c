@@ -315,5 +315,7 @@ main(void)
 		{"region is rewritten at any time", vandalized, T_ALL | T_COHERENT, 0, 8},
 	};
 
+	/* That ring has none. */
+	tests_only = T_TOGETHER;
 	return RUN("inflight hostile", tests);
 }

@@ -179,7 +179,9 @@ each_hook_lost(struct queue *q)
 		bool flush;
 	} loss[] = {
 		{"descriptors", DESC_AT, DRIVER_AT, 0, false},
-		{"used descriptors", DESC_AT, DRIVER_AT, T_PACKED, true},
+		{"used descriptors", DESC_AT, DRIVER_AT, T_PACKED | T_TOGETHER, true},
+		{"used descriptors apart", DEVICE_AT + VRINGH_APART_OFFSET, TABLES_AT, T_APART,
+			true},
 		{"avail index", DRIVER_AT + 2, DRIVER_AT + 4, T_SPLIT, false},
 		{"avail ring", DRIVER_AT + 4, DRIVER_AT + 4 + 2 * q->v.size, T_SPLIT, false},
 		{"avail flags", DRIVER_AT, DRIVER_AT + 2, T_SPLIT | T_FLAGS, false},
@@ -196,7 +198,8 @@ each_hook_lost(struct queue *q)
 		{"bytes written", BUFS_AT, NEXT_AT, 0, true},
 	};
 	unsigned int has = (q->v.packed ? T_PACKED : T_SPLIT) |
-		(q->v.event_idx ? T_EVENT : T_FLAGS) | (q->v.indirect ? T_INDIRECT : 0);
+		(q->v.event_idx ? T_EVENT : T_FLAGS) | (q->v.indirect ? T_INDIRECT : 0) |
+		(q->cfg.apart ? T_APART : T_TOGETHER);
 	unsigned int i, tried = 0;
 
 	for (i = 0; i < DIM(loss); i++) {

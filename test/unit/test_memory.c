@@ -198,6 +198,53 @@ many_regions(struct queue *q)
 	}
 }
 
+/* A disk's requests: what is around the data is in one region, the data in another. */
+static void
+turn_by_turn(struct queue *q)
+{
+	struct mock_buf buf[] = {
+		{.len = 16, .fixed = true, .iova = FREE_AT},
+		{.len = 64, .fixed = true, .iova = FREE_AT + 0x10000},
+		{.len = 1, .write = true, .fixed = true, .iova = FREE_AT + 16},
+	};
+	uint32_t k, walked = 0;
+	uint64_t seed = 1;
+
+	mock_mem_add(&q->mem, FREE_AT, 0x1000, VRINGH_PERM_RW);
+	mock_mem_add(&q->mem, FREE_AT + 0x10000, 0x1000, VRINGH_PERM_RW);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
+	for (k = 0; k < 200; k++) {
+		int id;
+
+		buf[1].write = mock_random(&seed) % 2;
+		id = post(q, buf, 3, 0, k);
+		assert_int_equal(fetch(q, 1), 1);
+		expect_chain(q, &q->batch.chain[0], id, buf, 3);
+		/* The first ones find the regions; one over a ring's end is odd. */
+		if (k > 4)
+			walked += vringh_walked(&q->vr);
+		complete(q, 0, 1);
+		expect_used(q, k, 0);
+	}
+	if (q->v.size == 256 && (q->v.mem == VRINGH_MEM_REGION || q->v.mem == VRINGH_MEM_IOTLB))
+		assert_in_range(walked, 0, 2 * 6);
+	/* It is at hand, but not for that. */
+	mock_mem_permit(&q->mem, FREE_AT + 0x10000, VRINGH_PERM_READ);
+	assert_int_equal(queue_remap(q), VRINGH_OK);
+	for (k = 0; k < 8; k++) {
+		int id;
+
+		buf[1].write = false;
+		id = post(q, buf, 3, 0, k);
+		assert_int_equal(fetch(q, 1), 1);
+		expect_chain(q, &q->batch.chain[0], id, buf, 3);
+		complete(q, 0, 1);
+		expect_used(q, k, 0);
+		buf[1].write = true;
+		expect_bad(q, post(q, buf, 3, 0, k), VRINGH_E_PERM);
+	}
+}
+
 /* Bus address 0 and the last pages are addresses like others. */
 static void
 extremes(struct queue *q)
@@ -278,6 +325,7 @@ main(void)
 		{"indirect table across pages", table_across_page, T_ALL | T_INDIRECT, 3, 8},
 		{"window's edges", window_edges, T_ALL | T_WINDOW | T_ONE_MEM, 8, 8},
 		{"wrong region of many", many_regions, T_ALL | T_DIRECT | T_REGIONS, 8, 8},
+		{"data in another region", turn_by_turn, T_ALL | T_REGIONS, 8, 256},
 		{"first and last bus addresses", extremes, T_ALL | T_REGIONS, 8, 256},
 		{"buffers that alias the ring", aliases, T_ALL | T_ONE_MEM, 2, 8},
 		{"rights of yesterday", rights_change, T_ALL | T_REGIONS, 1, 8},

@@ -325,7 +325,7 @@ main(void)
 			256},
 		{"more slots handed back than the ring has", more_than_the_ring, T_ALL | T_PACKED,
 			1, 256},
-		{"buffer id believed", opaque_id, T_ALL | T_PACKED, 8, 256},
+		{"buffer id believed", opaque_id, T_ALL | T_PACKED | T_TOGETHER, 8, 256},
 		{"reserved flags", reserved_flags, T_ALL | T_PACKED, 1, 256},
 		{"flags in an indirect table", table_flags, T_ALL | T_PACKED | T_INDIRECT, 3, 256},
 		{"indirect with next and no end", indirect_next_alone,

@@ -39,7 +39,7 @@ connected(unsigned int without)
 	struct vfu_client *c = NULL;
 
 	vt_open(without);
-	assert_int_equal(vfu_client_connect(vt_path, &guest_ops, guest, PATIENCE_MS, &c), 0);
+	assert_int_equal(vfu_client_connect(vt_path, &guest_ops, guest, PATIENCE_MS, NULL, &c), 0);
 	assert_true(vfu_client_fd(c) >= 0);
 	vt_wait(dev.attached == 1);
 	return c;
@@ -396,14 +396,14 @@ one_after_the_other(void **state)
 	c = connected(0);
 	for (k = 0; k < 3; k++) {
 		assert_int_equal(
-			vfu_client_connect(vt_path, NULL, NULL, PATIENCE_MS, &other), -EBUSY);
+			vfu_client_connect(vt_path, NULL, NULL, PATIENCE_MS, NULL, &other), -EBUSY);
 		assert_null(other);
 		assert_int_equal(vfu_client_info(c, &i), 0);
 	}
 	vfu_client_close(c);
 	vt_wait(dev.detached == 1);
 	for (k = 0; k < 20; k++) {
-		assert_int_equal(vfu_client_connect(vt_path, NULL, NULL, PATIENCE_MS, &c), 0);
+		assert_int_equal(vfu_client_connect(vt_path, NULL, NULL, PATIENCE_MS, NULL, &c), 0);
 		assert_int_equal(vfu_client_info(c, &i), 0);
 		vfu_client_close(c);
 		vt_wait(dev.detached == k + 2);

@@ -6,6 +6,8 @@
 
 #include "vfu_proxy.h"
 
+#include "lingering.h"
+
 #define SLOW_MS 300 /* a deadline that is waited for */
 
 /* The call through a plan for its reply. */
@@ -20,7 +22,7 @@ through(struct plan p, int call, unsigned int timeout_ms)
 	plan = (struct plan){.number = ALL};
 	vt_wait(dev.attached == dev.detached);
 	before = vt_count_fds();
-	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, timeout_ms, &c), 0);
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, timeout_ms, NULL, &c), 0);
 	prepare(c, call);
 	p.number = 2;
 	plan = p;
@@ -260,7 +262,8 @@ ask_client(void *arg)
 
 	(void)arg;
 	assert_int_equal(
-		vfu_client_connect(proxy.path, asking.ops, &served, PATIENCE_MS, &asking.c), 0);
+		vfu_client_connect(proxy.path, asking.ops, &served, PATIENCE_MS, NULL, &asking.c),
+		0);
 	assert_int_equal(vfu_client_info(asking.c, &info), 0);
 	vfu_client_close(asking.c);
 	return NULL;
@@ -303,7 +306,7 @@ commands_of_the_server(void **state)
 	struct vfu_device_info info = {16, 0, 9, 5};
 	struct vfu_header h;
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	unsigned int i, k;
+	unsigned int i, k, reached;
 	pthread_t thread;
 	int listener, fd;
 
@@ -328,15 +331,19 @@ commands_of_the_server(void **state)
 		assert_true(vt_next(fd));
 		h = vt_got.header;
 		assert_int_equal(h.command, VFU_DEVICE_GET_INFO);
+		served = reached = 0;
 		for (i = 0; i < sizeof(c) / sizeof(c[0]); i++) {
 			const struct vfu_dma_access a = {0x1000 + i, c[i].count};
 			int want = c[i].ret;
 
+			/* also those without a reply, which may still be on their way */
+			reached +=
+				(c[i].command == VFU_DMA_READ || c[i].command == VFU_DMA_WRITE) &&
+				want != -EINVAL;
 			if (k > 0 && want != 1 && want != -EINVAL)
 				want = -ENOTSUP;
 			memset(payload, 0x1000 + i, sizeof(payload));
 			memcpy(payload, &a, sizeof(a));
-			served = 0;
 			vt_post(fd, c[i].command, c[i].flags, payload, c[i].len, NULL, 0);
 			if (want == 1)
 				continue;
@@ -353,7 +360,7 @@ commands_of_the_server(void **state)
 			assert_memory_equal(vt_got.payload, &a, sizeof(a));
 			if (want > 16)
 				assert_int_equal(vt_got.payload[want - 1], (uint8_t)(0x1000 + i));
-			assert_int_equal(served, 1);
+			assert_int_equal(served, reached);
 		}
 		h.flags = VFU_TYPE_REPLY;
 		h.size = 32;
@@ -388,12 +395,12 @@ versions(void **state)
 	(void)state;
 	proxy_open();
 	before = vt_count_fds();
-	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), 0);
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), 0);
 	plan = PLAN(.number = 0);
 	vfu_client_close(c);
 	c = NULL;
 	vt_wait(dev.attached == dev.detached);
-	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), 0);
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), 0);
 	size = proxy.size;
 	vfu_client_close(c);
 	c = NULL;
@@ -402,35 +409,121 @@ versions(void **state)
 		vt_wait(dev.attached == dev.detached);
 		plan = bad[i];
 		assert_int_equal(
-			vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), -EPROTO);
+			vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), -EPROTO);
 		assert_null(c);
 	}
 	for (i = 0; i < size; i++) {
 		vt_wait(dev.attached == dev.detached);
 		plan = (struct plan){.cut = i};
 		assert_int_equal(
-			vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), -EPROTO);
+			vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), -EPROTO);
 	}
 	/* The errors of a server. */
 	for (i = 1; i < 200; i++) {
 		vt_wait(dev.attached == dev.detached);
 		plan = PLAN(.set = {{8, 4, VFU_TYPE_REPLY | VFU_ERROR}, {12, 4, i}});
-		assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c),
+		assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c),
 			i == EPIPE ? -EPROTO : -(int)i);
 	}
 	vt_wait(dev.attached == dev.detached);
 	plan = PLAN(.swallow = true);
-	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, SLOW_MS, &c), -ETIMEDOUT);
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, SLOW_MS, NULL, &c), -ETIMEDOUT);
 	vt_wait(vt_count_fds() == before);
-	assert_int_equal(vfu_client_connect("/nowhere/at/all", NULL, NULL, 1000, &c), -ENOENT);
+	assert_int_equal(
+		vfu_client_connect("/nowhere/at/all", NULL, NULL, 1000, NULL, &c), -ENOENT);
 	{
 		char path[200];
 
 		memset(path, 'x', sizeof(path));
 		path[sizeof(path) - 1] = '\0';
-		assert_int_equal(vfu_client_connect(path, NULL, NULL, 1000, &c), -ENAMETOOLONG);
+		assert_int_equal(
+			vfu_client_connect(path, NULL, NULL, 1000, NULL, &c), -ENAMETOOLONG);
 	}
 	assert_null(c);
+	plan = (struct plan){.number = ALL};
+	proxy_close();
+}
+
+/* Whoever waits for the close waits for the server. */
+static void
+descriptors_whose_close_waits(void **state)
+{
+	const struct {
+		int call;
+		bool alone; /* in place of one that may come */
+		unsigned int more;
+	} c[] = {{INFO, false, 0}, {REGION, true, 0}, {REGION, false, 0}, {IOEVENTFDS, true, 0},
+		{INFO, false, 40}};
+	struct vfu_patience patience = {.closer = vfn_closer_new()};
+	struct vfu_client *client;
+	unsigned int i;
+	uint64_t start;
+	int peer, slow;
+
+	(void)state;
+	assert_non_null(patience.closer);
+	proxy_open();
+	for (i = 0; i < sizeof(c) / sizeof(c[0]); i++) {
+		plan = (struct plan){.number = ALL};
+		assert_int_equal(
+			vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &patience, &client),
+			0);
+		slow = lingering_socket(&peer);
+		plan = PLAN(.number = 1, .drop_fds = c[i].alone, .more_fds = c[i].more,
+			.slow_fd = slow);
+		start = vfu_now_ms();
+		assert_int_equal(do_call(client, c[i].call), -EPIPE);
+		vfu_client_close(client);
+		assert_in_range(vfu_now_ms() - start, 0, LINGER_S * 500);
+		assert_true(vfn_closer_waiting(patience.closer) > 0);
+		close(peer); /* reset: the close ends */
+		vt_wait(vfn_closer_waiting(patience.closer) == 0);
+		vt_wait(dev.attached == dev.detached);
+	}
+	vfn_closer_free(patience.closer);
+	plan = (struct plan){.number = ALL};
+	proxy_close();
+}
+
+/* Calls until one fails; each reply takes at least late_ms. */
+static unsigned int
+late_replies(struct vfu_patience *patience, unsigned int late_ms, unsigned int most, int *ret)
+{
+	struct vfu_client *c;
+	unsigned int n = 0;
+
+	plan = (struct plan){.number = ALL};
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, SLOW_MS, patience, &c), 0);
+	plan = PLAN(.number = 1, .late_ms = late_ms);
+	while (n < most && (*ret = do_call(c, RESET)) == 0)
+		n++;
+	vfu_client_close(c);
+	vt_wait(dev.attached == dev.detached);
+	return n;
+}
+
+/* Each in time, and together too late: no caller is held for long. */
+static void
+replies_that_are_all_late(void **state)
+{
+	const unsigned int late = 2 * VFU_QUICK_MS;
+	/* some is forgotten meanwhile */
+	const unsigned int most = VFU_PATIENCE * SLOW_MS / late * VFU_FORGET / (VFU_FORGET - 1) + 2;
+	struct vfu_patience patience = {0};
+	int ret;
+
+	(void)state;
+	proxy_open();
+	assert_in_range(late_replies(NULL, late, 10 * most, &ret), 1, most);
+	assert_int_equal(ret, -ETIMEDOUT);
+	/* it is no new beginning to connect again, */
+	assert_in_range(late_replies(&patience, late, 10 * most, &ret), 1, most);
+	assert_in_range(late_replies(&patience, late, 10 * most, &ret), 0, most / 4);
+	assert_int_equal(ret, -ETIMEDOUT);
+	/* and forgotten after a while */
+	patience.at_ms -= VFU_FORGET * VFU_PATIENCE * SLOW_MS;
+	assert_int_equal(late_replies(&patience, late, 1, &ret), 1);
+	assert_int_equal(ret, 0);
 	plan = (struct plan){.number = ALL};
 	proxy_close();
 }
@@ -450,7 +543,7 @@ arguments(void **state)
 	plan = PLAN(.set = {{20 + sizeof(before) - 1, 7, 0}});
 	memcpy(&small, "64      ", sizeof(small));
 	plan.set[0].value = small;
-	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), 0);
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), 0);
 	assert_int_equal(vfu_client_write(c, VD_REGS, 0x100, data, sizeof(data)), 0);
 	assert_int_equal(dev.writes, 4);
 	assert_int_equal(vfu_client_read(c, VD_REGS, 0x100, data, sizeof(data)), 0);
@@ -458,7 +551,7 @@ arguments(void **state)
 	vfu_client_close(c);
 	vt_wait(dev.attached == dev.detached);
 	plan = (struct plan){.number = ALL};
-	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, &c), 0);
+	assert_int_equal(vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), 0);
 	assert_int_equal(vfu_client_log_report(c, 0, 0, 4096, bits), -EINVAL);
 	assert_int_equal(vfu_client_log_report(c, 0, 4096, 0, bits), -EINVAL);
 	assert_int_equal(vfu_client_log_report(c, 0, UINT64_MAX, 1, bits), -EINVAL);
@@ -467,6 +560,13 @@ arguments(void **state)
 	assert_int_equal(do_call(c, RESET), 0);
 	vfu_client_close(c);
 	vfu_client_close(NULL);
+	vt_wait(dev.attached == dev.detached);
+	/* One that takes hardly anything is no server. */
+	plan = PLAN(.set = {{20 + sizeof(before) - 1, 7, 0}});
+	memcpy(&plan.set[0].value, "63      ", sizeof(small));
+	assert_int_equal(
+		vfu_client_connect(proxy.path, NULL, NULL, PATIENCE_MS, NULL, &c), -EPROTO);
+	plan = (struct plan){.number = ALL};
 	proxy_close();
 }
 
@@ -483,6 +583,8 @@ main(void)
 		cmocka_unit_test(slow_servers),
 		cmocka_unit_test(commands_of_the_server),
 		cmocka_unit_test(versions),
+		cmocka_unit_test(descriptors_whose_close_waits),
+		cmocka_unit_test(replies_that_are_all_late),
 		cmocka_unit_test(arguments),
 	};
 

@@ -131,6 +131,34 @@ every_move(void **state)
 	vt_close();
 }
 
+/* What it has of a state is gone, or may be: nothing is read or written any more. */
+static void
+reset_that_fails(void **state)
+{
+	static const struct vfu_mig_data data = {24, 8};
+	const uint8_t bytes[sizeof(data) + 8] = {16, [4] = 8};
+	unsigned int from;
+	int fd;
+
+	(void)state;
+	vt_open(0);
+	fd = vt_ready();
+	for (from = VFIO_DEVICE_STATE_STOP; from <= VFIO_DEVICE_STATE_RESUMING; from++) {
+		come_to(fd, from);
+		dev.fail = -ETIMEDOUT;
+		must_refuse(vt_ask(fd, VFU_DEVICE_RESET, NULL, 0, NULL, 0), ETIMEDOUT, NULL);
+		assert_int_equal(get_state(fd), VFIO_DEVICE_STATE_ERROR);
+		must_refuse(
+			vt_ask(fd, VFU_MIG_DATA_READ, &data, sizeof(data), NULL, 0), EINVAL, NULL);
+		must_refuse(vt_ask(fd, VFU_MIG_DATA_WRITE, bytes, sizeof(bytes), NULL, 0), EINVAL,
+			NULL);
+		assert_int_equal(vt_ask(fd, VFU_DEVICE_RESET, NULL, 0, NULL, 0), 0);
+		assert_int_equal(get_state(fd), VFIO_DEVICE_STATE_RUNNING);
+	}
+	close(fd);
+	vt_close();
+}
+
 static void
 moves_that_fail(void **state)
 {
@@ -430,6 +458,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_move),
+		cmocka_unit_test(reset_that_fails),
 		cmocka_unit_test(moves_that_fail),
 		cmocka_unit_test(probes),
 		cmocka_unit_test(data),

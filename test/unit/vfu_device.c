@@ -304,6 +304,7 @@ reset(void *device)
 	struct vfu_dev *dev = device;
 	int ret = failure(dev);
 
+	dev->state = VFIO_DEVICE_STATE_ERROR;
 	if (ret < 0)
 		return ret;
 	dev->resets++;

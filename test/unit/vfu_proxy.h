@@ -13,12 +13,14 @@
 
 /* What is done to a reply. */
 static struct plan {
-	unsigned int number; /* of the reply: 0 is the version's */
-	uint32_t cut;	     /* bytes of it that are sent, and then hung up; ALL */
-	bool swallow;	     /* it is not sent, nor hung up */
-	bool flood;	     /* commands are sent instead, without an end */
+	unsigned int number;  /* of the reply: 0 is the version's */
+	uint32_t cut;	      /* bytes of it that are sent, and then hung up; ALL */
+	bool swallow;	      /* it is not sent, nor hung up */
+	bool flood;	      /* commands are sent instead, without an end */
+	unsigned int late_ms; /* and all that follow */
 	bool drop_fds;
 	unsigned int more_fds;
+	int slow_fd;	/* is one more, and the peer has the last one; 0: none */
 	int32_t longer; /* bytes of the payload, with the header's size */
 	/* That many bytes of the message are set, at that place. */
 	struct {
@@ -61,38 +63,6 @@ take(int fd, uint8_t *bytes, int *fds, unsigned int *nb_fds)
 		(ssize_t)(h->size - sizeof(*h));
 }
 
-/* False: it went wrong, as it should. */
-static bool
-give(int fd, const uint8_t *bytes, size_t len, const int *fds, unsigned int nb_fds)
-{
-	union {
-		char bytes[CMSG_SPACE(64 * sizeof(int))];
-		struct cmsghdr header;
-	} control = {{0}};
-	struct iovec iov = {(void *)(uintptr_t)bytes, len};
-	struct msghdr hdr = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
-
-	if (nb_fds > 0) {
-		hdr.msg_control = &control;
-		hdr.msg_controllen = CMSG_SPACE(nb_fds * sizeof(int));
-		control.header.cmsg_level = SOL_SOCKET;
-		control.header.cmsg_type = SCM_RIGHTS;
-		control.header.cmsg_len = CMSG_LEN(nb_fds * sizeof(int));
-		memcpy(CMSG_DATA(&control.header), fds, nb_fds * sizeof(int));
-	}
-	while (iov.iov_len > 0) {
-		n = sendmsg(fd, &hdr, MSG_NOSIGNAL);
-		if (n < 0)
-			return false;
-		hdr.msg_control = NULL;
-		hdr.msg_controllen = 0;
-		iov.iov_base = (uint8_t *)iov.iov_base + n;
-		iov.iov_len -= n;
-	}
-	return true;
-}
-
 static void
 flood(int fd)
 {
@@ -101,7 +71,7 @@ flood(int fd)
 		struct vfu_dma_access a;
 	} m = {{1, VFU_DMA_READ, sizeof(m), VFU_NO_REPLY, 0}, {0, 8}};
 
-	while (give(fd, (const uint8_t *)&m, sizeof(m), NULL, 0))
+	while (vt_try_send(fd, (const uint8_t *)&m, sizeof(m), NULL, 0))
 		;
 }
 
@@ -110,11 +80,12 @@ static bool
 pass(int fd, uint8_t *bytes, int *fds, unsigned int nb_fds, bool planned)
 {
 	struct vfu_header *h = (struct vfu_header *)bytes;
+	int all[64];
 	unsigned int i;
 	size_t len;
 
 	if (!planned)
-		return give(fd, bytes, h->size, fds, nb_fds);
+		return vt_try_send(fd, bytes, h->size, fds, nb_fds);
 	proxy.size = h->size;
 	if (plan.swallow)
 		return true;
@@ -131,7 +102,15 @@ pass(int fd, uint8_t *bytes, int *fds, unsigned int nb_fds, bool planned)
 		memcpy(bytes + plan.set[i].at, &plan.set[i].value, plan.set[i].len);
 	if (plan.cut != ALL)
 		len = plan.cut;
-	return (len == 0 || give(fd, bytes, len, fds, nb_fds)) && plan.cut == ALL;
+	if (plan.slow_fd > 0) {
+		/* nothing is closed before the message is complete */
+		memcpy(all, fds, nb_fds * sizeof(fds[0]));
+		all[nb_fds++] = plan.slow_fd;
+		vt_try_send(fd, bytes, len - 1, all, nb_fds);
+		close(plan.slow_fd);
+		return vt_try_send(fd, bytes + len - 1, 1, NULL, 0);
+	}
+	return (len == 0 || vt_try_send(fd, bytes, len, fds, nb_fds)) && plan.cut == ALL;
 }
 
 static void *
@@ -154,7 +133,7 @@ proxy_run(void *arg)
 		for (number = 0; ok; number++) {
 			memset(bytes, 0, 1024);
 			ok = take(client, bytes, fds, &nb_fds) &&
-				give(server, bytes, ((struct vfu_header *)bytes)->size, fds,
+				vt_try_send(server, bytes, ((struct vfu_header *)bytes)->size, fds,
 					nb_fds);
 			for (i = 0; i < nb_fds; i++)
 				close(fds[i]);
@@ -162,6 +141,8 @@ proxy_run(void *arg)
 				break;
 			ok = take(server, bytes, fds, &nb_fds);
 			i = nb_fds;
+			if (number >= plan.number && plan.late_ms > 0)
+				usleep(plan.late_ms * 1000);
 			ok = ok && pass(client, bytes, fds, nb_fds, number == plan.number);
 			while (i > 0)
 				close(fds[--i]);

@@ -70,6 +70,8 @@ int vt_connect(void);
 int vt_ready(void);
 /** Bytes, with descriptors; the peer takes them all. */
 void vt_send(int fd, const void *bytes, size_t len, const int *fds, unsigned int nb_fds);
+/** The same; false: it does not. */
+bool vt_try_send(int fd, const void *bytes, size_t len, const int *fds, unsigned int nb_fds);
 /** A message; flags are of the header, 0: a command. */
 void vt_post(int fd, uint16_t command, uint32_t flags, const void *payload, size_t len,
 	const int *fds, unsigned int nb_fds);

@@ -24,16 +24,18 @@ from pathlib import Path
 
 from .image import ImageError, image, missing, which
 
-__all__ = ["Guest", "GuestError", "Job", "Nic", "Result", "ImageError", "image", "missing"]
+__all__ = ["Guest", "GuestError", "Job", "Nic", "Result", "ImageError", "image", "linux",
+           "missing"]
 
 QEMU = "qemu-system-x86_64"
-BOOT_SECONDS = 180  # 3-6 s on a quiet machine; only a bound for a guest that hangs
+BOOT_SECONDS = 600  # 3-6 s on a quiet machine; only a bound for a guest that hangs
 COMMAND_SECONDS = 120
 STOP_SECONDS = 10
 # A busy host spoils the calibration of the TSC: HPET needs none; and the check of the timer, whose
-# failure is a panic. An NMI makes a guest that hangs say where.
+# failure is a panic. An NMI makes a guest that hangs say where. Programs at fixed addresses: TCG finds
+# what it has translated before by address, and starting bash costs a quarter.
 KERNEL_ARGUMENTS = ("console=ttyS0 loglevel=6 net.ifnames=0 panic=0 tsc=unstable clocksource=hpet "
-                    "no_timer_check unknown_nmi_panic")
+                    "no_timer_check unknown_nmi_panic norandmaps")
 
 
 class GuestError(RuntimeError):
@@ -75,22 +77,28 @@ class Job:
     def wait(self, check=True, timeout=COMMAND_SECONDS):
         """Result of the command, once it has ended."""
         ended = self.guest.run(
-            f"until test -e {self._base}.rc; do sleep 0.1; done; cat {self._base}.rc",
-            check=False, timeout=timeout)
-        out = self.guest.run(f"cat {self._base}.out").out
+            f"until test -e {self._base}.rc; do sleep 0.1; done; "
+            f"cat {self._base}.out; echo; cat {self._base}.rc", check=False, timeout=timeout)
         if ended.rc != 0:
+            out = self.guest.run(f"cat {self._base}.out").out
             raise GuestError(self.guest.explain(
                 f"not finished after {timeout} s: {self.command}\n{out}"))
-        result = Result(int(ended.out), out)
+        out, _, status = ended.out.rstrip("\n").rpartition("\n")
+        result = Result(int(status), out)
         if check and result.rc != 0:
             raise GuestError(self.guest.explain(
                 f"exit status {result.rc}: {self.command}\n{out}"))
         return result
 
 
+def linux(kernel, initramfs):
+    """Arguments of QEMU that boot it."""
+    return ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", KERNEL_ARGUMENTS]
+
+
 @functools.lru_cache(maxsize=None)
-def _qemu_major():
-    text = subprocess.run([QEMU, "--version"], text=True, capture_output=True).stdout
+def qemu_major(program=QEMU):
+    text = subprocess.run([program, "--version"], text=True, capture_output=True).stdout
     return int(re.search(r"version (\d+)", text)[1])
 
 
@@ -197,9 +205,13 @@ class Guest:
         paused when it has arrived. It knows what this one knows of the guest.
         """
         other = Guest(nics, name, self.cpus, self.memory)
+        self.arrives_in(other)
+        return other
+
+    def arrives_in(self, other):
+        """Start a QEMU for this guest to come to."""
         other.boot_id, other._numbers = self.boot_id, self._numbers
         other.start(incoming=True)
-        return other
 
     def migrate_to(self, other):
         """Begin; query-migrate tells how it goes on."""
@@ -210,7 +222,7 @@ class Guest:
     @contextlib.contextmanager
     def ram(self):
         """The guest's memory, to be read."""
-        for fd in Path(f"/proc/{self._qemu.pid}/fd").iterdir():
+        for fd in Path(f"/proc/{self.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 if "memfd:memory-backend-memfd" in str(fd.readlink()):
                     with open(fd, "rb") as file:
@@ -218,6 +230,11 @@ class Guest:
                             yield ram
                     return
         raise GuestError(self.explain("its memory cannot be found"))
+
+    @property
+    def pid(self):
+        """Of QEMU."""
+        return self._qemu.pid
 
     def alive(self):
         return self._qemu is not None and self._qemu.poll() is None
@@ -263,13 +280,11 @@ class Guest:
 
     def _system(self):
         """What it boots."""
-        kernel, initramfs = image()
-        return ["-kernel", str(kernel), "-initrd", str(initramfs),
-                "-append", KERNEL_ARGUMENTS]
+        return linux(*image())
 
     def _card(self, number, nic):
         props = {"mac": nic.mac, "disable-legacy": "on"}
-        if _qemu_major() < 10:
+        if qemu_major() < 10:
             props["vectors"] = "0"  # 7.2 under TCG crashes with MSI-X and vhost-user
         if nic.queues > 1:
             props["mq"] = "on"
@@ -299,9 +314,9 @@ class Guest:
 
     # What is said to it.
 
-    def boot(self):
+    def boot(self, within=BOOT_SECONDS):
         """Wait until a (re)started guest runs commands; returns self."""
-        deadline = time.monotonic() + BOOT_SECONDS
+        deadline = time.monotonic() + within
         while True:
             words = self._line(deadline, "boot").split()
             if len(words) == 2 and words[0] == "READY" and words[1] != self.boot_id:
@@ -349,6 +364,11 @@ class Guest:
     def features(self, nic=0):
         """Numbers of the feature bits that the driver of a card negotiated."""
         bits = self.read(f"/sys/class/net/eth{nic}/device/features")
+        return {number for number, bit in enumerate(bits) if bit == "1"}
+
+    def disk_features(self, disk="vda"):
+        """Numbers of the feature bits that the driver of a disk negotiated."""
+        bits = self.read(f"/sys/block/{disk}/device/features")
         return {number for number, bit in enumerate(bits) if bit == "1"}
 
     def statistic(self, name, nic=0):

@@ -4,7 +4,7 @@
 
 /*
  * Runs in a test guest: sends frames as fast as the interface takes them, "blast INTERFACE COUNT
- * SIZE", to any station. One thread.
+ * SIZE [PAUSE]", to any station; after each burst it sleeps for so many microseconds. One thread.
  */
 
 #define _GNU_SOURCE
@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define BURST 32
 
@@ -26,14 +27,15 @@ int
 main(int argc, char **argv)
 {
 	struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_halen = ETH_ALEN};
-	long count = argc == 4 ? atol(argv[2]) : 0, size = argc == 4 ? atol(argv[3]) : 0, sent = 0;
+	long count = argc > 3 ? atol(argv[2]) : 0, size = argc > 3 ? atol(argv[3]) : 0, sent = 0;
+	long pause = argc > 4 ? atol(argv[4]) : 0;
 	static unsigned char frame[1514];
 	struct iovec iov = {.iov_base = frame, .iov_len = size};
 	struct mmsghdr msg[BURST];
 	int fd = socket(AF_PACKET, SOCK_RAW, 0), i, n;
 
 	if (fd < 0 || size < 60 || size > (long)sizeof(frame)) {
-		fprintf(stderr, "blast INTERFACE COUNT SIZE\n");
+		fprintf(stderr, "blast INTERFACE COUNT SIZE [PAUSE]\n");
 		return 2;
 	}
 	to.sll_ifindex = if_nametoindex(argv[1]);
@@ -59,6 +61,8 @@ main(int argc, char **argv)
 			return 1;
 		}
 		sent += n;
+		if (pause > 0)
+			usleep(pause);
 	}
 	return 0;
 }

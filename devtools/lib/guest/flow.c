@@ -36,7 +36,7 @@
 #define MAGIC	  0x76666e21
 #define PORT	  7000
 #define PACE_US	  4000 /* the guest is to have time for other things */
-#define GIVE_UP_S 10   /* without a frame */
+#define GIVE_UP_S 10   /* without a frame, once it is to end */
 
 struct frame {
 	struct ether_header eth;
@@ -136,7 +136,8 @@ static int
 open_on(const char *name, uint8_t *mac)
 {
 	struct sockaddr_ll addr = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
-	int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL)), room = 64 << 20, one = 1;
+	/* Nothing is heard before it is bound, for that would be what other interfaces have. */
+	int fd = socket(AF_PACKET, SOCK_RAW, 0), room = 64 << 20, one = 1;
 	struct ifreq ifr = {0};
 
 	if (fd < 0)
@@ -192,6 +193,9 @@ main(int argc, char **argv)
 			look_at(buf, len, nb_flows);
 			last = time(NULL);
 		}
+		/* Until then whoever gives them back may be away for as long as it takes. */
+		if (!stop)
+			last = time(NULL);
 		under_way = 0;
 		for (i = 0; i < nb_flows; i++) {
 			while (!stop && flows[i].sent - flows[i].expected < window) {

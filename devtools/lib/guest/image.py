@@ -23,6 +23,11 @@ META_PACKAGE = "linux-image-cloud-amd64"
 MODULES = ("virtio_pci", "virtio_console", "virtio_net", "8021q", "macvlan")
 # Beside busybox, whose nc moves one KiB at a time. Shared libraries come along.
 TOOLS = ("ethtool", "lspci", "nc.openbsd")
+DISK_TOOLS = ("mke2fs", "e2fsck", "fstrim", "blkdiscard")
+UML = "linux.uml"
+UML_DIR = Path("/usr/lib/uml/modules")
+UML_MODULES = ("virtio_net", "8021q", "virtio_blk")
+UML_TOOLS = ("ethtool", "nc.openbsd", "tcpdump", *DISK_TOOLS)
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
@@ -35,7 +40,8 @@ PACKAGES = {
     "dpkg-deb": "dpkg",
 }
 INIT = Path(__file__).with_name("init")
-PROGRAMS = ("flow",)    # our own, in C
+PROGRAMS = ("flow",)    # our own, in C, for a guest that has no libraries of the right version
+UML_PROGRAMS = (*PROGRAMS, "blast", "blocks")
 
 
 class ImageError(RuntimeError):
@@ -47,9 +53,15 @@ def which(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-def missing():
+def missing(more=()):
     """Debian packages a guest needs and this machine does not have."""
-    return sorted({package for name, package in PACKAGES.items() if which(name) is None})
+    return sorted({package for name, package in (*PACKAGES.items(), *more) if which(name) is None})
+
+
+def uml_missing():
+    """The same for user-mode Linux, which does without QEMU."""
+    return [name for name in missing([(UML, "user-mode-linux"), ("tcpdump", "tcpdump")])
+            if name != PACKAGES["qemu-system-x86_64"]]
 
 
 def cache_dir(name="guest"):
@@ -96,7 +108,7 @@ def deb_of(package):
     return next(word for word in uris.split() if word.endswith(".deb"))
 
 
-def _kernel_candidate():
+def kernel_candidate():
     """The newest cloud kernel of this release of Debian, by its package."""
     found = re.search(r"Depends: (linux-image-\S+)", apt("apt-cache", "depends", META_PACKAGE))
     if found is None:
@@ -156,6 +168,12 @@ def libraries(program):
     return re.findall(r"(/\S+) \(0x", listing)
 
 
+def with_libraries(path, at):
+    """{path in the guest: contents} of a program or a library of this machine."""
+    return {at: Path(path).read_bytes(),
+            **{library.lstrip("/"): Path(library).read_bytes() for library in libraries(path)}}
+
+
 def _record(name, mode, data, inode):
     """One member of a "newc" cpio archive."""
     header = "070701" + "".join(f"{value:08x}" for value in (
@@ -178,26 +196,23 @@ def _cpio(files):
     return b"".join(out)
 
 
-def _compiled(name):
-    """One of PROGRAMS, made for a guest that has no libraries of the right version."""
+def _compiled(name, *how):
+    """A program or library of our own."""
     with tempfile.TemporaryDirectory() as work:
         done = subprocess.run(
-            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", f"{work}/{name}",
+            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *how, "-o", f"{work}/{name}",
              INIT.with_name(f"{name}.c")], text=True, capture_output=True)
         if done.returncode != 0:
             raise ImageError(f"{name}.c: {done.stderr.strip()}")
         return Path(work, name).read_bytes()
 
 
-def initramfs(kernel, modules=MODULES, programs=PROGRAMS, more=None):
+def initramfs(kernel, modules=MODULES, programs=PROGRAMS, more=None, tools=TOOLS):
     """Archive for a kernel; `more`: {path: contents} of other files."""
     files = {"init": INIT.read_bytes(), "bin/busybox": Path(which("busybox")).read_bytes()}
-    files.update((f"bin/{name}", _compiled(name)) for name in programs)
-    for tool in TOOLS:
-        path = which(tool)
-        files[f"bin/{tool}"] = Path(path).read_bytes()
-        for library in libraries(path):
-            files[library.lstrip("/")] = Path(library).read_bytes()
+    files.update((f"bin/{name}", _compiled(name, "-static")) for name in programs)
+    for tool in tools:
+        files.update(with_libraries(which(tool), f"bin/{tool}"))
     found = _modules(kernel, modules)
     files["modules/order"] = "".join(f"{name}.ko\n" for name, _ in found).encode()
     files.update((f"modules/{name}.ko", data) for name, data in found)
@@ -205,22 +220,38 @@ def initramfs(kernel, modules=MODULES, programs=PROGRAMS, more=None):
     return _cpio(files)
 
 
-def store(cache, archive):
-    """Path of an initramfs in the cache."""
-    entry = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}"
+def store(cache, data, name="initramfs.cpio"):
+    """Path of a file in the cache."""
+    entry = cache / f"{name.split('.')[0]}-{hashlib.sha256(data).hexdigest()[:16]}"
     if not entry.exists():
         with new_entry(cache, entry.name) as work:
-            (work / "initramfs.cpio").write_bytes(archive)
-    return entry / "initramfs.cpio"
+            (work / name).write_bytes(data)
+    return entry / name
 
 
 @functools.lru_cache(maxsize=None)
-def image():
-    """(kernel, initramfs) as paths in the cache, built if they are not there.
+def uml_image():
+    """(kernel, initramfs, what to preload) of user-mode Linux, of the package with its modules."""
+    modules = sorted(UML_DIR.glob("*/kernel"))
+    if which(UML) is None or not modules:
+        raise ImageError(f"{UML} and its modules are in the package user-mode-linux")
+    cache = cache_dir()
+    with locked(cache):
+        archive = initramfs(modules[-1].parent, UML_MODULES, UML_PROGRAMS, tools=UML_TOOLS,
+                            more={"etc/passwd": b"root:x:0:0::/:/bin/sh\n"})
+        preload = _compiled("uml_fpu", "-shared", "-fPIC")
+        return Path(which(UML)), store(cache, archive), store(cache, preload, "uml_fpu.so")
+
+
+@functools.lru_cache(maxsize=None)
+def image(*programs):
+    """(kernel, initramfs) as paths in the cache, built if they are not there; with more programs
+    of our own.
 
     Raises ImageError with the reason when neither apt nor the cache has a kernel.
     """
     cache = cache_dir()
     with locked(cache):
-        kernel = unpacked(cache, _kernel_candidate, "linux-image-*")
-        return next(kernel.glob("boot/vmlinuz-*")), store(cache, initramfs(kernel))
+        kernel = unpacked(cache, kernel_candidate, "linux-image-*")
+        return next(kernel.glob("boot/vmlinuz-*")), store(
+            cache, initramfs(kernel, programs=(*PROGRAMS, *programs)))

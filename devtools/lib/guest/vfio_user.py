@@ -21,6 +21,10 @@ class FunctionGuest(Guest):
         self.later = list(later)
         self.system = system
 
+    def slot(self, number=0):
+        """PCI address of a card that the kernel has."""
+        return self.run(f"basename $(readlink -f /sys/class/net/eth{number}/device/..)").out.strip()
+
     def unplug(self, number=0):
         """Press the slot's button, and wait until the guest has let go of the card."""
         self.qmp("device_del", id=f"card{number}")

@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include <vfn_regs.h>
-#include <vfu_client.h>
 
 #include "vfn_endpoint_link.h"
 
@@ -357,7 +356,8 @@ vfn_endpoint_none(void)
 
 int
 vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *control,
-	unsigned int timeout_ms, char *why, size_t size, struct vfn_link **link)
+	unsigned int timeout_ms, struct vfu_patience *patience, char *why, size_t size,
+	struct vfn_link **link)
 {
 	struct vfn_link *new = vfn_endpoint_none();
 	struct endpoint_link *e;
@@ -368,7 +368,7 @@ vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *contro
 		return -ENOMEM;
 	}
 	e = link_of(new);
-	ret = vfu_client_connect(path, NULL, NULL, timeout_ms, &e->client);
+	ret = vfu_client_connect(path, NULL, NULL, timeout_ms, patience, &e->client);
 	if (ret < 0)
 		snprintf(why, size, "%s", connect_error(ret));
 	if (ret == 0)

@@ -25,6 +25,7 @@
 
 #include <vfn_endpoint.h>
 #include <vfn_link.h>
+#include <vfu_client.h>
 
 /**
  * Connect to an endpoint.
@@ -35,6 +36,8 @@
  *   What is decided here, or NULL: the endpoint's operator decides.
  * @param timeout_ms
  *   Bound of every operation.
+ * @param patience
+ *   Of the endpoint, for all links to it; used for as long as the link. NULL: it is trusted.
  * @param why
  *   Gets the reason, in words, of what has failed.
  * @param link
@@ -44,7 +47,8 @@
  *   leave to its client what is to be decided here; or another negative errno value.
  */
 int vfn_endpoint_connect(const char *path, const struct vfn_endpoint_control *control,
-	unsigned int timeout_ms, char *why, size_t size, struct vfn_link **link);
+	unsigned int timeout_ms, struct vfu_patience *patience, char *why, size_t size,
+	struct vfn_link **link);
 
 /** A link on which every operation but close() fails. NULL: no memory. */
 struct vfn_link *vfn_endpoint_none(void);

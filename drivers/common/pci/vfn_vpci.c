@@ -175,7 +175,7 @@ vfn_vpci_init(struct vfn_vpci *pci)
 		.length = pci->nb_queues * pci->stats_step};
 	pci->parts = (struct vfn_vpci_place){.region = pci->vendor.region,
 		.offset = VENDOR_READ(pci, parts_offset),
-		.length = VENDOR_READ(pci, parts_size)};
+		.length = RTE_MIN(VENDOR_READ(pci, parts_size), (uint32_t)VFN_PARTS_SIZE)};
 	return pci->nb_queues <= VFN_MAX_QUEUES && !vfn_vpci_gone(pci) ? 0 : -ENODEV;
 }
 

@@ -13,6 +13,8 @@
 #ifndef RTE_VDPA_VFN_H
 #define RTE_VDPA_VFN_H
 
+#include <stdint.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -47,8 +49,9 @@ int rte_vdpa_vfn_restore(const char *device, const char *path);
 
 /**
  * Let go of the function of a device, for another process that takes the device over: of one behind
- * an endpoint, which has one client at a time. Nothing happens to one in this process. It is had
- * again by rte_vdpa_vfn_restore() without a file. Any thread.
+ * an endpoint, which has one client at a time, and of a disk's file, which is locked. Nothing
+ * happens to others in this process. It is had again by rte_vdpa_vfn_restore() without a file, a
+ * disk's file with the next guest. Any thread.
  *
  * @return
  *   0; -ENODEV if there is no such device; -EBUSY while a guest uses it.
@@ -102,6 +105,35 @@ int rte_vdpa_vfn_kernel_stop(const char *device);
  *   Not 0: the kernel's device stays, else it goes, unless a driver has it.
  */
 int rte_vdpa_vfn_kernel_end(const char *device, int keep);
+
+/**
+ * Features of virtio that the driver offers to its connections beside what
+ * rte_vhost_driver_get_features() says: those of the control queue that librte_vhost leaves out.
+ * Only connections told of by rte_vdpa_vfn_new_connection() have them. Any thread.
+ *
+ * @return
+ *   The bits; 0 if there is no such device.
+ */
+uint64_t rte_vdpa_vfn_features(const char *device);
+
+/**
+ * As rte_vhost_get_negotiated_features(), with those of rte_vdpa_vfn_features() that the front-end
+ * has accepted. Any thread, but for that function's reasons none while it may be closed.
+ *
+ * @return
+ *   0; -ENODEV if the connection is of no device of this driver.
+ */
+int rte_vdpa_vfn_negotiated(int vid, uint64_t *features);
+
+/**
+ * The number of the virtqueue that is the control queue, if the guest's front-end passes that on
+ * (user-mode Linux does; QEMU and virtio-user answer its commands themselves). Any thread.
+ *
+ * @return
+ *   The number; -ENOENT if the function has no control queue of a guest's now; -ENODEV if there is
+ *   no such device.
+ */
+int rte_vdpa_vfn_control_queue(const char *device);
 
 #ifdef __cplusplus
 }

@@ -12,13 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/virtio_ids.h>
-
 #include <rte_common.h>
 #include <rte_interrupts.h>
+
+#include <vfn_signal.h>
 
 #include "vfn_drv.h"
 #include "vfn_telemetry.h"
@@ -105,7 +106,8 @@ config_interrupt(void *arg)
 	struct vfn_dev *dev = arg;
 	eventfd_t count;
 
-	if (eventfd_read(dev->config_fd, &count) < 0)
+	/* Shared with the function, which may take it away first, and have a read wait. */
+	if (preadv2(dev->config_fd, &(struct iovec){&count, sizeof(count)}, 1, -1, RWF_NOWAIT) < 0)
 		return;
 	vfn_dev_lock(dev);
 	if (!vfn_kernel_config_changed(dev))
@@ -120,22 +122,7 @@ vfn_config_start(struct vfn_dev *dev)
 	dev->config_told = false;
 	if (dev->config_reader == dev->guest->vid &&
 		vfn_vpci_config_generation(&dev->pci) != dev->config_seen)
-		eventfd_write(dev->config_fd, 1);
-}
-
-/* What the class adds to what every function has. */
-int
-vfn_config_init(struct vfn_dev *dev)
-{
-	struct virtio_net_config config;
-
-	if (dev->pci.type != VIRTIO_ID_NET || vfn_config_read(dev, &config) < 0 ||
-		2 * config.max_virtqueue_pairs >= dev->pci.nb_queues) {
-		DEV_LOG(ERR, dev, "the function is none of the net class");
-		return -ENODEV;
-	}
-	dev->max_pairs = config.max_virtqueue_pairs;
-	return 0;
+		vfn_signal(dev->config_fd);
 }
 
 int
@@ -151,21 +138,17 @@ vfn_config_read(struct vfn_dev *dev, struct virtio_net_config *config)
 int
 vfn_config_get(struct vfn_dev *dev, int vid, uint8_t *config, uint32_t size)
 {
-	uint16_t status = 0;
+	const struct vfn_guest *guest = vfn_life_guest(dev, vid);
 	int ret;
 
 	dev->config_told = false;
 	dev->config_reader = vid;
 	ret = vfn_vpci_config(
 		&dev->pci, 0, config, RTE_MIN(size, dev->pci.device.length), &dev->config_seen);
-	/* The guest acknowledges an announcement to the front-end, which keeps that to itself. */
-	if (ret == 0 && dev->function != NULL &&
-		size >= offsetof(struct virtio_net_config, status) + sizeof(status)) {
-		memcpy(&status, config + offsetof(struct virtio_net_config, status),
-			sizeof(status));
-		if (status & VIRTIO_NET_S_ANNOUNCE)
-			vfn_manage_announce(dev->function, false);
-	}
+	if (ret == 0 && dev->class->config_was_read != NULL)
+		dev->class->config_was_read(dev, config, size);
+	if (ret == 0 && guest != NULL && dev->class->config_replace != NULL)
+		dev->class->config_replace(guest, config, size);
 	return ret;
 }
 
@@ -237,6 +220,10 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 static bool
 is_operator(struct vfn_dev *dev, int *ret)
 {
+	if (dev->class != &vfn_drv_net) {
+		*ret = vfn_telemetry_refuse(dev, -ENOTSUP, "it is no net function");
+		return false;
+	}
 	if (dev->function != NULL)
 		return true;
 	*ret = vfn_telemetry_refuse(dev, -ENOTSUP,

@@ -22,12 +22,16 @@
 
 #include <rte_log.h>
 
+#include <vfn_blk_function.h>
 #include <vfn_endpoint.h>
 #include <vfn_link.h>
 #include <vfn_map.h>
 #include <vfn_net_function.h>
 #include <vfn_sdk.h>
 #include <vfn_vpci.h>
+#include <vfu_client.h>
+
+#include "vfn_class.h"
 
 extern int vfn_drv_logtype;
 #define DRV_LOG(level, fmt, ...) \
@@ -57,10 +61,15 @@ enum vfn_lm {
 /* Device arguments. */
 struct vfn_args {
 	bool endpoint;			     /* the function is in another process */
+	bool ntb;			     /* and that at the other side of a bridge */
+	uint32_t ntb_mb;		     /* what it may write of ours then */
+	uint32_t ntb_us;		     /* how long what we write takes */
 	char path[108];			     /* of its socket, as in struct sockaddr_un */
 	bool control;			     /* and what it is is decided here */
 	struct vfn_function_params function; /* without class_params: that is net */
 	struct vfn_net_params net;
+	bool is_blk; /* then that is */
+	struct vfn_blk_params blk;
 	enum vfn_lm lm;
 	uint32_t drain_ms;	/* a function that takes longer to stop is reset */
 	bool doorbell;		/* offer guests to ring by a plain store */
@@ -74,6 +83,7 @@ struct vfn_args {
 struct vfn_mem_region {
 	uint64_t gpa, size;
 	uint64_t theirs; /* librte_vhost's address of it */
+	uint64_t uva;	 /* the front-end's */
 	struct vfn_map *map;
 	uint64_t dev, ino; /* of the file */
 };
@@ -97,15 +107,32 @@ enum vfn_ring_left {
 	VFN_RING_UNKNOWN, /* the same, and nothing tells */
 };
 
+/* A ring behind an IOMMU, see vfn_iommu.c. */
+struct vfn_iova_ring {
+	uint64_t desc, driver, device;
+	uint16_t base; /* where it starts */
+};
+
+/* The IOMMU of the guest that has the device. */
+struct vfn_iommu_guest {
+	struct vfn_miss_call call;
+	bool on;
+	int fd; /* of the front-end's back channel */
+	/* counters; the first two: atomic */
+	uint64_t misses, unsent, updates, invalidations, refused;
+};
+
 /* A connection of a front-end, as far as librte_vhost has told of it. */
 struct vfn_guest {
 	TAILQ_ENTRY(vfn_guest) next;
 	int vid;
-	bool waits; /* for the device, which another one uses, or for its endpoint */
+	bool waits; /* for the device, which another one uses, its endpoint, or its file */
 	bool conf;  /* librte_vhost takes it for configured: it says so before anything changes */
 	bool wanted[VFN_MAX_QUEUES]; /* librte_vhost says the ring is ready */
 	unsigned int unanswered;     /* doorbells whose answer was not waited for */
 	bool features;		     /* are negotiated */
+	uint64_t own_features;	     /* of which librte_vhost knows nothing, see vfn_ctrl.c */
+	uint64_t own_asked;	     /* by the message that librte_vhost handles now */
 	bool memory;	       /* librte_vhost took the last memory table, see vfn_message.c */
 	bool told;	       /* the log says why the guest has no device */
 	bool barred;	       /* librte_vhost has in-flight regions of it */
@@ -117,6 +144,9 @@ struct vfn_guest {
 	uint8_t left[VFN_MAX_QUEUES];		/* enum vfn_ring_left */
 	struct vfn_map *region[VFN_MAX_QUEUES]; /* in-flight regions of ours, see vfn_inflight.c */
 	int error_fd[VFN_MAX_QUEUES];		/* told of a broken ring, -1: none */
+	int back_fd;				/* its back channel, -1: none */
+	int8_t writeback;	    /* of a disk, as its driver has set it, -1: it has not */
+	struct vfn_iova_ring *iova; /* its rings, NULL: none */
 };
 
 /* The thread that relays where no poller does, see vfn_shadow.c. */
@@ -179,18 +209,23 @@ struct vfn_inflight_region {
 struct vfn_inflight {
 	int fd; /* of the file, -1: none */
 	struct vfn_inflight_file *file;
+	bool lost; /* it was cut off; set by a signal handler */
 	struct vfn_inflight_region region[VFN_MAX_QUEUES];
 };
 
 /* A function in another process, see vfn_remote.c. */
 struct vfn_remote {
 	char path[108];
+	bool ntb;     /* at the other side of a bridge */
+	bool bridged; /* that has been there, and dev->pci.link is to it */
+	uint32_t ntb_mb, ntb_us;
 	bool by_host;
 	struct vfn_endpoint_control control; /* by_host */
 	pthread_t thread;
 	bool watched; /* there is the thread */
 	bool quit;    /* atomic: it is to end */
 	int wake_fd;
+	struct vfu_patience patience;
 	/* Under the device's lock. */
 	bool gone;	/* nobody is connected, and nothing is touched */
 	bool released;	/* another process may have it */
@@ -204,6 +239,7 @@ struct vfn_dev {
 	uint32_t refs; /* both: under the list's lock */
 	char name[VFN_NAME_SIZE];
 	enum vfn_lm lm;
+	enum vfn_dma_mode dma;
 	unsigned int faults; /* enum vfn_fault, for those who log */
 	const struct rte_device *device;
 	struct rte_vdpa_device *vdpa;
@@ -211,7 +247,8 @@ struct vfn_dev {
 	struct vfn_vpci pci;	       /* of the function; under the device's lock */
 	struct vfn_function *function; /* for its operator; NULL: it is behind an endpoint */
 	struct vfn_remote *remote;     /* NULL: it is in this process */
-	uint16_t max_pairs;
+	const struct vfn_drv_class *class;
+	uint16_t max_pairs; /* of the net class; of others queues */
 
 	struct rte_intr_handle *config_intr;
 	int config_fd; /* eventfd of configuration changes */
@@ -219,11 +256,13 @@ struct vfn_dev {
 	pthread_mutex_t lock; /* protects what follows */
 	enum vfn_state state;
 	bool removed; /* takes no new connections */
+	bool busy;    /* the last start failed as somebody else has what the function works on */
 	TAILQ_HEAD(, vfn_guest) guests;
-	struct vfn_guest *guest;		   /* whose device it is, or NULL */
-	bool started[VFN_MAX_QUEUES];		   /* the function runs it */
-	bool paused[VFN_MAX_QUEUES];		   /* for as long as all queues are */
-	struct vfn_memory memory;		   /* from dev_conf to dev_close */
+	struct vfn_guest *guest;      /* whose device it is, or NULL */
+	bool started[VFN_MAX_QUEUES]; /* the function runs it */
+	bool paused[VFN_MAX_QUEUES];  /* for as long as all queues are */
+	struct vfn_memory memory;     /* from dev_conf to dev_close */
+	struct vfn_iommu_guest iommu;
 	struct vfn_shadow *shadow[VFN_MAX_QUEUES]; /* NULL: the function has the guest's ring */
 	struct vfn_shadow *spare[VFN_MAX_QUEUES];  /* for a queue that will have one */
 	struct vfn_shadow_thread shadow_thread;
@@ -232,6 +271,8 @@ struct vfn_dev {
 	struct vfn_notify doorbells;
 	struct vfn_saved last;	       /* as the last guest left them */
 	struct vfn_saved pending;      /* for the next guest to find */
+	struct vfn_saved said;	       /* by a control queue, see vfn_ctrl.c */
+	uint16_t ctrl;		       /* of the guest, if it is passed on; 0: it has none */
 	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
 	int config_reader;	       /* vid that has last asked for the configuration, or -1 */
 	uint8_t config_seen;	       /* its generation then */
@@ -242,11 +283,25 @@ struct vfn_dev {
 	struct vfn_inflight inflight;
 	uint32_t stops;
 	uint32_t stop_us[2]; /* how long the function took to stand still: last, longest */
-	uint64_t stats_base[VFN_MAX_QUEUES][VFN_NET_STAT_MAX];
-	uint64_t stats_last[VFN_MAX_QUEUES][VFN_NET_STAT_MAX]; /* as they were read last */
+	uint64_t stats_base[VFN_MAX_QUEUES][VFN_STATS_MAX];
+	uint64_t stats_last[VFN_MAX_QUEUES][VFN_STATS_MAX]; /* as they were read last */
 	uint32_t failures_base[VFN_MAX_QUEUES];
 	struct vfn_kernel *kernel; /* that the kernel's driver may have it, or NULL */
 };
+
+/* Queues for data. */
+static inline unsigned int
+vfn_nb_data(const struct vfn_dev *dev)
+{
+	return dev->class->rings * dev->max_pairs;
+}
+
+/* Rings that a front-end may set up: the one behind those for data may be the control queue. */
+static inline unsigned int
+vfn_nb_rings(const struct vfn_dev *dev)
+{
+	return vfn_nb_data(dev) + dev->class->has_ctrl;
+}
 
 extern struct rte_vdev_driver vfn_driver;
 
@@ -262,6 +317,7 @@ int vfn_life_start(struct vfn_dev *dev, int vid);
 void vfn_life_stop(struct vfn_dev *dev, int vid);
 void vfn_life_forget(struct vfn_dev *dev, int vid);
 void vfn_life_features(struct vfn_dev *dev, int vid);
+void vfn_life_late(struct vfn_dev *dev, struct vfn_guest *guest);
 int vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on);
 int vfn_life_connection(struct vfn_dev *dev, int vid);
 void vfn_life_check(struct vfn_dev *dev);
@@ -292,9 +348,31 @@ void vfn_remote_check(struct vfn_dev *dev);
 int vfn_remote_release(struct vfn_dev *dev);
 void vfn_remote_reclaim(struct vfn_dev *dev);
 
+/* vfn_ctrl.c: the control queue of a guest that passes it on. dev->lock held. */
+uint64_t vfn_ctrl_offer(const struct vfn_dev *dev, uint64_t library);
+int vfn_guest_features(const struct vfn_guest *guest, uint64_t *features);
+uint64_t vfn_ctrl_features(struct vfn_dev *dev, uint64_t features);
+static inline bool
+vfn_ctrl_is(const struct vfn_dev *dev, uint16_t queue)
+{
+	return dev->ctrl != 0 && queue == dev->ctrl;
+}
+bool vfn_ctrl_can_start(const struct vfn_dev *dev, uint16_t queue);
+uint16_t vfn_ctrl_queue(const struct vfn_dev *dev);
+void vfn_ctrl_keep(struct vfn_dev *dev, const struct vfn_saved *parts);
+void vfn_ctrl_take(struct vfn_dev *dev, const struct vfn_saved *parts);
+void vfn_ctrl_forget(struct vfn_dev *dev);
+bool vfn_ctrl_left(struct vfn_dev *dev);
+bool vfn_ctrl_changes(struct vfn_dev *dev);
+int vfn_ctrl_parts(struct vfn_dev *dev, const struct vfn_saved *restored, struct vfn_saved *to);
+
 /* vfn_ring.c: a guest's ring. dev->lock held, a guest has the device. */
+#define VFN_PACKED_START 0x8000 /* position of a ring that was never used */
 int vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
 bool vfn_ring_left(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+bool vfn_ring_catch_up(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring,
+	uint64_t features, uint16_t front_end);
+bool vfn_ring_fresh(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring);
 bool vfn_ring_used_idx(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring, uint16_t *idx);
 
 /* vfn_message.c: the messages of a connection. dev->lock held. */
@@ -303,7 +381,6 @@ void vfn_message_forgive(struct vfn_guest *guest);
 bool vfn_message_memory(struct vfn_dev *dev, struct vfn_guest *guest);
 
 /* vfn_config.c: changes of the device configuration. Start and stop: dev->lock held. */
-int vfn_config_init(struct vfn_dev *dev);
 int vfn_config_open(struct vfn_dev *dev);
 void vfn_config_close(struct vfn_dev *dev);
 void vfn_config_start(struct vfn_dev *dev);
@@ -322,6 +399,9 @@ int vfn_inflight_attach(
 	struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, bool packed);
 bool vfn_inflight_renew(
 	struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring, uint16_t base);
+void vfn_inflight_forget(struct vfn_dev *dev, uint16_t queue);
+struct vfn_parts_said *vfn_inflight_control(
+	struct vfn_dev *dev, struct vfn_vpci_ring *ring, bool packed);
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
@@ -333,6 +413,18 @@ const struct vfn_mem_region *vfn_memory_find(const struct vfn_dev *dev, uint64_t
 struct vringh_mem;
 void vfn_memory_table(const struct vfn_memory *memory, struct vringh_mem *to);
 void *vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
+
+/* vfn_iommu.c: translated addresses. dev->lock held. */
+struct vfn_vu_msg;
+uint64_t vfn_iommu_offer(const struct vfn_dev *dev);
+bool vfn_iommu_is(const struct vfn_guest *guest);
+int vfn_iommu_start(struct vfn_dev *dev, uint64_t features);
+void vfn_iommu_stop(struct vfn_dev *dev, bool gone);
+void vfn_iommu_back(struct vfn_dev *dev, struct vfn_guest *guest, int fd);
+bool vfn_iommu_ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg);
+void vfn_iommu_ring_get(const struct vfn_guest *guest, uint16_t queue, struct vfn_vpci_ring *ring);
+void vfn_iommu_ring_stopped(struct vfn_guest *guest, uint16_t queue, uint16_t base);
+int vfn_iommu_message(struct vfn_dev *dev, struct vfn_guest *guest, const struct vfn_vu_msg *msg);
 
 /* vfn_lm.c: live migration. dev->lock held; all but the first: a guest has the device. */
 int vfn_lm_set_dirty(
@@ -362,6 +454,8 @@ void vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpc
 void vfn_saved_free(struct vfn_dev *dev);
 
 /* vfn_shadow.c: shadow rings. dev->lock held, a guest has the device. */
+bool vfn_shadow_by_windows(const struct vfn_dev *dev);
+bool vfn_shadow_needed(const struct vfn_dev *dev);
 int vfn_shadow_prepare(
 	struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features);
 void vfn_shadow_unprepare(struct vfn_dev *dev);
@@ -374,10 +468,12 @@ int vfn_shadow_end_job(struct vfn_dev *dev, uint16_t queue);
 void vfn_shadow_drop(struct vfn_dev *dev, uint16_t queue);
 bool vfn_shadow_any_live(const struct vfn_dev *dev);
 const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
+/* vfn_window.c */
+int vfn_window_map(struct vfn_dev *dev);
 /* vfn_shadow_thread.c */
 void vfn_shadow_pause(struct vfn_dev *dev);
 void vfn_shadow_resume(struct vfn_dev *dev);
-void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+void vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX]);
 
 /* vfn_kernel.c: devices of the kernel's. The last but one: dev->lock held. */
 const char *vfn_kernel_inflight(const struct vfn_args *args);
@@ -386,10 +482,9 @@ bool vfn_kernel_config_changed(struct vfn_dev *dev);
 void vfn_kernel_free(struct vfn_dev *dev);
 
 /* vfn_stats.c: operations. */
-/* Beside the function's counters: how often it has failed, the same for all of its queues. */
-#define VFN_STATS_TOLD (VFN_NET_STAT_MAX + 1)
-extern const char *const vfn_stat_names[VFN_NET_STAT_MAX];
-int vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX]);
+unsigned int vfn_nb_stats(const struct vfn_dev *dev);
+const char *vfn_stat_name(const struct vfn_dev *dev, unsigned int stat);
+int vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX]);
 void vfn_stats_go_on(struct vfn_dev *dev);
 int vfn_stats_names(
 	struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size);

@@ -29,15 +29,19 @@
 #include <rte_common.h>
 #include <rte_vhost.h>
 
+#include <vfn_guard.h>
+#include <vfn_parts.h>
+
 #include "vfn_drv.h"
 
 /* Bus addresses of the regions, in VFN_DMA_OWN, far from the dirty log. */
 #define REGION_IOVA(queue) (UINT64_C(1) << 62 | (uint64_t)(queue) << 24)
 
-/* Room for the region of any ring, in whole pages. */
-#define REGION_SIZE 0x101000
+/* Room for the region of any ring, and what a control queue has said, in whole pages. */
+#define REGION_SIZE 0x112000
 _Static_assert(sizeof(struct rte_vhost_inflight_info_packed) +
-			32768 * sizeof(struct rte_vhost_inflight_desc_packed) <=
+			32768 * sizeof(struct rte_vhost_inflight_desc_packed) + 64 +
+			2 * sizeof(struct vfn_parts_said) <=
 		REGION_SIZE,
 	"a ring of the largest size");
 
@@ -83,11 +87,11 @@ boot_id(char boot[40])
 static int
 file_check(struct vfn_dev *dev, int fd, off_t have)
 {
-	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * 2 * dev->max_pairs;
+	off_t size = FILE_REGIONS + (off_t)REGION_SIZE * vfn_nb_rings(dev);
 	struct vfn_inflight_file *file = dev->inflight.file,
 				 new = {.magic = FILE_MAGIC,
 					 .version = 1,
-					 .nb_queues = 2 * dev->max_pairs};
+					 .nb_queues = vfn_nb_rings(dev)};
 	int ret;
 
 	boot_id(new.boot);
@@ -154,6 +158,7 @@ file_leave(struct vfn_dev *dev)
 {
 	if (dev->inflight.file == NULL)
 		return;
+	vfn_guard_remove(dev->inflight.file, &dev->inflight.lost);
 	munmap(dev->inflight.file, FILE_REGIONS);
 	dev->inflight.file = NULL;
 	flock(dev->inflight.fd, LOCK_UN);
@@ -166,8 +171,9 @@ file_leave(struct vfn_dev *dev)
 static int
 file_take(struct vfn_dev *dev)
 {
-	int fd = dev->inflight.fd, ret = 0;
+	int fd = dev->inflight.fd, ret;
 	struct stat st;
+	void *file;
 
 	if (dev->inflight.file != NULL)
 		return 0;
@@ -178,15 +184,17 @@ file_take(struct vfn_dev *dev)
 			"this name");
 		return ret;
 	}
-	dev->inflight.file = mmap(NULL, FILE_REGIONS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (dev->inflight.file == MAP_FAILED || fstat(fd, &st) < 0)
-		ret = -errno;
-	if (dev->inflight.file == MAP_FAILED) {
-		dev->inflight.file = NULL;
+	file = mmap(NULL, FILE_REGIONS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	/* An endpoint gets the file for its regions, and could cut it off. */
+	ret = file == MAP_FAILED ? -errno : vfn_guard_add(file, FILE_REGIONS, &dev->inflight.lost);
+	if (ret < 0) {
+		if (file != MAP_FAILED)
+			munmap(file, FILE_REGIONS);
 		flock(fd, LOCK_UN);
-	} else if (ret == 0) {
-		ret = file_check(dev, fd, st.st_size);
+		return ret;
 	}
+	dev->inflight.file = file;
+	ret = fstat(fd, &st) < 0 ? -errno : file_check(dev, fd, st.st_size);
 	if (ret < 0)
 		file_leave(dev);
 	return ret;
@@ -248,10 +256,10 @@ given_size(struct vfn_dev *dev, const struct vfn_guest *guest, uint16_t queues, 
 	uint64_t protocol = 0, features = 0;
 
 	/* Of what size they are depends on the features. */
-	if (!guest->features || rte_vhost_get_negotiated_features(guest->vid, &features) < 0 ||
+	if (!guest->features || vfn_guest_features(guest, &features) < 0 ||
 		rte_vhost_get_negotiated_protocol_features(guest->vid, &protocol) < 0 ||
 		!(protocol & UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) || queues == 0 ||
-		queues > 2 * dev->max_pairs || entries == 0 || entries > 32768) {
+		queues > vfn_nb_rings(dev) || entries == 0 || entries > 32768) {
 		DEV_LOG(ERR, dev, "in-flight regions for %u rings of %u are refused", queues,
 			entries);
 		return 0;
@@ -340,6 +348,8 @@ region_of_file(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *
 	off_t at = FILE_REGIONS + (off_t)queue * REGION_SIZE;
 
 	region->len = region_size(packed, ring->size);
+	if (vfn_ctrl_is(dev, queue))
+		region->len = region_step(packed, ring->size) + 2 * sizeof(struct vfn_parts_said);
 	/* A file that has no room is a bus error later. */
 	errno = posix_fallocate(dev->inflight.fd, at, region->len);
 	if (errno != 0)
@@ -463,7 +473,8 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *r
 	int ret;
 
 	ret = region_detach(dev, queue);
-	if (ret < 0)
+	/* Nobody could tell after a crash where a translated ring is. */
+	if (ret < 0 || vfn_iommu_is(guest))
 		return ret;
 	ret = region_of_frontend(dev, queue, packed, region);
 	if (ret == -ENOENT && dev->inflight.fd < 0 && (dev->remote == NULL || !packed))
@@ -492,7 +503,8 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *r
 		map.len = region->len;
 		map.fd = region->map->fd;
 		map.offset = region->map->offset + (region->host - region->map->host);
-		ret = vfn_vpci_map(&dev->pci, &map);
+		if (!vfn_shadow_by_windows(dev)) /* else the relay keeps it */
+			ret = vfn_vpci_map(&dev->pci, &map);
 	}
 	if (ret < 0) {
 		bool own = region->own;
@@ -514,6 +526,34 @@ vfn_inflight_attach(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *r
 }
 
 /*
+ * What was said by the control queue, if the file tells of its ring: where that stands is found
+ * out, too. The caller's, NULL if there is nothing.
+ */
+struct vfn_parts_said *
+vfn_inflight_control(struct vfn_dev *dev, struct vfn_vpci_ring *ring, bool packed)
+{
+	struct vfn_inflight_region *region = &dev->inflight.region[dev->ctrl];
+	const size_t len = 2 * sizeof(struct vfn_parts_said);
+	struct vfn_parts_said *said = NULL;
+	bool mapped = region->map != NULL;
+	struct ring_id id;
+
+	if (dev->inflight.fd < 0 || file_take(dev) < 0 ||
+		dev->inflight.file->queue[dev->ctrl].valid != 1 ||
+		identify(dev, ring, packed, &id) < 0 ||
+		memcmp(&dev->inflight.file->queue[dev->ctrl].id, &id, sizeof(id)) != 0 ||
+		(!mapped && region_of_file(dev, dev->ctrl, ring, packed, region) < 0))
+		return NULL;
+	if (vfn_ring_left(dev, dev->ctrl, ring))
+		said = malloc(len);
+	if (said != NULL)
+		memcpy(said, region->host + region_step(packed, ring->size), len);
+	if (!mapped)
+		region_unmap(region);
+	return said;
+}
+
+/*
  * The function refused a ring. If the reason may be that our own region is out of date, for a guest
  * that set up its ring anew while nobody served it, it is begun anew.
  */
@@ -529,6 +569,16 @@ vfn_inflight_renew(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ri
 	region_renew(region);
 	ring->avail = ring->used = base;
 	return true;
+}
+
+/* Nothing is in flight, and the ring goes on elsewhere: the region, if there is one, is new. */
+void
+vfn_inflight_forget(struct vfn_dev *dev, uint16_t queue)
+{
+	const struct vfn_inflight_region *region = &dev->inflight.region[queue];
+
+	if (region->map != NULL)
+		region_renew(region);
 }
 
 /* The region of a queue that has one, for a relay that keeps it in the function's place. */

@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include <linux/virtio_config.h>
-#include <linux/virtio_net.h>
 
 #include <rte_common.h>
 #include <rte_eal.h>
@@ -37,15 +36,6 @@ struct vfn_kernel {
 	bool listed;
 	uint64_t features;
 };
-
-/* Without a control queue none of them can be had. */
-#define HIDDEN \
-	(UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_RX | \
-		UINT64_C(1) << VIRTIO_NET_F_CTRL_RX_EXTRA | \
-		UINT64_C(1) << VIRTIO_NET_F_CTRL_VLAN | \
-		UINT64_C(1) << VIRTIO_NET_F_CTRL_MAC_ADDR | \
-		UINT64_C(1) << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS | \
-		UINT64_C(1) << VIRTIO_NET_F_GUEST_ANNOUNCE | UINT64_C(1) << VIRTIO_NET_F_MQ)
 
 static void
 lock(void *data)
@@ -70,7 +60,11 @@ begin(void *data, uint64_t features)
 		DEV_LOG(ERR, dev, "a front-end has the device");
 		return -EBUSY;
 	}
-	ret = vfn_life_move(dev, VFN_CONFIGURED);
+	ret = dev->class->begin != NULL ? dev->class->begin(dev) : 0;
+	if (ret == -EBUSY)
+		DEV_LOG(ERR, dev, "what it works on is in use");
+	if (ret == 0)
+		ret = vfn_life_move(dev, VFN_CONFIGURED);
 	if (ret < 0)
 		return ret;
 	kernel->features = features;
@@ -303,9 +297,6 @@ rte_vdpa_vfn_kernel_create(const char *name)
 {
 	struct vfn_dev *dev = find(name);
 	struct vfn_vduse_params params = {
-		.device_id = VFN_NET_DEVICE_ID,
-		.config_size = sizeof(struct virtio_net_config),
-		.hidden = HIDDEN,
 		.owner = &owner,
 		.data = dev,
 	};
@@ -316,6 +307,9 @@ rte_vdpa_vfn_kernel_create(const char *name)
 		return -ENODEV;
 	vfn_dev_lock(dev);
 	if (dev->kernel->vduse == NULL) {
+		params.device_id = dev->class->virtio_id;
+		params.config_size = dev->class->config_size;
+		params.hidden = dev->class->hidden;
 		params.name = dev->kernel->name;
 		params.pci = &dev->pci;
 		params.msg_timeout = dev->kernel->timeout;

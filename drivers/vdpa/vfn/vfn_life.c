@@ -16,10 +16,18 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 
+#include <rte_alarm.h>
 #include <rte_common.h>
 
 #include "vfn_drv.h"
 #include "vfn_trace.h"
+
+/* librte_vhost has done with a message by then. */
+#define CONF_LATE_US 2000
+/* What is somebody else's may be let go of at any time, without a word. */
+#define BUSY_US 100000
+
+static bool retries; /* atomic: there is an alarm for retry() */
 
 static const char *const state_names[VFN_STATE_MAX] = {
 	[VFN_IDLE] = "idle",
@@ -37,6 +45,7 @@ static const char *const state_names[VFN_STATE_MAX] = {
  *   set_features     the same; running, the dirty log may begin or end, and shadow rings with it
  *   dev_close,       running -> suspended -> idle; failed -> idle
  *   dev_cleanup
+ *   dev_conf, what the function works on in use: -> failed; the guest waits
  *   endpoint gone    any -> failed; the guest waits
  *   and back         failed -> idle; the guest that waits goes on as by dev_conf
  *
@@ -80,13 +89,15 @@ move(struct vfn_dev *dev, enum vfn_state to)
 	return 0;
 }
 
-/* Let the function reach the guest's memory. */
+/* Let the function reach the guest's memory, or windows: the relay alone reaches it then. */
 static int
 map_memory(struct vfn_dev *dev)
 {
 	int ret = vfn_memory_open(dev);
 	uint32_t i;
 
+	if (vfn_shadow_by_windows(dev))
+		return ret < 0 ? ret : vfn_window_map(dev);
 	for (i = 0; i < dev->memory.nb_regions && ret == 0; i++) {
 		const struct vfn_mem_region *r = &dev->memory.region[i];
 		struct vfn_dma_map map = {
@@ -132,8 +143,10 @@ release(struct vfn_dev *dev)
 
 	for (q = 0; q < dev->pci.nb_queues && ret == 0; q++)
 		ret = vfn_shadow_end_job(dev, q);
-	if (ret == 0)
+	if (ret == 0) {
+		vfn_iommu_stop(dev, vfn_remote_gone(dev));
 		guest_memory_free(dev);
+	}
 	return ret;
 }
 
@@ -141,6 +154,7 @@ release(struct vfn_dev *dev)
 void
 vfn_life_close(struct vfn_dev *dev)
 {
+	vfn_iommu_stop(dev, true);
 	guest_memory_free(dev);
 }
 
@@ -181,6 +195,8 @@ guest_get(struct vfn_dev *dev, int vid)
 	guest = calloc(1, sizeof(*guest));
 	if (guest != NULL) {
 		guest->vid = vid;
+		guest->back_fd = -1;
+		guest->writeback = -1;
 		memset(guest->error_fd, -1, sizeof(guest->error_fd));
 	}
 	if (guest == NULL || vfn_message_start(guest) < 0) {
@@ -212,11 +228,8 @@ refuse(struct vfn_dev *dev, int why)
 static int
 set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 {
-	/* The control queue's index depends on MQ; the guest may not know of either. */
-	const uint64_t own = UINT64_C(1) << VIRTIO_NET_F_MQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ |
-		UINT64_C(1) << VIRTIO_F_RING_RESET;
 	int ret = may_move(dev, VFN_CONFIGURED);
-	uint64_t features;
+	uint64_t features, own;
 	uint16_t q;
 
 	if (ret < 0)
@@ -227,29 +240,41 @@ set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 		return ret < 0 ? ret : -EIO;
 	}
 	dev->guest = guest;
-	ret = rte_vhost_get_negotiated_features(guest->vid, &features);
+	ret = vfn_guest_features(guest, &features);
 	if (ret == 0 && vfn_remote_lacks(dev, features) != 0) {
 		DEV_LOG(ERR, dev, "takes no guest: its endpoint lacks features 0x%" PRIx64,
 			vfn_remote_lacks(dev, features));
 		ret = -ENOTSUP;
 	}
+	if (ret == 0 && dev->class->begin != NULL) {
+		ret = dev->class->begin(dev);
+		dev->busy = ret == -EBUSY;
+	}
+	own = ret == 0 ? vfn_ctrl_features(dev, features) : 0;
 	if (ret == 0)
-		ret = vfn_vpci_negotiate(&dev->pci, (features | own) & dev->pci.features);
+		ret = vfn_vpci_negotiate(&dev->pci, own);
 	if (ret == 0)
 		ret = map_memory(dev);
+	if (ret == 0)
+		ret = vfn_iommu_start(dev, features);
 	if (ret == 0)
 		ret = move(dev, VFN_CONFIGURED);
 	if (ret < 0)
 		return refuse(dev, ret);
 	vfn_notify_start(dev);
-	vfn_saved_apply(dev, (features | own) & dev->pci.features);
+	vfn_saved_apply(dev, own);
+	if (dev->class->config_start != NULL)
+		ret = dev->class->config_start(dev, guest, own);
+	if (dev->ctrl != 0 && guest->wanted[dev->ctrl])
+		vfn_ctrl_forget(dev);
 	/* A ring that is refused stays off; it harms no other. */
 	for (q = 0; q < dev->pci.nb_queues && !dev->pci.failed; q++)
 		if (guest->wanted[q])
 			vfn_queue_start(dev, q);
 	if (!dev->pci.failed)
 		vfn_lm_update(dev, features);
-	ret = vfn_vpci_driver_ok(&dev->pci);
+	if (ret == 0)
+		ret = vfn_vpci_driver_ok(&dev->pci);
 	if (ret == 0)
 		ret = move(dev, VFN_RUNNING);
 	if (ret < 0)
@@ -259,16 +284,28 @@ set_up(struct vfn_dev *dev, struct vfn_guest *guest)
 	return 0;
 }
 
-/* 0 also where it waits for the endpoint: then it starts with that. */
+static void retry(void *arg);
+
+/* 0 also where it waits, for the endpoint or for what it works on: then it starts with that. */
 static int
 start(struct vfn_dev *dev, struct vfn_guest *guest)
 {
-	int ret = vfn_remote_gone(dev) ? -EIO : set_up(dev, guest);
+	bool was_busy = dev->busy;
+	int ret;
 
-	guest->waits = ret < 0 && vfn_remote_dead(dev);
+	dev->busy = false;
+	ret = vfn_remote_gone(dev) ? -EIO : set_up(dev, guest);
+	vfn_shadow_resume(dev);
+	guest->waits = ret < 0 && (dev->busy || vfn_remote_dead(dev));
 	if (!guest->waits)
 		return ret;
-	DEV_LOG(WARNING, dev, "has no endpoint, the guest waits for it");
+	if (!dev->busy)
+		DEV_LOG(WARNING, dev, "has no endpoint, the guest waits for it");
+	else if (!was_busy)
+		DEV_LOG(WARNING, dev, "what it works on is in use, the guest waits for it");
+	if (dev->busy && !__atomic_exchange_n(&retries, true, __ATOMIC_RELAXED) &&
+		rte_eal_alarm_set(BUSY_US, retry, NULL) < 0)
+		__atomic_store_n(&retries, false, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -285,6 +322,9 @@ vfn_life_start(struct vfn_dev *dev, int vid)
 	/* What a failed function has of the guest's last start goes first, if it can. */
 	if (dev->guest == guest && dev->pci.failed)
 		vfn_life_stop(dev, vid);
+	/* See conf_late(). */
+	if (dev->class->conf_by_call && dev->guest == guest && dev->state == VFN_RUNNING)
+		return 0;
 	if (dev->guest == NULL || dev->guest == guest) {
 		ret = start(dev, guest);
 		guest->conf = ret == 0;
@@ -345,6 +385,8 @@ guest_renew(struct vfn_guest *guest)
 		.unanswered = old.unanswered,
 		.barred = old.barred,
 		.resetting = true,
+		.back_fd = -1,
+		.writeback = -1,
 	};
 	memset(guest->error_fd, -1, sizeof(guest->error_fd));
 	vfn_message_forgive(guest);
@@ -358,6 +400,9 @@ guest_free(struct vfn_guest *guest)
 
 	vfn_map_put(guest->dirty);
 	vfn_map_put(guest->inflight.map);
+	free(guest->iova);
+	if (guest->back_fd >= 0)
+		close(guest->back_fd);
 	for (q = 0; q < VFN_MAX_QUEUES; q++) {
 		vfn_map_put(guest->region[q]);
 		if (guest->error_fd[q] >= 0)
@@ -377,6 +422,22 @@ serve_next(struct vfn_dev *dev)
 		if (!vfn_message_memory(dev, guest) || start(dev, guest) < 0)
 			DEV_LOG(ERR, dev, "the connection that has waited gets no device");
 		return;
+	}
+}
+
+/* On EAL's interrupt thread. */
+static void
+retry(void *arg)
+{
+	struct vfn_dev *dev = NULL;
+
+	RTE_SET_USED(arg);
+	__atomic_store_n(&retries, false, __ATOMIC_RELAXED);
+	while ((dev = vfn_dev_get_next(dev)) != NULL) {
+		vfn_dev_lock(dev);
+		if (dev->busy)
+			serve_next(dev);
+		vfn_dev_unlock(dev);
 	}
 }
 
@@ -448,8 +509,41 @@ vfn_life_features(struct vfn_dev *dev, int vid)
 		return;
 	guest->features = true;
 	if (dev->state == VFN_RUNNING && dev->guest == guest &&
-		rte_vhost_get_negotiated_features(vid, &features) == 0)
+		vfn_guest_features(guest, &features) == 0)
 		vfn_lm_update(dev, features);
+}
+
+/*
+ * A ring is ready, and the front-end has nothing more to say: firmware, or a guest without MSI-X,
+ * makes it send SET_VRING_CALL only before the rest. On EAL's interrupt thread, as librte_vhost
+ * holds the ring's lock where it says so.
+ */
+static void
+conf_late(void *arg)
+{
+	int vid = (intptr_t)arg;
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
+	struct vfn_guest *guest;
+	uint16_t q;
+
+	if (dev == NULL)
+		return;
+	guest = vfn_life_guest(dev, vid);
+	/* librte_vhost may be taking a table now: vfn_life_late() is called when it has. */
+	if (guest != NULL && !guest->memory)
+		guest = NULL;
+	for (q = 0; q < vfn_nb_rings(dev) && guest != NULL && !guest->conf; q++)
+		if (guest->wanted[q] && vfn_life_start(dev, vid) < 0)
+			break;
+	vfn_dev_release(dev);
+}
+
+/* Start what librte_vhost may never configure. */
+void
+vfn_life_late(struct vfn_dev *dev, struct vfn_guest *guest)
+{
+	if (!guest->conf && dev->class->conf_by_call)
+		rte_eal_alarm_set(CONF_LATE_US, conf_late, (void *)(intptr_t)guest->vid);
 }
 
 int
@@ -458,25 +552,35 @@ vfn_life_vring(struct vfn_dev *dev, int vid, uint16_t queue, bool on)
 	struct vfn_guest *guest;
 	int ret = 0;
 
-	if (queue >= 2 * dev->max_pairs) {
-		/* virtio-user may set up more rings than the device has; they stay off. */
-		if (on)
-			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
-				queue, dev->max_pairs);
+	/* The last one may be the control queue. */
+	if (queue >= vfn_nb_rings(dev))
 		return 0;
-	}
 	guest = guest_get(dev, vid);
 	if (guest == NULL)
 		return -ENOMEM;
 	/* Noted while librte_vhost holds the rings' locks; they are read in dev_conf. */
 	guest->wanted[queue] = on;
+	if (on)
+		vfn_life_late(dev, guest);
 	if (dev->state != VFN_RUNNING || dev->guest != guest)
 		return 0;
 	DEV_LOG(DEBUG, dev, "queue %u %s", queue, on ? "ready" : "not ready");
-	if (on)
-		ret = vfn_queue_start(dev, queue);
-	else
+	if (!on) {
 		ret = vfn_queue_stop(dev, queue);
+		if (ret == 0 && vfn_ctrl_left(dev)) {
+			/* The next driver reads the configuration before it has rings. */
+			vfn_life_stop(dev, vid);
+			ret = vfn_life_start(dev, vid);
+		}
+	} else if (vfn_ctrl_is(dev, queue) && vfn_ctrl_changes(dev)) {
+		/* Whose driver it is was not known when the function was set up. */
+		vfn_life_stop(dev, vid);
+		ret = vfn_life_start(dev, vid);
+	} else {
+		ret = vfn_queue_start(dev, queue);
+		if (vfn_ctrl_is(dev, queue))
+			vfn_ctrl_forget(dev);
+	}
 	vfn_shadow_resume(dev);
 	vfn_life_check(dev);
 	return ret;

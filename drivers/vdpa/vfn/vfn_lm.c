@@ -89,7 +89,7 @@ ring_dirty(struct vfn_dev *dev, uint16_t queue, uint64_t *addr)
 		vring.log_guest_addr == 0)
 		return 0;
 	*addr = vring.log_guest_addr;
-	rte_vhost_get_negotiated_features(dev->guest->vid, &features);
+	vfn_guest_features(dev->guest, &features);
 	if (features & UINT64_C(1) << VIRTIO_F_RING_PACKED)
 		return sizeof(struct vring_packed_desc_event);
 	return sizeof(struct vring_used) + vring.size * sizeof(struct vring_used_elem) +
@@ -334,7 +334,7 @@ vfn_lm_set_dirty(
 	vfn_map_put(guest->dirty);
 	guest->dirty = map;
 	if (dev->state == VFN_RUNNING && dev->guest == guest && dev->dirty.wanted &&
-		rte_vhost_get_negotiated_features(guest->vid, &features) == 0)
+		vfn_guest_features(guest, &features) == 0)
 		vfn_lm_update(dev, features);
 	return 0;
 }

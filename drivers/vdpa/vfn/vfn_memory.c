@@ -28,6 +28,7 @@ region_open(struct vfn_mem_region *region, const struct rte_vhost_mem_region *r)
 		.gpa = r->guest_phys_addr,
 		.size = r->size,
 		.theirs = r->host_user_addr,
+		.uva = r->guest_user_addr,
 	};
 	region->map = vfn_map_fd(r->fd, r->host_user_addr - (uintptr_t)r->mmap_addr, r->size);
 	if (region->map == NULL)

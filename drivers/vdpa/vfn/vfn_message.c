@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,7 +28,7 @@
 
 #include "vfn_drv.h"
 #include "vfn_guard.h"
-#include "vfn_msg.h"
+#include "vfn_vu_msg.h"
 
 /*
  * librte_vhost found memory of a connection cut off, by vid. Never freed: a thread may be left on
@@ -46,10 +47,10 @@ payload_room(void)
 
 /* NULL if there is nothing like descriptors where they should be. */
 static struct vfn_msg_fds *
-msg_fds(struct vfn_msg *msg)
+msg_fds(struct vfn_vu_msg *msg)
 {
 	struct vfn_msg_fds *fds =
-		(void *)((uint8_t *)msg + offsetof(struct vfn_msg, u64) + payload_room());
+		(void *)((uint8_t *)msg + offsetof(struct vfn_vu_msg, u64) + payload_room());
 	static bool told;
 	int i = 0;
 
@@ -70,7 +71,7 @@ msg_fds(struct vfn_msg *msg)
 
 /* librte_vhost leaves them to whom has handled the message. */
 static void
-msg_close(struct vfn_msg *msg)
+msg_close(struct vfn_vu_msg *msg)
 {
 	struct vfn_msg_fds *fds = msg_fds(msg);
 	int i;
@@ -84,7 +85,7 @@ msg_close(struct vfn_msg *msg)
 }
 
 static enum rte_vhost_msg_result
-refuse(struct vfn_msg *msg)
+refuse(struct vfn_vu_msg *msg)
 {
 	msg_close(msg);
 	return RTE_VHOST_MSG_RESULT_ERR;
@@ -92,7 +93,7 @@ refuse(struct vfn_msg *msg)
 
 /* The only descriptor of a message that has one, or -1. */
 static int
-msg_fd(struct vfn_msg *msg)
+msg_fd(struct vfn_vu_msg *msg)
 {
 	struct vfn_msg_fds *fds = msg_fds(msg);
 
@@ -100,7 +101,7 @@ msg_fd(struct vfn_msg *msg)
 }
 
 static enum rte_vhost_msg_result
-dirty_base(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+dirty_base(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
 	int fd = msg_fd(msg);
 
@@ -114,14 +115,14 @@ dirty_base(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 }
 
 static bool
-inflight_size_ok(const struct vfn_msg *msg)
+inflight_size_ok(const struct vfn_vu_msg *msg)
 {
 	/* 20 bytes in the protocol; QEMU and librte_vhost send what C makes of it. */
 	return msg->size == sizeof(msg->inflight) || msg->size == sizeof(msg->inflight) + 4;
 }
 
 static enum rte_vhost_msg_result
-get_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+get_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
 	struct vfn_msg_fds *fds = msg_fds(msg);
 	uint64_t size;
@@ -141,7 +142,7 @@ get_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 }
 
 static enum rte_vhost_msg_result
-set_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+set_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
 	int fd = msg_fd(msg);
 
@@ -154,7 +155,7 @@ set_inflight(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 }
 
 static enum rte_vhost_msg_result
-mem_table(struct vfn_guest *guest, struct vfn_msg *msg)
+mem_table(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
 	struct vfn_msg_fds *fds = msg_fds(msg);
 	int i;
@@ -164,12 +165,15 @@ mem_table(struct vfn_guest *guest, struct vfn_msg *msg)
 	for (i = 0; fds != NULL && i < fds->n; i++)
 		if (!vfn_map_allowed(fds->fd[i]))
 			return refuse(msg);
+	/* Before the old memory goes librte_vhost closes only what it has configured itself. */
+	if (dev->class->conf_by_call && guest->conf)
+		vfn_life_stop(dev, guest->vid);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
 /* Of what librte_vhost refuses nobody would hear. */
 static enum rte_vhost_msg_result
-reset_owner(struct vfn_guest *guest, struct vfn_msg *msg)
+reset_owner(struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
 	struct vfn_msg_fds *fds = msg_fds(msg);
 
@@ -181,7 +185,7 @@ reset_owner(struct vfn_guest *guest, struct vfn_msg *msg)
 
 /* librte_vhost closes what it gets. */
 static void
-error_fd(struct vfn_guest *guest, struct vfn_msg *msg)
+error_fd(struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
 	int fd = msg_fd(msg), *mine = &guest->error_fd[msg->u64 & UINT8_MAX];
 
@@ -192,12 +196,13 @@ error_fd(struct vfn_guest *guest, struct vfn_msg *msg)
 
 /* Front-ends may set up more rings than the device has; they stay off. */
 static enum rte_vhost_msg_result
-ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t index)
+ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg, uint32_t index)
 {
-	if (index >= 2u * dev->max_pairs) {
+	/* What comes right behind those for data may be the control queue. */
+	if (index >= vfn_nb_rings(dev)) {
 		if (msg->request == SET_VRING_ENABLE && msg->state.num != 0)
-			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u queue pairs",
-				index, dev->max_pairs);
+			DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u %s", index,
+				dev->max_pairs, dev->class->unit);
 		msg_close(msg);
 		return RTE_VHOST_MSG_RESULT_OK;
 	}
@@ -206,20 +211,53 @@ ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg, uint32_t
 	/* It is said where the ring begins. */
 	if (msg->request == SET_VRING_BASE)
 		guest->left[index] = VFN_RING_KEPT;
+	if ((msg->request == SET_VRING_BASE || msg->request == SET_VRING_ADDR) &&
+		!vfn_iommu_ring(dev, guest, msg))
+		return refuse(msg);
 	/* It has in-flight regions from before we were there, and would look at them now. */
 	if (msg->request == SET_VRING_KICK && guest->barred)
 		return refuse(msg);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
+/* Beside what librte_vhost offers there is what the function's control queue does. */
 static enum rte_vhost_msg_result
-guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
+get_features(struct vfn_dev *dev, struct vfn_vu_msg *msg, uint64_t library)
+{
+	struct vfn_msg_fds *fds = msg_fds(msg);
+
+	if (fds == NULL || fds->n != 0)
+		return refuse(msg);
+	msg->u64 = library | vfn_ctrl_offer(dev, library);
+	msg->size = sizeof(msg->u64);
+	return RTE_VHOST_MSG_RESULT_REPLY;
+}
+
+/* Of those librte_vhost hears nothing, and refuses the rest if it has to. */
+static enum rte_vhost_msg_result
+set_features(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg, uint64_t library)
+{
+	uint64_t own = msg->u64 & vfn_ctrl_offer(dev, library);
+
+	if (dev->guest == guest && dev->state == VFN_RUNNING && own != guest->own_features)
+		return refuse(msg);
+	msg->u64 &= ~own;
+	guest->own_asked = own;
+	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+}
+
+static enum rte_vhost_msg_result
+guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg, uint64_t library)
 {
 	switch (msg->request) {
+	case GET_FEATURES:
+		return get_features(dev, msg, library);
+	case SET_FEATURES:
+		return set_features(dev, guest, msg, library);
 	case RESET_OWNER:
 		return reset_owner(guest, msg);
 	case SET_MEM_TABLE:
-		return mem_table(guest, msg);
+		return mem_table(dev, guest, msg);
 	case SET_LOG_BASE:
 		return dirty_base(dev, guest, msg);
 	case GET_INFLIGHT_FD:
@@ -231,6 +269,16 @@ guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 	case SET_VRING_BASE:
 	case SET_VRING_ENABLE:
 		return ring(dev, guest, msg, msg->state.index);
+	case GET_VRING_BASE:
+		if (msg->state.index < vfn_nb_rings(dev))
+			vfn_iommu_ring(dev, guest, msg);
+		break;
+	case SET_BACKEND_REQ_FD:
+		vfn_iommu_back(dev, guest, msg_fd(msg));
+		break;
+	case IOTLB_MSG:
+		return vfn_iommu_message(dev, guest, msg) < 0 ? refuse(msg) :
+								RTE_VHOST_MSG_RESULT_OK;
 	case SET_VRING_KICK:
 	case SET_VRING_CALL:
 	case SET_VRING_ERR:
@@ -249,19 +297,38 @@ guest_before(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_msg *msg)
 }
 
 static void
-guest_after(struct vfn_guest *guest, struct vfn_msg *msg)
+guest_after(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg)
 {
-	if (msg->request == SET_MEM_TABLE)
+	if (msg->request == SET_MEM_TABLE) {
 		guest->memory = true;
-	else if (msg->request == GET_INFLIGHT_FD)
+		vfn_life_late(dev, guest);
+	} else if (msg->request == SET_FEATURES) {
+		guest->own_features = guest->own_asked;
+	} else if (msg->request == GET_INFLIGHT_FD) {
 		msg_close(msg);
+	}
 	guest->resetting = false;
+}
+
+/* What librte_vhost offers; it asks the device for that, so no lock is held. 0: nothing. */
+static uint64_t
+library_features(int vid, const struct vfn_vu_msg *msg)
+{
+	uint64_t features = 0;
+	char path[PATH_MAX];
+
+	if ((msg->request != GET_FEATURES && msg->request != SET_FEATURES) ||
+		rte_vhost_get_ifname(vid, path, sizeof(path)) < 0 ||
+		rte_vhost_driver_get_features(path, &features) < 0)
+		return 0;
+	return features;
 }
 
 static enum rte_vhost_msg_result
 before(int vid, void *msg)
 {
 	enum rte_vhost_msg_result result = RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+	const uint64_t library = library_features(vid, msg);
 	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
 	struct vfn_guest *guest;
 
@@ -269,7 +336,7 @@ before(int vid, void *msg)
 		return result;
 	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL) {
-		result = guest_before(dev, guest, msg);
+		result = guest_before(dev, guest, msg, library);
 		/* librte_vhost reads rings while it maps them. */
 		vfn_guard(&lost[vid]);
 	}
@@ -289,7 +356,7 @@ after(int vid, void *msg)
 		return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 	guest = vfn_life_guest(dev, vid);
 	if (guest != NULL)
-		guest_after(guest, msg);
+		guest_after(dev, guest, msg);
 	vfn_dev_release(dev);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }

@@ -13,11 +13,15 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <rte_common.h>
 
 #include <vfn_signal.h>
 
@@ -147,6 +151,29 @@ thread_start(struct vfn_dev *dev)
 	return ret;
 }
 
+/*
+ * Is every doorbell in the file, and will be? Who maps a page that is not gets a bus error, and
+ * that is the front-end, when its guest kicks.
+ */
+static bool
+pages_stay(const struct vfn_dev *dev, int fd, uint64_t size)
+{
+	const struct vfn_vpci_place *place = &dev->pci.notify;
+	const uint64_t page = sysconf(_SC_PAGESIZE);
+	uint64_t end = RTE_MIN(size, (uint64_t)place->offset + place->length);
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	uint16_t q;
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) < 0)
+		return false;
+	end = RTE_MIN(end, (uint64_t)st.st_size);
+	for (q = 0; q < dev->pci.nb_queues; q++)
+		if (end < page || dev->doorbells.offset[q] > end - page)
+			return false;
+	return true;
+}
+
 /* Does the guest's front-end take part? Before its queues start, the function is not reset. */
 void
 vfn_notify_start(struct vfn_dev *dev)
@@ -167,7 +194,7 @@ vfn_notify_start(struct vfn_dev *dev)
 		return;
 	}
 	ret = dev->pci.link->ops->get_region_fd(dev->pci.link, dev->pci.notify.region, &fd, &size);
-	if (ret == 0 && dev->pci.notify.offset + dev->pci.notify.length > size)
+	if (ret == 0 && !pages_stay(dev, fd, size))
 		ret = -ERANGE;
 	if (ret < 0) {
 		DEV_LOG(WARNING, dev, "no doorbells: the function does not hand them out: %s",
@@ -305,7 +332,7 @@ vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size)
 
 	if (dev == NULL)
 		return ret;
-	if (queue >= 0 && queue < 2 * dev->max_pairs) {
+	if (queue >= 0 && queue < (int)vfn_nb_rings(dev)) {
 		*offset = dev->doorbells.offset[queue];
 		*size = sysconf(_SC_PAGESIZE); /* QEMU takes no other */
 		ret = 0;

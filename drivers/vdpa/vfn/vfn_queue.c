@@ -21,11 +21,10 @@
 #include "vfn_drv.h"
 #include "vfn_trace.h"
 
-/* On the guest's ring, or, as long as there is a dirty log for it, on a shadow ring. */
 static int
 ring_start(struct vfn_dev *dev, uint16_t queue, const struct vfn_vpci_ring *ring, uint64_t features)
 {
-	return dev->lm == VFN_LM_SHADOW && dev->dirty.on ?
+	return vfn_shadow_needed(dev) ?
 		vfn_shadow_start(dev, queue, ring, features & dev->pci.features) :
 		vfn_vpci_queue_start(&dev->pci, queue, ring);
 }
@@ -52,14 +51,20 @@ vfn_queue_start(struct vfn_dev *dev, uint16_t queue)
 {
 	struct vfn_vpci_ring ring;
 	uint64_t features = 0;
-	uint16_t base = 0;
+	uint16_t front_end = 0, base = 0;
 	int ret = 0;
 
 	if (dev->started[queue])
 		return 0;
+	if (!vfn_ctrl_can_start(dev, queue)) {
+		/* virtio-user may set up more rings than the device has; they stay off. */
+		DEV_LOG(WARNING, dev, "queue %u is ignored, there are %u %s", queue, dev->max_pairs,
+			dev->class->unit);
+		return 0;
+	}
 	if (dev->shadow[queue] != NULL) {
 		ret = vfn_vpci_queue_reset(&dev->pci, queue);
-		if (ret == 0 && dev->dirty.on)
+		if (ret == 0 && vfn_shadow_needed(dev))
 			vfn_shadow_spare(dev, queue);
 		else if (ret == 0)
 			ret = vfn_shadow_free(dev, queue);
@@ -67,15 +72,18 @@ vfn_queue_start(struct vfn_dev *dev, uint16_t queue)
 	if (ret == 0)
 		ret = vfn_ring_get(dev, queue, &ring);
 	if (ret == 0)
-		ret = rte_vhost_get_negotiated_features(dev->guest->vid, &features);
+		ret = vfn_guest_features(dev->guest, &features);
 	if (ret == 0 && dev->guest->left[queue] != VFN_RING_KEPT)
 		ret = ring_again(dev, queue, &ring, features);
 	if (ret == 0) {
+		front_end = ring.avail;
 		vfn_saved_take_position(dev, queue, &ring);
 		base = ring.avail;
 		ret = vfn_inflight_attach(
 			dev, queue, &ring, features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	}
+	if (ret == 0 && vfn_ring_catch_up(dev, queue, &ring, features, front_end))
+		base = ring.avail;
 	if (ret == 0) {
 		ret = ring_start(dev, queue, &ring, features);
 		if (ret < 0 && vfn_inflight_renew(dev, queue, &ring, base))
@@ -124,6 +132,7 @@ position_save(struct vfn_dev *dev, uint16_t queue)
 		return;
 	}
 	vfn_lm_queue_stopped(dev, queue, ring.dirty);
+	vfn_iommu_ring_stopped(guest, queue, ring.avail);
 	if (rte_vhost_set_vring_base(guest->vid, queue, ring.avail, ring.used) < 0)
 		DEV_LOG(ERR, dev, "queue %u: librte_vhost does not take its position", queue);
 	DEV_LOG(DEBUG, dev, "queue %u stopped at 0x%x", queue, ring.avail);

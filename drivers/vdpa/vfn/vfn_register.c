@@ -51,8 +51,10 @@ RTE_INIT_PRIO(vfn_register, LAST)
 	vfn_trace_doorbell_init();
 	vfn_trace_lm_init();
 	vfn_trace_config_init();
+	vfn_blk_trace_register();
 	vfn_telemetry_register();
 	vfn_config_register();
+	vfn_blk_register();
 	vfn_saved_register();
 	vfn_kernel_register();
 	vdrvinitfn_vfn_driver();

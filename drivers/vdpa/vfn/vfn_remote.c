@@ -26,16 +26,22 @@
 #include <rte_common.h>
 #include <rte_vhost.h>
 
+#include <vfn_closer.h>
+#include <ntb_sim.h>
 #include <vfn_endpoint_link.h>
 #include <vfn_guard.h>
+#include <vfn_ntb_link.h>
 #include <vfn_signal.h>
 
 #include "vfn_drv.h"
 
 #define RETRY_MS 100
 
-/* Bound of each answer. */
+/* Bound of each answer; how long all may take: struct vfu_patience. */
 #define ANSWER_MS 5000
+/* How long another one at a bridge's other side may take, while it is looked for again and again.
+ */
+#define MEET_MS 500
 
 bool
 vfn_remote_gone(const struct vfn_dev *dev)
@@ -96,8 +102,7 @@ waiting_features(struct vfn_dev *dev)
 	uint64_t features;
 
 	TAILQ_FOREACH(guest, &dev->guests, next)
-		if (guest->waits && guest->memory &&
-			rte_vhost_get_negotiated_features(guest->vid, &features) == 0)
+		if (guest->waits && guest->memory && vfn_guest_features(guest, &features) == 0)
 			return features;
 	return 0;
 }
@@ -108,13 +113,14 @@ check_same(struct vfn_dev *dev, char *why, size_t size)
 {
 	const uint16_t pairs = dev->max_pairs;
 	uint64_t lacks;
-	int ret = vfn_config_init(dev);
+	int ret = dev->class->init(dev);
 
 	if (ret < 0)
-		snprintf(why, size, "its function is none of the net class");
+		snprintf(why, size, "its function is none of the %s class", dev->class->name);
 	else if (dev->max_pairs < pairs)
-		snprintf(why, size, "it has %u queue pairs, and had %u", dev->max_pairs, pairs);
-	if (ret == 0 && pairs != 0 && dev->max_pairs < pairs)
+		snprintf(why, size, "it has %u %s, and had %u", dev->max_pairs, dev->class->unit,
+			pairs);
+	if (ret == 0 && dev->max_pairs < pairs)
 		ret = -ENODEV;
 	/* librte_vhost was told of as many. */
 	if (pairs != 0)
@@ -128,6 +134,15 @@ check_same(struct vfn_dev *dev, char *why, size_t size)
 	return ret;
 }
 
+static void
+hang_up(struct vfn_dev *dev)
+{
+	if (dev->remote->bridged)
+		vfn_ntb_hang_up(dev->pci.link);
+	else
+		vfn_endpoint_hang_up(dev->pci.link);
+}
+
 /* Nothing of ours is touched any more. dev->lock held. */
 static void
 set_gone(struct vfn_dev *dev, const char *reason)
@@ -137,7 +152,35 @@ set_gone(struct vfn_dev *dev, const char *reason)
 	dev->pci.failed = r->gone = true;
 	dev->pci.reason = reason;
 	snprintf(r->why, sizeof(r->why), "%s", reason);
-	vfn_endpoint_hang_up(dev->pci.link);
+	hang_up(dev);
+}
+
+static void
+bridge_says(void *arg, const char *text)
+{
+	struct vfn_dev *dev = arg;
+
+	DEV_LOG(INFO, dev, "%s", text);
+}
+
+static int
+connect_bridge(struct vfn_dev *dev, char *why, size_t size, struct vfn_link **link)
+{
+	struct vfn_remote *r = dev->remote;
+	const struct ntb_sim_params params = {.name = dev->name,
+		.path = r->path,
+		.bus = VFN_NTB_DRIVER_BUS,
+		.size = (uint64_t)r->ntb_mb << 20,
+		.latency_us = r->ntb_us,
+		.log = bridge_says,
+		.log_arg = dev};
+	struct ntb *ntb;
+	int ret = ntb_sim_open(&params, &ntb, why, size);
+
+	if (ret < 0)
+		return ret;
+	return vfn_ntb_connect(ntb, r->by_host ? &r->control : NULL,
+		r->watched ? MEET_MS : ANSWER_MS, ANSWER_MS, why, size, link);
 }
 
 static int
@@ -150,8 +193,9 @@ connect_link(struct vfn_dev *dev, char *why, size_t size, struct vfn_vpci *pci)
 		.drain_ms = dev->pci.drain_ms,
 		.answer_ms = ANSWER_MS,
 		.failures = dev->pci.failures};
-	ret = vfn_endpoint_connect(
-		r->path, r->by_host ? &r->control : NULL, ANSWER_MS, why, size, &pci->link);
+	ret = r->ntb ? connect_bridge(dev, why, size, &pci->link) :
+		       vfn_endpoint_connect(r->path, r->by_host ? &r->control : NULL, ANSWER_MS,
+			       &r->patience, why, size, &pci->link);
 	if (ret < 0)
 		return ret;
 	ret = vfn_vpci_init(pci);
@@ -171,6 +215,7 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 {
 	struct vfn_link *old;
 	struct vfn_vpci pci;
+	uint16_t nb_queues;
 	int ret = connect_link(dev, why, size, &pci);
 
 	if (ret < 0)
@@ -183,8 +228,10 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 		return -EAGAIN;
 	}
 	old = dev->pci.link;
+	nb_queues = dev->pci.nb_queues;
 	dev->pci = pci;
 	old->ops->close(old);
+	dev->remote->bridged = dev->remote->ntb;
 	ret = check_same(dev, why, size);
 	if (ret == 0 && dev->config_intr != NULL)
 		ret = vfn_vpci_config_irq(&dev->pci, dev->config_fd);
@@ -201,7 +248,9 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 	} else {
 		dev->pci.failed = true;
 		dev->pci.reason = "its endpoint is not what it was";
-		vfn_endpoint_hang_up(dev->pci.link);
+		/* What the queues of the one before have is still to be let go of. */
+		dev->pci.nb_queues = RTE_MAX(dev->pci.nb_queues, nb_queues);
+		hang_up(dev);
 	}
 	vfn_dev_unlock(dev);
 	return ret;
@@ -210,9 +259,11 @@ attach(struct vfn_dev *dev, char *why, size_t size)
 static void
 try_again(struct vfn_dev *dev)
 {
-	char why[sizeof(dev->remote->why)];
+	char why[sizeof(dev->remote->why)] = "descriptors that it has sent are still being closed";
 
-	if (attach(dev, why, sizeof(why)) == 0)
+	/* It could have more and more of them. */
+	if (vfn_closer_waiting(dev->remote->patience.closer) == 0 &&
+		attach(dev, why, sizeof(why)) == 0)
 		return;
 	vfn_dev_lock(dev);
 	explain(dev, why);
@@ -247,7 +298,10 @@ watch_thread(void *arg)
 		vfn_dev_lock(dev);
 		timeout = r->gone && !r->released ? RETRY_MS : -1;
 		if (!r->gone)
-			p[1].fd = vfn_endpoint_fd(dev->pci.link);
+			p[1].fd = r->bridged ? vfn_ntb_fd(dev->pci.link) :
+					       vfn_endpoint_fd(dev->pci.link);
+		if (r->bridged)
+			p[1].events = POLLIN;
 		vfn_dev_unlock(dev);
 		if (poll(p, RTE_DIM(p), timeout) < 0)
 			continue;
@@ -300,13 +354,19 @@ vfn_remote_open(struct vfn_dev *dev, const struct vfn_args *args)
 	if (r == NULL)
 		return -ENOMEM;
 	strcpy(r->path, args->path);
+	r->ntb = args->ntb;
+	r->ntb_mb = args->ntb_mb;
+	r->ntb_us = args->ntb_us;
 	r->by_host = args->control;
 	set_control(&r->control, &args->net);
 	r->gone = true;
 	dev->remote = r;
 	dev->pci.link = vfn_endpoint_none();
 	r->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	ret = dev->pci.link == NULL || r->wake_fd < 0 ? -ENOMEM : vfn_signal_init();
+	r->patience.closer = vfn_closer_new();
+	ret = dev->pci.link == NULL || r->wake_fd < 0 || r->patience.closer == NULL ?
+		-ENOMEM :
+		vfn_signal_init();
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot watch an endpoint: %s", strerror(-ret));
 		goto fail;
@@ -328,6 +388,7 @@ fail:
 		close(r->wake_fd);
 	if (dev->pci.link != NULL)
 		dev->pci.link->ops->close(dev->pci.link);
+	vfn_closer_free(r->patience.closer);
 	free(r);
 	dev->remote = NULL;
 	return ret;
@@ -375,6 +436,7 @@ vfn_remote_close(struct vfn_dev *dev)
 	if (dev->remote == NULL)
 		return;
 	close(dev->remote->wake_fd);
+	vfn_closer_free(dev->remote->patience.closer);
 	free(dev->remote);
 	dev->remote = NULL;
 	vfn_signal_fini();

@@ -29,8 +29,6 @@
 #include "vfn_drv.h"
 #include "vfn_telemetry.h"
 
-#define PACKED_START 0x8000 /* position of a ring that was never used */
-
 static void
 saved_free(struct vfn_saved *kept)
 {
@@ -43,6 +41,24 @@ vfn_saved_free(struct vfn_dev *dev)
 {
 	saved_free(&dev->last);
 	saved_free(&dev->pending);
+	vfn_ctrl_forget(dev);
+}
+
+/* Is it what it says? A function may say anything, and a file hold it. */
+static int
+check_whole(const struct vfn_saved *kept)
+{
+	struct vfn_parts_header header;
+
+	if (kept->len < sizeof(header))
+		return -EINVAL;
+	memcpy(&header, kept->data, sizeof(header));
+	return header.magic == VFN_PARTS_MAGIC && header.version == VFN_PARTS_VERSION &&
+			header.length == kept->len - sizeof(header) &&
+			header.checksum ==
+				vfn_parts_checksum(kept->data + sizeof(header), header.length) ?
+		0 :
+		-EINVAL;
 }
 
 /*
@@ -61,7 +77,10 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 		uint8_t *field = data + (value - data);
 		const struct vfn_vpci_ring *ring;
 
-		if (part.type != VFN_PART_VQ_CFG && part.type != VFN_PART_VQ_POSITION)
+		if ((part.type != VFN_PART_VQ_CFG ||
+			    part.length != sizeof(struct vfn_part_vq_cfg)) &&
+			(part.type != VFN_PART_VQ_POSITION ||
+				part.length != sizeof(struct vfn_part_vq_position)))
 			continue;
 		ring = vfn_shadow_guest_ring(dev, part.selector.queue);
 		if (ring == NULL)
@@ -90,19 +109,23 @@ replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
 static int
 parts_get(struct vfn_dev *dev, struct vfn_saved *kept)
 {
-	uint8_t *data = malloc(dev->pci.parts.length);
-	int len;
+	struct vfn_saved new = {.data = malloc(dev->pci.parts.length)};
+	int ret;
 
-	if (data == NULL)
+	if (new.data == NULL)
 		return -ENOMEM;
-	len = vfn_vpci_parts_get(&dev->pci, data);
-	if (len < 0) {
-		free(data);
-		return len;
+	ret = vfn_vpci_parts_get(&dev->pci, new.data);
+	if (ret >= 0) {
+		new.len = ret;
+		ret = check_whole(&new);
 	}
-	replace_shadow_rings(dev, data, len);
+	if (ret < 0) {
+		saved_free(&new);
+		return ret;
+	}
+	replace_shadow_rings(dev, new.data, new.len);
 	saved_free(kept);
-	*kept = (struct vfn_saved){.data = data, .len = len};
+	*kept = new;
 	return 0;
 }
 
@@ -118,6 +141,7 @@ vfn_saved_keep(struct vfn_dev *dev, bool exact)
 		DEV_LOG(ERR, dev, "the guest's parts are lost: %s", strerror(-ret));
 		return;
 	}
+	vfn_ctrl_keep(dev, &dev->last);
 	/* A guest that has not come to all of its queues yet begins anew. */
 	for (q = 0; q < dev->pci.nb_queues && !dev->restored[q]; q++)
 		;
@@ -134,47 +158,37 @@ vfn_saved_keep(struct vfn_dev *dev, bool exact)
 void
 vfn_saved_apply(struct vfn_dev *dev, uint64_t features)
 {
-	struct vfn_saved *pending = &dev->pending;
+	struct vfn_saved parts;
 	struct vfn_vpci_queue info;
 	uint64_t saved = 0;
 	uint16_t q;
-	int ret;
+	int ret = vfn_ctrl_parts(dev, &dev->pending, &parts);
 
 	memset(dev->restored, 0, sizeof(dev->restored));
-	if (pending->data == NULL)
+	if (ret == 0 && parts.data == NULL)
 		return;
-	vfn_parts_find(pending->data, pending->len, VFN_PART_DRV_FEATURES, &saved, sizeof(saved));
-	if (saved != features) {
+	if (ret == 0)
+		vfn_parts_find(parts.data, parts.len, VFN_PART_DRV_FEATURES, &saved, sizeof(saved));
+	if (ret < 0) {
+		DEV_LOG(ERR, dev, "the restored parts are dropped: %s", strerror(-ret));
+	} else if (saved != features) {
 		DEV_LOG(ERR, dev,
 			"the restored parts are dropped: they are of a guest with features "
 			"0x%" PRIx64 ", this one has 0x%" PRIx64,
 			saved, features);
-	} else if ((ret = vfn_vpci_parts_set(&dev->pci, pending->data, pending->len, false)) < 0) {
+	} else if ((ret = vfn_vpci_parts_set(&dev->pci, parts.data, parts.len, false)) < 0) {
 		DEV_LOG(ERR, dev, "the restored parts are dropped: %s", strerror(-ret));
 	} else {
 		for (q = 0; q < dev->pci.nb_queues; q++) {
 			vfn_vpci_queue_info(&dev->pci, q, &info);
 			dev->restored[q] = info.enabled;
 		}
-		DEV_LOG(INFO, dev, "goes on with the restored parts");
+		DEV_LOG(INFO, dev, "goes on with %s",
+			dev->pending.data != NULL ? "the restored parts" :
+						    "what came by its control queue");
 	}
-	saved_free(pending);
-}
-
-/*
- * No slot has ever been used (virtio 1.3, 2.8.1): the driver has set the ring up anew. An old ring
- * looks like that only at the beginning of a lap, where the position is the same.
- */
-static bool
-is_fresh(const struct vfn_dev *dev, const struct vfn_vpci_ring *ring)
-{
-	const struct vring_packed_desc *desc =
-		vfn_memory_at(dev, ring->desc, ring->size * sizeof(*desc));
-	uint16_t i, flags = 0;
-
-	for (i = 0; desc != NULL && i < ring->size; i++)
-		flags |= __atomic_load_n(&desc[i].flags, __ATOMIC_RELAXED);
-	return !(flags & 1u << VRING_PACKED_DESC_F_USED);
+	saved_free(&parts);
+	saved_free(&dev->pending);
 }
 
 /*
@@ -196,7 +210,7 @@ vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_rin
 		return;
 	dev->restored[queue] = false;
 	vfn_vpci_queue_info(&dev->pci, queue, &info);
-	packed = rte_vhost_get_negotiated_features(dev->guest->vid, &features) == 0 &&
+	packed = vfn_guest_features(dev->guest, &features) == 0 &&
 		(features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
 	same = saved->desc == ring->desc && saved->driver == ring->driver &&
 		saved->device == ring->device && saved->size == ring->size &&
@@ -207,8 +221,8 @@ vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_rin
 			ring->used, saved->used);
 		return;
 	}
-	if (same && moved && ring->used == PACKED_START)
-		same = !is_fresh(dev, ring);
+	if (same && moved && ring->used == VFN_PACKED_START)
+		same = !vfn_ring_fresh(dev, ring);
 	if (!same) {
 		DEV_LOG(WARNING, dev,
 			"queue %u is not the one of the restored parts, which stood at 0x%x; it "
@@ -333,23 +347,6 @@ rte_vdpa_vfn_snapshot(const char *name, const char *path)
 	return ret < 0 ? ret : (int)kept.len;
 }
 
-/* Is it what it says? An endpoint that is not there yet cannot be asked whether it takes it. */
-static int
-check_whole(const struct vfn_saved *kept)
-{
-	struct vfn_parts_header header;
-
-	if (kept->len < sizeof(header))
-		return -EINVAL;
-	memcpy(&header, kept->data, sizeof(header));
-	return header.magic == VFN_PARTS_MAGIC && header.version == VFN_PARTS_VERSION &&
-			header.length == kept->len - sizeof(header) &&
-			header.checksum ==
-				vfn_parts_checksum(kept->data + sizeof(header), header.length) ?
-		0 :
-		-EINVAL;
-}
-
 /* On success the device has the parts. */
 static int
 restore(struct vfn_dev *dev, struct vfn_saved *kept)
@@ -359,6 +356,7 @@ restore(struct vfn_dev *dev, struct vfn_saved *kept)
 
 	if (dev->guest != NULL)
 		return -EBUSY;
+	/* An endpoint that is not there yet cannot be asked whether it takes it. */
 	ret = vfn_remote_gone(dev) ? check_whole(kept) :
 				     vfn_vpci_parts_set(&dev->pci, kept->data, kept->len, true);
 	if (ret < 0)
@@ -371,6 +369,7 @@ restore(struct vfn_dev *dev, struct vfn_saved *kept)
 		return 0;
 	}
 	dev->pending = *kept;
+	vfn_ctrl_take(dev, kept);
 	DEV_LOG(INFO, dev, "parts restored, %u bytes; they wait for a guest", kept->len);
 	return 0;
 }
@@ -403,6 +402,10 @@ rte_vdpa_vfn_release(const char *name)
 	if (dev == NULL)
 		return -ENODEV;
 	ret = vfn_remote_release(dev);
+	if (ret == 0 && dev->class->leave != NULL && dev->guest != NULL)
+		ret = -EBUSY;
+	else if (ret == 0 && dev->class->leave != NULL)
+		dev->class->leave(dev);
 	vfn_dev_release(dev);
 	return ret;
 }

@@ -40,6 +40,20 @@ free_addresses(const struct vringh_mem *mem)
 	return RTE_ALIGN_CEIL(last->iova + last->len, STEP);
 }
 
+/* Does the function reach nothing but windows? Then all rings are shadowed, and buffers copied. */
+bool
+vfn_shadow_by_windows(const struct vfn_dev *dev)
+{
+	return dev->pci.link->ops->get_windows != NULL;
+}
+
+/* Is it a shadow ring on which a queue that starts now runs? */
+bool
+vfn_shadow_needed(const struct vfn_dev *dev)
+{
+	return vfn_shadow_by_windows(dev) || (dev->lm == VFN_LM_SHADOW && dev->dirty.on);
+}
+
 /* The NUMA node that a guest address is on, or SOCKET_ID_ANY. */
 static int
 node_of(const struct vfn_dev *dev, uint64_t gpa)
@@ -108,8 +122,6 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 		.state = {.avail = ring->avail, .used = ring->used},
 	};
 	struct vringh_dirty_log dirty = {
-		.bitmap = dev->dirty.map->host,
-		.len = dev->dirty.map->len,
 		.desc = ring->desc,
 		.device = s->packed ? ring->device : ring->dirty,
 	};
@@ -122,13 +134,15 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 	if (ring->inflight_len > 0 &&
 		(vringh_set_inflight(&s->guest, &s->inflight, vfn_inflight_host(dev, s->queue),
 			 ring->inflight_len, s->resubmit) < 0 ||
-			vringh_rewind(&s->guest) < 0)) {
+			(!dev->class->any_order && vringh_rewind(&s->guest) < 0))) {
 		DEV_LOG(ERR, dev, "queue %u refused: its in-flight region does not fit the ring",
 			s->queue);
 		return -EINVAL;
 	}
-	if (dev->faults & VFN_FAULT_NO_DIRTY)
+	if (!dev->dirty.on || dev->faults & VFN_FAULT_NO_DIRTY)
 		return 0;
+	dirty.bitmap = dev->dirty.map->host;
+	dirty.len = dev->dirty.map->len;
 	if (dev->faults & VFN_FAULT_NO_USED_DIRTY)
 		dirty.desc = dirty.device = VRINGH_DIRTY_NOWHERE;
 	if (vringh_set_dirty_log(&s->guest, &dirty) < 0) {
@@ -194,10 +208,12 @@ shadow_memory(struct vfn_shadow *s, int node)
 {
 	int ret;
 
-	s->fd = memfd_create("vfn-shadow", MFD_CLOEXEC);
+	s->fd = memfd_create("vfn-shadow", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (s->fd < 0)
 		return -errno;
-	if (ftruncate(s->fd, s->dma_len) < 0)
+	/* Sealed: an endpoint, which gets it, could cut it off under the relay. */
+	if (ftruncate(s->fd, s->dma_len) < 0 ||
+		fcntl(s->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
 	s->dma = mmap(NULL, s->dma_len, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 	if (s->dma == MAP_FAILED) {
@@ -234,11 +250,13 @@ vfn_shadow_prepare(
 		return -ENOMEM;
 	s->queue = queue;
 	s->packed = packed;
-	s->dma_len = RTE_ALIGN_CEIL(
-		vfn_shadow_ring_layout(packed, s->size, offset), (uint64_t)sysconf(_SC_PAGESIZE));
-	ret = shadow_memory(s, node);
-	if (ret == 0)
-		ret = shadow_map(dev, s);
+	if (!vfn_shadow_by_windows(dev)) {
+		s->dma_len = RTE_ALIGN_CEIL(vfn_shadow_ring_layout(packed, s->size, offset),
+			(uint64_t)sysconf(_SC_PAGESIZE));
+		ret = shadow_memory(s, node);
+		if (ret == 0)
+			ret = shadow_map(dev, s);
+	}
 	if (ret == 0 && !vfn_vpci_does_jobs(&dev->pci)) {
 		s->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		s->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -263,34 +281,21 @@ vfn_shadow_unprepare(struct vfn_dev *dev)
 			return;
 }
 
-/* A ring that is empty, at its start. */
-static void
-ring_begin(struct vfn_shadow *s)
+/* Its memory, which was mapped. */
+static int
+own_ring(struct vfn_shadow *s)
 {
 	uint64_t offset[4];
 
 	vfn_shadow_ring_layout(s->packed, s->size, offset);
 	memset(s->dma, 0, s->dma_len);
-	memset(s->slot, 0, s->size * sizeof(s->slot[0]));
-	s->ring = (struct vfn_vpci_ring){
-		.desc = s->dma_iova + offset[0],
-		.driver = s->dma_iova + offset[1],
-		.device = s->dma_iova + offset[2],
-		.dirty = s->dma_iova + offset[2],
-		.size = s->size,
-		.kickfd = s->kick,
-		.callfd = s->call,
-	};
-	s->room = s->size;
-	s->head = s->tail = s->count = s->next_seg = s->unkicked = 0;
-	s->next_desc = s->avail = s->used = 0;
-	s->armed = s->full = s->broken_told = s->wrong_told = false;
+	s->ring.desc = s->dma_iova + offset[0];
+	s->ring.driver = s->dma_iova + offset[1];
+	s->ring.device = s->dma_iova + offset[2];
 	s->table = (uint8_t *)s->dma + offset[3];
 	s->table_iova = s->dma_iova + offset[3];
 	if (s->packed) {
-		s->ring.avail = s->ring.used = VRINGH_PACKED_START.avail;
-		s->avail_wrap = s->used_wrap = true;
-		s->packed_ring.desc = s->dma;
+		s->packed_ring.desc = s->packed_ring.used = s->dma;
 		s->packed_ring.driver = RTE_PTR_ADD(s->dma, offset[1]);
 		s->packed_ring.device = RTE_PTR_ADD(s->dma, offset[2]);
 	} else {
@@ -298,6 +303,28 @@ ring_begin(struct vfn_shadow *s)
 		s->split.avail = RTE_PTR_ADD(s->dma, offset[1]);
 		s->split.used = RTE_PTR_ADD(s->dma, offset[2]);
 	}
+	return 0;
+}
+
+/* A ring that is empty, at its start. */
+static int
+ring_begin(struct vfn_dev *dev, struct vfn_shadow *s)
+{
+	int ret;
+
+	memset(s->slot, 0, s->size * sizeof(s->slot[0]));
+	s->ring = (struct vfn_vpci_ring){.size = s->size, .kickfd = s->kick, .callfd = s->call};
+	ret = vfn_shadow_by_windows(dev) ? vfn_window_to_ring(dev, s) : own_ring(s);
+	s->ring.dirty = s->ring.device;
+	s->room = s->size;
+	s->head = s->tail = s->count = s->next_seg = s->unkicked = 0;
+	s->next_desc = s->avail = s->used = 0;
+	s->armed = s->full = s->broken_told = s->wrong_told = false;
+	if (s->packed) {
+		s->ring.avail = s->ring.used = VRINGH_PACKED_START.avail;
+		s->avail_wrap = s->used_wrap = true;
+	}
+	return ret;
 }
 
 static int
@@ -338,20 +365,21 @@ vfn_shadow_start(
 	s->event_idx = features & UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;
 	s->indirect = features & UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC;
 	s->in_order = features & UINT64_C(1) << VIRTIO_F_IN_ORDER;
-	s->reads_only = queue % 2 == 1;
-	s->call_blocked = s->call_owed = false;
+	s->reads_only = dev->class->in_pairs && queue % 2 == 1;
+	s->call_blocked = s->call_owed = s->kick_blocked = false;
 	s->calls_held = &dev->shadow_calls_held;
 	s->guest_call = ring->callfd;
 	s->guest_kick = ring->kickfd;
 	s->guest_ring = *ring;
 	ret = guest_ring(dev, s, ring);
+	if (ret == 0)
+		ret = ring_begin(dev, s);
 	if (ret == 0) {
-		ring_begin(s);
 		vfn_shadow_ring_disarm(s);
 		ret = host_start(dev, s);
-		if (ret == 0)
-			ret = vfn_vpci_queue_start(&dev->pci, queue, &s->ring);
 	}
+	if (ret == 0)
+		ret = vfn_vpci_queue_start(&dev->pci, queue, &s->ring);
 	/* Where that fails it stays, with a failed function. */
 	if (ret < 0 && vfn_shadow_end_job(dev, queue) == 0 && vfn_shadow_free(dev, queue) < 0)
 		return -EIO;
@@ -405,7 +433,7 @@ vfn_shadow_leave(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring
 
 /* Chains and rings that the relay refuses, beside those that the function does. */
 void
-vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
+vfn_shadow_stats(const struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX])
 {
 	const struct vfn_shadow *s = dev->shadow[queue];
 	unsigned int e;
@@ -429,11 +457,13 @@ vfn_shadow_any_live(const struct vfn_dev *dev)
 	return false;
 }
 
-/* The guest's ring of a queue whose relay was ended, NULL if it has none. */
+/* The guest's ring of a queue whose relay was ended, NULL if it, or any such queue, has none. */
 const struct vfn_vpci_ring *
 vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue)
 {
-	return dev->shadow[queue] != NULL ? &dev->shadow[queue]->guest_ring : NULL;
+	return queue < dev->pci.nb_queues && dev->shadow[queue] != NULL ?
+		&dev->shadow[queue]->guest_ring :
+		NULL;
 }
 
 /*

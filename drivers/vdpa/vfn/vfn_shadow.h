@@ -5,7 +5,8 @@
 /*
  * Shadow rings: a ring in the driver's memory that the function uses in place of the guest's, and
  * a relay between the two, which logs what the function has written. For guests that migrate on a
- * function that has no dirty log. Private to vfn_shadow.c, which switches over, and
+ * function that has no dirty log, and for functions that reach windows only: then the ring and
+ * copies of all buffers are in those. Private to vfn_shadow.c, which switches over, and
  * vfn_shadow_ring.c, the relay.
  */
 
@@ -20,6 +21,15 @@
 struct vfn_shadow_slot {
 	uint16_t entries; /* of the shadow ring, 0: the function does not get this one */
 	bool done;
+	/* Behind windows: where its bytes are, and how much that takes, see vfn_window.c. */
+	uint32_t out_at, out_takes, in_at, in_takes;
+};
+
+/* Room for the bytes of chains in a window, taken and given back in their order. */
+struct vfn_window_part {
+	uint8_t *host;
+	uint64_t iova;
+	uint32_t len, next, taken;
 };
 
 /* One queue's relay. */
@@ -68,11 +78,14 @@ struct vfn_shadow {
 		} split;
 		struct {
 			struct vring_packed_desc *desc;
+			struct vring_packed_desc *used; /* the same, but behind windows */
 			struct vring_packed_desc_event *driver;
 			struct vring_packed_desc_event *device;
 		} packed_ring;
 	};
-	void *table; /* of indirect descriptors */
+	const struct vringh_io *io;	/* of the windows, NULL: the function reaches memory */
+	struct vfn_window_part out, in; /* behind the ring's areas */
+	void *table;			/* of indirect descriptors */
 	uint64_t table_iova;
 	uint16_t *owner;    /* split: place in chain by first descriptor */
 	uint16_t next_desc; /* split */
@@ -81,7 +94,8 @@ struct vfn_shadow {
 	bool avail_wrap, used_wrap; /* packed */
 	uint32_t unkicked;	    /* entries since the last decision to kick the function */
 
-	int kick, call; /* our own, to and from the function; -1: it has our job */
+	int kick, call;	   /* our own, to and from the function; -1: it has our job */
+	bool kick_blocked; /* signalling it: it is not any more */
 	bool armed;
 	bool full; /* nothing more goes to the function before something comes back */
 	bool broken_told, wrong_told;
@@ -104,7 +118,18 @@ uint32_t vfn_shadow_ring_segs(uint32_t size);
 void vfn_shadow_ring_disarm(struct vfn_shadow *s);
 unsigned int vfn_shadow_ring_run(struct vfn_job *job);
 bool vfn_shadow_ring_arm(struct vfn_job *job);
+/* Armed, and still nothing to do? */
+bool vfn_shadow_ring_pending(const struct vfn_shadow *s);
 /* Take back everything; what the function has not used is handed back to the guest's ring. */
 void vfn_shadow_ring_finish(struct vfn_shadow *s);
+
+/* vfn_window.c: control. 0, or -ENOSPC: the windows are too small for the queue. */
+int vfn_window_to_ring(struct vfn_dev *dev, struct vfn_shadow *s);
+/* Relay. Can it ever be put? Is it now: the bytes that are to be read are in the window then. */
+bool vfn_window_fits(const struct vfn_shadow *s, const struct vringh_chain *chain);
+bool vfn_window_put(struct vfn_shadow *s, uint32_t place);
+/* What was written goes into the guest's chain. */
+void vfn_window_get(struct vfn_shadow *s, uint32_t place);
+void vfn_window_free(struct vfn_shadow *s, uint32_t place);
 
 #endif /* VFN_SHADOW_H */

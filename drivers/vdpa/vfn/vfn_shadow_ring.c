@@ -4,8 +4,9 @@
 
 /*
  * The relay of one queue: chains go from the guest's ring into the shadow ring as they are, with
- * the guest's addresses, and come back used. Runs on whichever thread has the relay: the poller
- * of the function's queue, or the driver's own. Section numbers: virtio 1.3.
+ * the guest's addresses, and come back used; or, by windows, with copies of their bytes. Runs on
+ * whichever thread has the relay: the poller of the function's queue, or the driver's own. Section
+ * numbers: virtio 1.3.
  */
 
 #include <sys/eventfd.h>
@@ -15,34 +16,15 @@
 #include <rte_cycles.h>
 
 #include "vfn_shadow.h"
+#include "vfn_shadow_far.h"
 #include "vfn_signal.h"
 
 #define BURST 32
 /* A burst looks at no more, but for a single chain that is longer: others share the poller. */
 #define BURST_DESCS 512
 
-#define PACKED_AVAIL (1u << VRING_PACKED_DESC_F_AVAIL)
-#define PACKED_USED  (1u << VRING_PACKED_DESC_F_USED)
-#define PACKED_BOTH  (PACKED_AVAIL | PACKED_USED)
-#define PACKED_WRAP  (1u << VRING_PACKED_EVENT_F_WRAP_CTR)
-
 /* Of a device one of whose calls has blocked. */
 #define HOLD_MS 200
-
-#define NO_SLOT UINT32_MAX
-
-/* A head whose flags are written last: the function sees all of a burst or nothing. */
-struct held {
-	uint32_t slot;
-	uint16_t flags;
-};
-
-/* A buffer as a descriptor has it. */
-struct piece {
-	uint64_t addr;
-	uint32_t len;
-	uint16_t flags;
-};
 
 uint64_t
 vfn_shadow_ring_layout(bool packed, uint32_t size, uint64_t offset[4])
@@ -90,10 +72,10 @@ call_guest(struct vfn_shadow *s)
 	s->call_blocked = true;
 	__atomic_store_n(
 		s->calls_held, rte_rdtsc() + rte_get_tsc_hz() / 1000 * HOLD_MS, __ATOMIC_RELAXED);
-	DRV_LOG(ERR,
-		"%s: queue %u: its call eventfd blocks, and is left alone until the queue starts "
+	DEV_LOG(ERR, s,
+		"queue %u: its call eventfd blocks, and is left alone until the queue starts "
 		"again",
-		s->name, s->queue);
+		s->queue);
 }
 
 /* ---- from the guest to the function ---- */
@@ -125,38 +107,6 @@ count_pieces(const struct vringh_chain *c)
 	return n;
 }
 
-/* The next entry of the shadow ring. */
-static inline void
-entry_write(
-	struct vfn_shadow *s, struct held *held, const struct piece *p, uint32_t place, bool last)
-{
-	uint16_t flags = p->flags | (last ? 0 : VRING_DESC_F_NEXT);
-
-	if (s->packed) {
-		struct vring_packed_desc *d = &s->packed_ring.desc[s->avail];
-
-		flags |= s->avail_wrap ? PACKED_AVAIL : PACKED_USED;
-		d->addr = p->addr;
-		d->len = p->len;
-		d->id = place;
-		if (held->slot == NO_SLOT)
-			*held = (struct held){s->avail, flags};
-		else
-			__atomic_store_n(&d->flags, flags, __ATOMIC_RELEASE);
-		if (++s->avail == s->size) {
-			s->avail = 0;
-			s->avail_wrap = !s->avail_wrap;
-		}
-	} else {
-		struct vring_desc *d = &s->split.desc[s->next_desc];
-
-		/* In ring order, as IN_ORDER wants it (2.7.9). */
-		s->next_desc = (s->next_desc + 1) & (s->size - 1);
-		*d = (struct vring_desc){
-			.addr = p->addr, .len = p->len, .flags = flags, .next = s->next_desc};
-	}
-}
-
 /* A chain of n pieces as an indirect table; the descriptor of it. */
 static struct piece
 table_write(struct vfn_shadow *s, const struct vringh_chain *c, uint32_t n)
@@ -182,6 +132,62 @@ table_write(struct vfn_shadow *s, const struct vringh_chain *c, uint32_t n)
 		.flags = VRING_DESC_F_INDIRECT};
 }
 
+/* It is of this many entries, which are in the ring. */
+static inline void
+chain_is_put(
+	struct vfn_shadow *s, struct held *held, uint32_t place, uint32_t entries, uint16_t first)
+{
+	if (!s->packed) {
+		s->owner[first] = place;
+		s->split.avail->ring[s->avail++ & (s->size - 1)] = first;
+	}
+	held->chains++;
+	s->slot[place].entries = entries;
+	s->slot[place].done = false;
+	s->room -= entries;
+	s->unkicked += s->packed ? entries : 1;
+}
+
+/* It goes back as it came. */
+static inline void
+chain_refuse(struct vfn_shadow *s, uint32_t place)
+{
+	s->chain[place].written = 0;
+	s->slot[place] = (struct vfn_shadow_slot){.done = true};
+}
+
+/* The same behind windows: its bytes are copied, one buffer for each direction. */
+static __attribute__((noinline)) bool
+chain_copy(struct vfn_shadow *s, uint32_t place, struct held *held)
+{
+	struct vringh_chain *c = &s->chain[place];
+	uint32_t entries = (c->read_len > 0) + (c->write_len > 0);
+	uint16_t first = s->next_desc;
+	struct piece p;
+
+	if (unlikely(c->error != VRINGH_OK || entries == 0 || entries > s->size ||
+		    !vfn_window_fits(s, c))) {
+		if (c->error == VRINGH_OK && entries > 0)
+			s->nb_too_long++;
+		chain_refuse(s, place);
+		return true;
+	}
+	if (entries > s->room || !vfn_window_put(s, place))
+		return false;
+	if (c->read_len > 0) {
+		p = (struct piece){.addr = s->out.iova + s->slot[place].out_at, .len = c->read_len};
+		entry_write(s, held, &p, place, c->write_len == 0);
+	}
+	if (c->write_len > 0) {
+		p = (struct piece){.addr = s->in.iova + s->slot[place].in_at,
+			.len = c->write_len,
+			.flags = VRING_DESC_F_WRITE};
+		entry_write(s, held, &p, place, true);
+	}
+	chain_is_put(s, held, place, entries, first);
+	return true;
+}
+
 /* False if there is no room for it. */
 static inline bool
 chain_put(struct vfn_shadow *s, uint32_t place, struct held *held)
@@ -198,8 +204,7 @@ chain_put(struct vfn_shadow *s, uint32_t place, struct held *held)
 		/* In ring and table together it may be longer than a table can be (2.7.5.3.1). */
 		if (n > s->size)
 			s->nb_too_long++;
-		c->written = 0;
-		s->slot[place] = (struct vfn_shadow_slot){.entries = 0, .done = true};
+		chain_refuse(s, place);
 		return true;
 	}
 	if (entries > s->room)
@@ -213,59 +218,33 @@ chain_put(struct vfn_shadow *s, uint32_t place, struct held *held)
 			entry_write(s, held, &p, place, k + 1 == n);
 		}
 	}
-	if (!s->packed) {
-		s->owner[first] = place;
-		s->split.avail->ring[s->avail++ & (s->size - 1)] = first;
-	}
-	s->slot[place] = (struct vfn_shadow_slot){.entries = entries};
-	s->room -= entries;
-	s->unkicked += s->packed ? entries : 1;
+	chain_is_put(s, held, place, entries, first);
 	return true;
 }
 
-/* Does the function want to know (2.7.10, 2.8.14)? */
-static bool
-should_kick(struct vfn_shadow *s)
-{
-	uint32_t count = s->unkicked;
-	uint16_t flags, off, event;
-
-	s->unkicked = 0;
-	/* Ring before event field: pairs with the function's barrier after writing the field. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (!s->packed) {
-		if (!s->event_idx)
-			return !(__atomic_load_n(&s->split.used->flags, __ATOMIC_RELAXED) &
-				VRING_USED_F_NO_NOTIFY);
-		event = __atomic_load_n(
-			(uint16_t *)&s->split.used->ring[s->size], __ATOMIC_RELAXED);
-		return vring_need_event(event, s->avail, s->avail - count);
-	}
-	/* Pairs with the function's release of flags: the offset is valid when they say so. */
-	flags = __atomic_load_n(&s->packed_ring.device->flags, __ATOMIC_ACQUIRE);
-	if (flags != VRING_PACKED_EVENT_FLAG_DESC)
-		return flags != VRING_PACKED_EVENT_FLAG_DISABLE;
-	off = __atomic_load_n(&s->packed_ring.device->off_wrap, __ATOMIC_RELAXED);
-	event = off & (PACKED_WRAP - 1);
-	if (!!(off & PACKED_WRAP) != s->avail_wrap)
-		event -= s->size;
-	return count > s->size || vring_need_event(event, s->avail, s->avail - count);
-}
-
+/*
+ * Kick if the function wants it. Behind windows what is written is posted, and each side may look
+ * at the other's word before it has arrived: so entries stay unkicked until they are known to be
+ * used, the question is asked again, and who goes to sleep kicks all the same.
+ */
 static void
-publish(struct vfn_shadow *s, const struct held *held)
+kick(struct vfn_shadow *s, bool sleeps)
 {
-	if (!s->packed)
-		/* Pairs with the function's acquire of idx: entries and descriptors are written. */
-		__atomic_store_n(&s->split.avail->idx, s->avail, __ATOMIC_RELEASE);
-	else if (held->slot != NO_SLOT)
-		/* Pairs with the function's acquire of the flags: the whole burst is written. */
-		__atomic_store_n(
-			&s->packed_ring.desc[held->slot].flags, held->flags, __ATOMIC_RELEASE);
-	if (s->kick >= 0 && s->unkicked > 0 && should_kick(s)) {
-		eventfd_write(s->kick, 1);
-		s->nb_kicks++;
+	if (s->kick < 0 || s->kick_blocked || s->unkicked == 0)
+		return;
+	if (!sleeps && !should_kick(s, s->unkicked)) {
+		if (s->io == NULL || s->count == 0)
+			s->unkicked = 0;
+		return;
 	}
+	s->unkicked = 0;
+	s->kick_blocked = !vfn_signal(s->kick);
+	s->nb_kicks++;
+	if (unlikely(s->kick_blocked))
+		DEV_LOG(ERR, s,
+			"queue %u: the function's kick eventfd blocks, and is left "
+			"alone until the queue starts again",
+			s->queue);
 }
 
 /* Fetch where the ring of segments goes on. */
@@ -316,7 +295,7 @@ relay_chains(struct vfn_shadow *s)
 	if (unlikely(n <= 0)) {
 		if (n < 0 && !s->broken_told) {
 			s->broken_told = true;
-			DRV_LOG(ERR, "%s: queue %u is broken and stopped: %s", s->name, s->queue,
+			DEV_LOG(ERR, s, "queue %u is broken and stopped: %s", s->queue,
 				vringh_strerror(vringh_broken(&s->guest)));
 		}
 		/* If anything is there it has to wait until the function gives something back. */
@@ -325,7 +304,8 @@ relay_chains(struct vfn_shadow *s)
 	}
 	s->next_seg = batch.nb_segs;
 	for (i = 0; i < (uint32_t)n; i++) {
-		if (likely(chain_put(s, s->head + i, &held)))
+		if (likely(s->io == NULL ? chain_put(s, s->head + i, &held) :
+					   chain_copy(s, s->head + i, &held)))
 			continue;
 		s->full = true;
 		s->next_seg = s->chain[s->head + i].seg - s->seg;
@@ -336,7 +316,8 @@ relay_chains(struct vfn_shadow *s)
 	s->head += i;
 	if (s->head == s->size)
 		s->head = 0;
-	publish(s, &held);
+	burst_publish(s, &held);
+	kick(s, false);
 	return i;
 }
 
@@ -360,6 +341,8 @@ mark_done(struct vfn_shadow *s, uint32_t place, uint32_t len)
 {
 	s->slot[place].done = true;
 	s->chain[place].written = len;
+	if (unlikely(s->io != NULL) && len > 0)
+		vfn_window_get(s, place);
 	return s->slot[place].entries;
 }
 
@@ -376,10 +359,10 @@ came_back(struct vfn_shadow *s, uint32_t place, uint32_t len, uint32_t *next, ui
 	if (unlikely(place >= s->size || age(s, place) >= s->count || s->slot[place].done ||
 		    len > s->chain[place].write_len)) {
 		if (!s->wrong_told)
-			DRV_LOG(ERR,
-				"%s: queue %u stands still, the function has used what it was not "
+			DEV_LOG(ERR, s,
+				"queue %u stands still, the function has used what it was not "
 				"given",
-				s->name, s->queue);
+				s->queue);
 		s->wrong_told = true;
 		return 0;
 	}
@@ -401,15 +384,22 @@ came_back(struct vfn_shadow *s, uint32_t place, uint32_t len, uint32_t *next, ui
 static unsigned int
 take_split(struct vfn_shadow *s)
 {
-	/* Pairs with the function's release of idx after the entries. */
-	uint16_t idx = __atomic_load_n(&s->split.used->idx, __ATOMIC_ACQUIRE);
 	uint32_t next = 0, entries, n = 0, taken = 0;
+	uint16_t idx;
 
+	far_invalidate(s, &s->split.used->idx, sizeof(s->split.used->idx));
+	/* Pairs with the function's release of idx after the entries. */
+	idx = __atomic_load_n(&s->split.used->idx, __ATOMIC_ACQUIRE);
 	for (; s->used != idx; s->used += n, taken += n) {
 		const struct vring_used_elem *e = &s->split.used->ring[s->used & (s->size - 1)];
+		uint32_t id;
 
-		n = came_back(
-			s, e->id < s->size ? s->owner[e->id] : UINT32_MAX, e->len, &next, &entries);
+		far_invalidate(s, e, sizeof(*e));
+		/* Once: the function may be one that writes to them meanwhile. */
+		id = __atomic_load_n(&e->id, __ATOMIC_RELAXED);
+
+		n = came_back(s, id < s->size ? s->owner[id] : UINT32_MAX,
+			__atomic_load_n(&e->len, __ATOMIC_RELAXED), &next, &entries);
 		if (unlikely(n == 0 || n > (uint16_t)(idx - s->used)))
 			break;
 	}
@@ -422,14 +412,19 @@ take_packed(struct vfn_shadow *s)
 	uint32_t next = 0, entries, taken = 0;
 
 	for (;;) {
-		const struct vring_packed_desc *d = &s->packed_ring.desc[s->used];
-		/* Pairs with the function's release of the flags after id and length. */
-		uint16_t flags = __atomic_load_n(&d->flags, __ATOMIC_ACQUIRE);
+		const struct vring_packed_desc *d = &s->packed_ring.used[s->used];
+		uint16_t flags;
 		uint32_t n;
 
+		far_invalidate(s, &d->flags, sizeof(d->flags));
+		/* Pairs with the function's release of the flags after id and length. */
+		flags = __atomic_load_n(&d->flags, __ATOMIC_ACQUIRE);
 		if ((flags & PACKED_BOTH) != (s->used_wrap ? PACKED_BOTH : 0))
 			return taken;
-		n = came_back(s, d->id, flags & VRING_DESC_F_WRITE ? d->len : 0, &next, &entries);
+		far_invalidate(s, &d->len, sizeof(d->len) + sizeof(d->id));
+		n = came_back(s, __atomic_load_n(&d->id, __ATOMIC_RELAXED),
+			flags & VRING_DESC_F_WRITE ? __atomic_load_n(&d->len, __ATOMIC_RELAXED) : 0,
+			&next, &entries);
 		if (unlikely(n == 0))
 			return taken;
 		taken += n;
@@ -440,17 +435,6 @@ take_packed(struct vfn_shadow *s)
 			s->used += entries;
 		}
 	}
-}
-
-static bool
-used_pending(const struct vfn_shadow *s)
-{
-	if (s->wrong_told)
-		return false;
-	if (!s->packed)
-		return __atomic_load_n(&s->split.used->idx, __ATOMIC_RELAXED) != s->used;
-	return (__atomic_load_n(&s->packed_ring.desc[s->used].flags, __ATOMIC_RELAXED) &
-		       PACKED_BOTH) == (s->used_wrap ? PACKED_BOTH : 0);
 }
 
 /* What came back, up to the first that did not. */
@@ -465,6 +449,8 @@ give_back(struct vfn_shadow *s)
 
 		do {
 			s->room += s->slot[s->tail + n].entries;
+			if (unlikely(s->io != NULL))
+				vfn_window_free(s, s->tail + n);
 			n++;
 		} while (n < most && s->slot[s->tail + n].done);
 		vringh_complete(&s->guest, &s->chain[s->tail], n);
@@ -489,35 +475,6 @@ relay_used(struct vfn_shadow *s)
 	return n;
 }
 
-/* ---- notifications of the function ---- */
-
-static void
-call_wanted(struct vfn_shadow *s, bool on)
-{
-	uint16_t at = s->used | (s->packed && s->used_wrap ? PACKED_WRAP : 0);
-
-	if (s->packed && on && s->event_idx) {
-		/* The offset before flags that say it is valid. */
-		__atomic_store_n(&s->packed_ring.driver->off_wrap, at, __ATOMIC_RELAXED);
-		__atomic_store_n(&s->packed_ring.driver->flags, VRING_PACKED_EVENT_FLAG_DESC,
-			__ATOMIC_RELEASE);
-	} else if (s->packed) {
-		__atomic_store_n(&s->packed_ring.driver->flags,
-			on ? VRING_PACKED_EVENT_FLAG_ENABLE : VRING_PACKED_EVENT_FLAG_DISABLE,
-			__ATOMIC_RELAXED);
-	} else if (s->event_idx) {
-		/* Off is just behind: it matches again after 65,535 chains. */
-		__atomic_store_n(
-			&s->split.avail->ring[s->size], on ? at : at - 1, __ATOMIC_RELAXED);
-	} else {
-		__atomic_store_n(&s->split.avail->flags, on ? 0 : VRING_AVAIL_F_NO_INTERRUPT,
-			__ATOMIC_RELAXED);
-	}
-	/* Event field before the ring: pairs with the function's barrier before it decides. */
-	if (on)
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
-
 /* ---- towards whoever runs it ---- */
 
 void
@@ -537,6 +494,8 @@ vfn_shadow_ring_run(struct vfn_job *job)
 	if (s->armed)
 		vfn_shadow_ring_disarm(s);
 	n = relay_used(s);
+	if (unlikely(s->io != NULL))
+		kick(s, false);
 	return n + relay_chains(s);
 }
 
@@ -550,9 +509,17 @@ vfn_shadow_ring_arm(struct vfn_job *job)
 	/* Who does our job sees for itself what the function has used. */
 	if (s->call >= 0)
 		call_wanted(s, true);
+	if (unlikely(s->io != NULL))
+		kick(s, true);
 	if (!s->full)
 		pending = vringh_notify_enable(&s->guest);
 	return pending || s->call_owed || used_pending(s);
+}
+
+bool
+vfn_shadow_ring_pending(const struct vfn_shadow *s)
+{
+	return used_pending(s) || (!s->full && vringh_pending(&s->guest));
 }
 
 void
@@ -577,8 +544,8 @@ vfn_shadow_ring_finish(struct vfn_shadow *s)
 		}
 	}
 	if (lost > 0 && vringh_broken(&s->guest) == VRINGH_OK)
-		DRV_LOG(ERR, "%s: queue %u: the function stopped without using %u of its chains",
-			s->name, s->queue, lost);
+		DEV_LOG(ERR, s, "queue %u: the function stopped without using %u of its chains",
+			s->queue, lost);
 	give_back(s);
 	/* The last ones first. */
 	first = RTE_MIN(s->size - s->tail, s->count);

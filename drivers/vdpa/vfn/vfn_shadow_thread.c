@@ -27,12 +27,35 @@
 /* Where kicks can't be waited for guests are looked at this often. */
 #define POLL_MS 1
 
+/*
+ * Behind windows what one side asks for may cross with what the other does, and neither is told:
+ * who is armed looks so many times more before it sleeps, and now and then after that, since nobody
+ * knows how long it takes from one side to the other.
+ */
+#define SETTLE	  10
+#define WINDOW_MS 100
+
+static bool
+still_nothing(const struct vfn_dev *dev)
+{
+	unsigned int q;
+
+	for (q = 0; q < dev->pci.nb_queues; q++)
+		if (dev->shadow[q] != NULL && dev->shadow[q]->live &&
+			vfn_shadow_ring_pending(dev->shadow[q]))
+			return false;
+	return true;
+}
+
 static void *
 shadow_thread(void *arg)
 {
 	struct vfn_dev *dev = arg;
 	struct vfn_shadow_thread *t = &dev->shadow_thread;
 	struct epoll_event event[8];
+	const int sleep_ms = t->must_poll ? POLL_MS : vfn_shadow_by_windows(dev) ? WINDOW_MS : -1;
+	bool crossing = false;
+	unsigned int settle;
 
 	/* The guest's memory and its dirty log may be cut off. */
 	vfn_guard_unblock();
@@ -43,16 +66,22 @@ shadow_thread(void *arg)
 		for (q = 0; q < dev->pci.nb_queues; q++)
 			if (dev->shadow[q] != NULL && dev->shadow[q]->live)
 				moved += vfn_shadow_ring_run(&dev->shadow[q]->job);
+		crossing |= moved > 0 && vfn_shadow_by_windows(dev);
 		if (moved > 0)
 			continue;
 		for (q = 0; q < dev->pci.nb_queues; q++)
 			if (dev->shadow[q] != NULL && dev->shadow[q]->live)
 				pending |= vfn_shadow_ring_arm(&dev->shadow[q]->job);
+		settle = crossing && !pending && !t->must_poll ? SETTLE : 0;
+		for (; settle > 0; settle--)
+			if (epoll_wait(t->epoll_fd, event, RTE_DIM(event), POLL_MS) != 0 ||
+				!still_nothing(dev))
+				break;
+		if (settle > 0)
+			continue;
+		crossing = crossing && pending;
 		/* Edges: one that came since they were armed is still reported. */
-		epoll_wait(t->epoll_fd, event, RTE_DIM(event),
-			pending		     ? 0 :
-				t->must_poll ? POLL_MS :
-					       -1);
+		epoll_wait(t->epoll_fd, event, RTE_DIM(event), pending ? 0 : sleep_ms);
 	}
 	return NULL;
 }

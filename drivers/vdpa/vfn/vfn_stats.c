@@ -15,31 +15,56 @@
 
 #include "vfn_drv.h"
 
-const char *const vfn_stat_names[VFN_NET_STAT_MAX] = {
+static const char *const queue_names[] = {
 #define X(symbol, name) [VFN_STAT_##symbol] = name,
-	VFN_QUEUE_STATS(X) VFN_NET_STATS(X)
+	VFN_QUEUE_STATS(X)
 #undef X
 };
 
+unsigned int
+vfn_nb_stats(const struct vfn_dev *dev)
+{
+	return VFN_STAT_CLASS + dev->class->nb_stats;
+}
+
+const char *
+vfn_stat_name(const struct vfn_dev *dev, unsigned int stat)
+{
+	return stat < VFN_STAT_CLASS ? queue_names[stat] : dev->class->stats[stat - VFN_STAT_CLASS];
+}
+
 /* What is told first: what the queue is for. */
-static const uint8_t order[VFN_NET_STAT_MAX] = {
-#define X(symbol, name) VFN_STAT_##symbol,
-	VFN_NET_STATS(X) VFN_QUEUE_STATS(X)
-#undef X
-};
+static unsigned int
+order(const struct vfn_dev *dev, unsigned int i)
+{
+	return i < dev->class->nb_stats ? VFN_STAT_CLASS + i : i - dev->class->nb_stats;
+}
+
+/* Beside the function's counters: how often it has failed, the same for all of its queues. */
+static unsigned int
+nb_told(const struct vfn_dev *dev)
+{
+	return vfn_nb_stats(dev) + 1;
+}
 
 int
 vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, unsigned int size)
 {
+	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
 	unsigned int i;
+	int n;
 
-	RTE_SET_USED(vdpa);
+	if (dev == NULL)
+		return -ENODEV;
+	n = nb_told(dev);
 	if (names != NULL)
-		for (i = 0; i < RTE_MIN(size, (unsigned int)VFN_STATS_TOLD); i++)
+		for (i = 0; i < RTE_MIN(size, (unsigned int)n); i++)
 			rte_strscpy(names[i].name,
-				i < VFN_NET_STAT_MAX ? vfn_stat_names[order[i]] : "failures",
+				i < vfn_nb_stats(dev) ? vfn_stat_name(dev, order(dev, i)) :
+							"failures",
 				sizeof(names[i].name));
-	return VFN_STATS_TOLD;
+	vfn_dev_put(dev);
+	return n;
 }
 
 /*
@@ -47,13 +72,13 @@ vfn_stats_names(struct rte_vdpa_device *vdpa, struct rte_vdpa_stat_name *names, 
  * dev->lock held.
  */
 int
-vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_NET_STAT_MAX])
+vfn_stats_all(struct vfn_dev *dev, uint16_t queue, uint64_t value[VFN_STATS_MAX])
 {
-	const size_t size = VFN_NET_STAT_MAX * sizeof(value[0]);
+	const size_t size = vfn_nb_stats(dev) * sizeof(value[0]);
 	int ret = -ENODEV;
 
 	if (!vfn_remote_gone(dev))
-		ret = vfn_vpci_stats(&dev->pci, queue, value, VFN_NET_STAT_MAX);
+		ret = vfn_vpci_stats(&dev->pci, queue, value, vfn_nb_stats(dev));
 	if (ret < 0 && dev->remote == NULL)
 		return ret;
 	if (ret < 0) {
@@ -73,7 +98,7 @@ vfn_stats_go_on(struct vfn_dev *dev)
 	unsigned int q, i;
 
 	for (q = 0; q < VFN_MAX_QUEUES; q++)
-		for (i = 0; i < VFN_NET_STAT_MAX; i++) {
+		for (i = 0; i < VFN_STATS_MAX; i++) {
 			dev->stats_base[q][i] -= dev->stats_last[q][i];
 			dev->stats_last[q][i] = 0;
 		}
@@ -81,7 +106,7 @@ vfn_stats_go_on(struct vfn_dev *dev)
 
 /* dev->lock held. */
 static int
-read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_NET_STAT_MAX])
+read_all(struct vfn_dev *dev, int queue, uint64_t value[VFN_STATS_MAX])
 {
 	if (queue < 0 || queue >= dev->pci.nb_queues) {
 		DEV_LOG(ERR, dev, "there is no queue %d, only 0 to %u", queue,
@@ -95,19 +120,19 @@ int
 vfn_stats_get(struct rte_vdpa_device *vdpa, int queue, struct rte_vdpa_stat *stats, unsigned int n)
 {
 	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
-	uint64_t value[VFN_NET_STAT_MAX];
+	uint64_t value[VFN_STATS_MAX] = {0};
 	unsigned int i;
 	int ret;
 
 	if (dev == NULL)
 		return -ENODEV;
-	n = RTE_MIN(n, (unsigned int)VFN_STATS_TOLD);
+	n = RTE_MIN(n, nb_told(dev));
 	vfn_dev_lock(dev);
 	ret = read_all(dev, queue, value);
 	for (i = 0; i < n && ret == 0; i++) {
 		stats[i].id = i;
-		stats[i].value = i < VFN_NET_STAT_MAX ?
-			value[order[i]] - dev->stats_base[queue][order[i]] :
+		stats[i].value = i < vfn_nb_stats(dev) ?
+			value[order(dev, i)] - dev->stats_base[queue][order(dev, i)] :
 			dev->pci.failures - dev->failures_base[queue];
 	}
 	vfn_dev_release(dev);
@@ -118,7 +143,7 @@ int
 vfn_stats_reset(struct rte_vdpa_device *vdpa, int queue)
 {
 	struct vfn_dev *dev = vfn_dev_get_by_vdpa(vdpa);
-	uint64_t value[VFN_NET_STAT_MAX];
+	uint64_t value[VFN_STATS_MAX] = {0};
 	int ret;
 
 	if (dev == NULL)

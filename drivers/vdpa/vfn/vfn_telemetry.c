@@ -18,6 +18,8 @@
 #include <rte_telemetry.h>
 #include <rte_version.h>
 
+#include <vfn_ntb_link.h>
+
 #include "vfn_drv.h"
 #include "vfn_telemetry.h"
 
@@ -27,7 +29,7 @@
 /* Of the 16 KiB that an answer of telemetry's has, see max_output_len in its greeting. */
 #define LIST_BYTES (15 * 1024)
 /* What has a name in an answer is never more than fits: nothing can be refused. */
-_Static_assert(VFN_NET_STAT_MAX + 32 <= RTE_TEL_MAX_DICT_ENTRIES, "entries of /vfn/queue");
+_Static_assert(VFN_STATS_MAX + 32 <= RTE_TEL_MAX_DICT_ENTRIES, "entries of /vfn/queue");
 
 /* "NAME[,REST]": the device, locked, and REST, which is empty if there is none. */
 struct vfn_dev *
@@ -89,27 +91,6 @@ tell_list(const char *cmd, const char *params, struct rte_tel_data *d)
 	return rte_tel_data_add_array_string(d, more);
 }
 
-static const char *
-down_reason(struct vfn_dev *dev)
-{
-	static const char *const reasons[VFN_LINK_DOWN_MAX] = {
-		[VFN_LINK_UP] = "just going up",
-		[VFN_LINK_NO_PEER] =
-			"no device at the other end of the wire, see the argument peer",
-		[VFN_LINK_UNPLUGGED] = "unplugged, see /vfn/link",
-		[VFN_LINK_PEER_UNPLUGGED] =
-			"the device at the other end is unplugged, see /vfn/link",
-		[VFN_LINK_NO_PORT] = "the port of ethdev is not there or not opened, see the log",
-		[VFN_LINK_PORT_DOWN] = "the port of ethdev has no link",
-	};
-	unsigned int reason;
-
-	if (dev->function == NULL)
-		return vfn_remote_gone(dev) ? "there is no endpoint" : "ask the endpoint";
-	reason = vfn_manage_link_down(dev->function);
-	return reason < RTE_DIM(reasons) ? reasons[reason] : "unknown";
-}
-
 static void
 add_argument(void *data, const char *key, const char *value)
 {
@@ -141,13 +122,26 @@ add_arguments(struct rte_tel_data *d, const struct vfn_dev *dev)
 	return -ENOSPC;
 }
 
+/* What went over it since it was connected. */
+static void
+tell_bridge(struct vfn_dev *dev, struct rte_tel_data *d)
+{
+	struct ntb_stats stats;
+
+	if (!dev->remote->bridged)
+		return;
+	ntb_stats(vfn_ntb_bridge(dev->pci.link), &stats);
+	vfn_tell_uint(d, "bridge_flushes", stats.flushes);
+	vfn_tell_uint(d, "bridge_bytes", stats.flushed_bytes);
+	vfn_tell_uint(d, "bridge_doorbells", stats.doorbells);
+	vfn_tell_uint(d, "bridge_reads_across", stats.reads_across);
+}
+
 static int
 tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 {
-	struct virtio_net_config config = {0};
 	const char *rest;
 	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
-	char mac[sizeof("01:23:45:67:89:ab")];
 	unsigned int q, started = 0;
 	int ret;
 
@@ -156,13 +150,9 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 		return -ENODEV;
 	for (q = 0; q < dev->pci.nb_queues; q++)
 		started += dev->started[q];
-	if (vfn_config_read(dev, &config) < 0)
-		vfn_remote_check(dev);
-	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", config.mac[0], config.mac[1],
-		config.mac[2], config.mac[3], config.mac[4], config.mac[5]);
-
 	rte_tel_data_start_dict(d);
 	vfn_tell_string(d, "name", dev->name);
+	vfn_tell_string(d, "class", dev->class->name);
 	vfn_tell_string(d, "state", vfn_state_name(dev->state));
 	vfn_tell_int(d, "vid", dev->guest != NULL ? dev->guest->vid : -1);
 	vfn_tell_string(d, "failure", dev->pci.failed ? dev->pci.reason : "none");
@@ -172,16 +162,19 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 		vfn_tell_string(
 			d, "endpoint_why", vfn_remote_gone(dev) ? dev->remote->why : "connected");
 		vfn_tell_uint(d, "endpoint_links", dev->remote->links);
+		tell_bridge(dev, d);
 	}
 	vfn_tell_hex(d, "features", dev->pci.features);
 	vfn_tell_hex(d, "negotiated", dev->guest != NULL ? vfn_vpci_negotiated(&dev->pci) : 0);
-	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
 	vfn_tell_int(d, "queues_running", started);
-	vfn_tell_string(d, "mac", mac);
-	vfn_tell_int(d, "mtu", config.mtu);
-	vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
-	if (!(config.status & VIRTIO_NET_S_LINK_UP))
-		vfn_tell_string(d, "link_down", down_reason(dev));
+	dev->class->tell(dev, d);
+	if (dev->iommu.on) {
+		vfn_tell_uint(d, "iotlb_misses", dev->iommu.misses);
+		vfn_tell_uint(d, "iotlb_unsent", dev->iommu.unsent);
+		vfn_tell_uint(d, "iotlb_updates", dev->iommu.updates);
+		vfn_tell_uint(d, "iotlb_invalidations", dev->iommu.invalidations);
+		vfn_tell_uint(d, "iotlb_refused", dev->iommu.refused);
+	}
 	vfn_tell_int(d, "stops", dev->stops);
 	vfn_tell_int(d, "stop_us_last", dev->stop_us[0]);
 	vfn_tell_int(d, "stop_us_max", dev->stop_us[1]);
@@ -193,7 +186,7 @@ tell_info(const char *cmd, const char *params, struct rte_tel_data *d)
 static int
 tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 {
-	uint64_t stats[VFN_NET_STAT_MAX];
+	uint64_t stats[VFN_STATS_MAX];
 	struct vfn_vpci_queue info;
 	const char *rest;
 	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
@@ -216,6 +209,7 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	ret = vfn_stats_all(dev, queue, stats);
 	rte_tel_data_start_dict(d);
 	vfn_tell_int(d, "queue", queue);
+	vfn_tell_string(d, "role", dev->class->role(dev, queue));
 	vfn_tell_int(d, "started", dev->started[queue]);
 	vfn_tell_int(d, "shadowed", dev->shadow[queue] != NULL);
 	vfn_tell_int(d, "enabled", info.enabled);
@@ -228,8 +222,8 @@ tell_queue(const char *cmd, const char *params, struct rte_tel_data *d)
 	vfn_tell_hex(d, "device", info.ring.device);
 	vfn_tell_int(d, "avail", info.ring.avail);
 	vfn_tell_int(d, "used", info.ring.used);
-	for (i = 0; i < VFN_NET_STAT_MAX && ret == 0; i++)
-		vfn_tell_uint(d, vfn_stat_names[i], stats[i] - dev->stats_base[queue][i]);
+	for (i = 0; i < vfn_nb_stats(dev) && ret == 0; i++)
+		vfn_tell_uint(d, vfn_stat_name(dev, i), stats[i] - dev->stats_base[queue][i]);
 	vfn_dev_release(dev);
 	return ret;
 }

@@ -39,6 +39,7 @@ void vfn_telemetry_command(const char *name, telemetry_cb handler, const char *h
 /* Commands of the files with these names, to be called once: vfn_register.c. */
 void vfn_telemetry_register(void);
 void vfn_config_register(void);
+void vfn_blk_register(void);
 void vfn_saved_register(void);
 void vfn_kernel_register(void);
 

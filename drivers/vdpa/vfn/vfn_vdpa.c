@@ -37,8 +37,8 @@ static int
 vfn_get_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 {
 	/*
-	 * vhost-user carries no queue resets and no data with a kick, and gives a vDPA driver no
-	 * access to the guest's IOMMU.
+	 * vhost-user carries no queue resets and no data with a kick; of an IOMMU the driver takes
+	 * care, see vfn_iommu.c.
 	 */
 	const uint64_t hidden = UINT64_C(1) << VIRTIO_F_RING_RESET |
 		UINT64_C(1) << VIRTIO_F_NOTIFICATION_DATA |
@@ -63,13 +63,10 @@ vfn_get_protocol_features(struct rte_vdpa_device *vdpa, uint64_t *features)
 		return -ENODEV;
 	*features = UINT64_C(1) << VHOST_USER_PROTOCOL_F_MQ |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_LOG_SHMFD |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_RARP |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_NET_MTU |
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_STATUS;
+		UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_REQ | dev->class->protocol;
 	if (dev->doorbells.offer)
 		*features |= UINT64_C(1) << VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD |
 			UINT64_C(1) << VHOST_USER_PROTOCOL_F_HOST_NOTIFIER;
@@ -181,32 +178,58 @@ rte_vdpa_vfn_new_connection(int vid)
 	return ret;
 }
 
+/* SET_CONFIG. */
 static int
-vfn_get_dev_type(struct rte_vdpa_device *vdpa, uint32_t *type)
+vfn_set_config(int vid, uint8_t *config, uint32_t offset, uint32_t size, uint32_t flags)
+{
+	struct vfn_dev *dev = vfn_dev_lock_by_vid(vid);
+	struct vfn_guest *guest;
+	int ret = -ENOTSUP;
+
+	RTE_SET_USED(flags);
+	if (dev == NULL)
+		return -ENODEV;
+	guest = vfn_life_guest(dev, vid);
+	if (dev->class->config_write != NULL && guest != NULL)
+		ret = dev->class->config_write(dev, guest, config, offset, size);
+	if (ret < 0)
+		DEV_LOG(WARNING, dev, "configuration at %u, %u bytes: not written: %s", offset,
+			size, strerror(-ret));
+	vfn_dev_release(dev);
+	return ret;
+}
+
+/* Asked for while the device is being registered, and not in the list yet. */
+static int
+net_get_dev_type(struct rte_vdpa_device *vdpa, uint32_t *type)
 {
 	RTE_SET_USED(vdpa);
 	*type = RTE_VHOST_VDPA_DEVICE_TYPE_NET;
 	return 0;
 }
 
-static struct rte_vdpa_dev_ops vfn_ops = {
-	.get_queue_num = vfn_get_queue_num,
-	.get_features = vfn_get_features,
-	.get_protocol_features = vfn_get_protocol_features,
-	.dev_conf = vfn_dev_conf,
-	.dev_close = vfn_dev_close,
-	.dev_cleanup = vfn_dev_cleanup,
-	.set_vring_state = vfn_set_vring_state,
-	.set_features = vfn_set_features,
-	.get_vfio_device_fd = vfn_notify_fd,
-	.get_notify_area = vfn_notify_area,
-	.migration_done = vfn_migration_done,
-	.get_stats_names = vfn_stats_names,
-	.get_stats = vfn_stats_get,
-	.reset_stats = vfn_stats_reset,
-	.get_config = vfn_get_config,
-	.get_dev_type = vfn_get_dev_type,
-};
+static int
+blk_get_dev_type(struct rte_vdpa_device *vdpa, uint32_t *type)
+{
+	RTE_SET_USED(vdpa);
+	*type = RTE_VHOST_VDPA_DEVICE_TYPE_BLK;
+	return 0;
+}
+
+#define OPS(type) \
+	{ \
+		.get_queue_num = vfn_get_queue_num, .get_features = vfn_get_features, \
+		.get_protocol_features = vfn_get_protocol_features, .dev_conf = vfn_dev_conf, \
+		.dev_close = vfn_dev_close, .dev_cleanup = vfn_dev_cleanup, \
+		.set_vring_state = vfn_set_vring_state, .set_features = vfn_set_features, \
+		.get_vfio_device_fd = vfn_notify_fd, .get_notify_area = vfn_notify_area, \
+		.migration_done = vfn_migration_done, .get_stats_names = vfn_stats_names, \
+		.get_stats = vfn_stats_get, .reset_stats = vfn_stats_reset, \
+		.get_config = vfn_get_config, .set_config = vfn_set_config, \
+		.get_dev_type = type##_get_dev_type, \
+	}
+
+static struct rte_vdpa_dev_ops net_ops = OPS(net), blk_ops = OPS(blk);
 
 /* In this process. */
 static int
@@ -214,7 +237,8 @@ function_open(struct vfn_dev *dev, struct vfn_args *args)
 {
 	int ret;
 
-	args->function.class_params = &args->net;
+	args->blk.later = true;
+	args->function.class_params = args->is_blk ? (void *)&args->blk : &args->net;
 	ret = vfn_function_open(&args->function, &dev->function, &dev->pci.link);
 	if (ret < 0) {
 		DEV_LOG(ERR, dev, "cannot create the function: %s", strerror(-ret));
@@ -222,7 +246,7 @@ function_open(struct vfn_dev *dev, struct vfn_args *args)
 	}
 	ret = vfn_vpci_init(&dev->pci);
 	if (ret == 0)
-		ret = vfn_config_init(dev);
+		ret = dev->class->init(dev);
 	if (ret < 0)
 		dev->pci.link->ops->close(dev->pci.link);
 	return ret;
@@ -246,7 +270,9 @@ vfn_probe(struct rte_vdev_device *vdev)
 	memcpy(dev->name, args.function.name, sizeof(dev->name));
 	dev->pci.name = dev->name;
 	dev->device = &vdev->device;
+	dev->class = args.is_blk ? &vfn_drv_blk : &vfn_drv_net;
 	dev->lm = args.lm;
+	dev->dma = args.function.dma;
 	dev->pci.drain_ms = args.drain_ms;
 	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
@@ -265,7 +291,8 @@ vfn_probe(struct rte_vdev_device *vdev)
 		goto close_config;
 	vfn_notify_init(dev, &args);
 	/* In the list it is complete. */
-	dev->vdpa = rte_vdpa_register_device(&vdev->device, &vfn_ops);
+	dev->vdpa = rte_vdpa_register_device(
+		&vdev->device, dev->class == &vfn_drv_blk ? &blk_ops : &net_ops);
 	if (dev->vdpa == NULL) {
 		DEV_LOG(ERR, dev, "cannot register as vDPA device");
 		ret = -EEXIST;
@@ -333,28 +360,44 @@ struct rte_vdev_driver vfn_driver = {
 };
 
 RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
-	"queues=<1-" RTE_STR(VFN_MAX_PAIRS) "> "
-					    "mac=<address> "
-					    "mtu=<68-65535> "
-					    "port=<loopback|wire|sink|ethdev|gen> "
-					    "peer=<name> "
-					    "ethdev=<name> "
-					    "gen=<14-65534> "
-					    "offloads=<all|csum|off> "
-					    "rate-mbps=<1-1000000> "
-					    "poll-cpu=<cpu|[cpu,cpu-cpu]> "
-					    "idle=<busy|sleep> "
-					    "link=<inproc|endpoint> "
-					    "path=<socket> "
-					    "control=<endpoint|host> "
-					    "lm=<hw|shadow|off> "
-					    "drain-ms=<1-60000> "
-					    "doorbell=<on|off> "
-					    "inflight=<directory> "
-					    "socket=<path> "
-					    "socket-mode=<octal> "
-					    "socket-owner=<user:group> "
-					    "vduse=<name> "
-					    "vduse-packed=<on|off> "
-					    "vduse-timeout=<1-3600> "
-					    "fault=<no-log|no-used-log|no-suspend>");
+	"class=<net|blk> "
+	"queues=<1-" RTE_STR(
+		VFN_MAX_PAIRS) "> "
+			       "mac=<address> "
+			       "mtu=<68-65535> "
+			       "port=<loopback|wire|sink|ethdev|gen> "
+			       "peer=<name> "
+			       "ethdev=<name> "
+			       "gen=<14-65534> "
+			       "offloads=<all|csum|off> "
+			       "rate-mbps=<1-1000000> "
+			       "poll-cpu=<cpu|[cpu,cpu-cpu]> "
+			       "idle=<busy|sleep> "
+			       "link=<inproc|endpoint|ntb> "
+			       "path=<socket> "
+			       "ntb-size=<1-4096> "
+			       "ntb-latency=<0-1000000> "
+			       "control=<endpoint|host> "
+			       "lm=<hw|shadow|off> "
+			       "drain-ms=<1-60000> "
+			       "doorbell=<on|off> "
+			       "inflight=<directory> "
+			       "socket=<path> "
+			       "socket-mode=<octal> "
+			       "socket-owner=<user:group> "
+			       "vduse=<name> "
+			       "vduse-packed=<on|off> "
+			       "vduse-timeout=<1-3600> "
+			       "file=<path> "
+			       "mem=<bytes> "
+			       "null=<bytes> "
+			       "readonly=<on|off> "
+			       "share=<on|off> "
+			       "serial=<text> "
+			       "block-size=<512-65536> "
+			       "cache=<writeback|writethrough> "
+			       "iops=<number> "
+			       "bps=<number> "
+			       "rate-group=<name> "
+			       "dma=<direct|iommu> "
+			       "fault=<no-log|no-used-log|no-suspend|no-retry|no-flush>");

@@ -15,12 +15,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a class may take to finish what is out. */
+#define VFN_DRAIN_MS 3000
+
 /* Room for a class's registers, and for its device configuration. */
 #define VFN_CLASS_REGS_SIZE   4096
 #define VFN_CLASS_CONFIG_SIZE 256
 
 struct vfn_function;
 struct vfn_function_params;
+struct vfn_queue;
 struct vfn_regs;
 struct vfn_part;
 struct vfn_parts_writer;
@@ -47,12 +51,21 @@ struct vfn_class {
 	uint64_t (*features_missing)(uint64_t features);
 	/* Bytes of the device configuration, within its size. Not quiet. */
 	void (*config_read)(struct vfn_function *fn, uint32_t offset, void *buf, size_t len);
+	/* The driver writes some of them: 0, or -EINVAL. Not quiet. NULL: it can't. */
+	int (*config_write)(struct vfn_function *fn, uint32_t offset, const void *buf, size_t len);
 	/* The largest size of a queue, and does the device only read what is in it? */
 	uint16_t (*queue_max)(const struct vfn_function *fn, unsigned int index);
 	bool (*queue_reads_only)(const struct vfn_function *fn, unsigned int index);
 
 	/* Which work there is now: vfn_work_add(). */
 	void (*start)(struct vfn_function *fn);
+	/*
+	 * What was fetched from a queue, or all (NULL), and is still being worked on elsewhere, is
+	 * waited for, within VFN_DRAIN_MS, and completed. False: some of it is still out, and
+	 * reaches guest memory at any moment. NULL: whatever a turn fetches it completes or hands
+	 * back, in the order of fetching. Where there is one, chains are completed in any order.
+	 */
+	bool (*drain)(struct vfn_function *fn, struct vfn_queue *q);
 	/* Queues may be active that were not. Not quiet. */
 	void (*activated)(struct vfn_function *fn);
 	/* The class's parts, written, and taken into registers: 0, or -ENOTSUP if it has none such,

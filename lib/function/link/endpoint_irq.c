@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -23,8 +22,10 @@
 
 #include <rte_common.h>
 
+#include <vfn_closer.h>
 #include <vfn_signal.h>
 
+#include "../fd.h"
 #include "../thread.h"
 #include "endpoint.h"
 
@@ -33,40 +34,6 @@
 
 /* What the irq thread was woken by. */
 enum source { SOURCE_LINE, SOURCE_UNMASK, SOURCE_WAKE };
-
-/*
- * Is it an eventfd, or a pipe, as some front-ends have? The name in /proc is the kernel's word, for
- * which nobody else is asked. Files may be on a file system that the client serves, and whoever
- * waits for one waits for the client: here, or a poller.
- */
-static bool
-is_event(int fd)
-{
-	char path[64], name[64];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, name, sizeof(name) - 1);
-	name[n > 0 ? n : 0] = '\0';
-	return strcmp(name, "anon_inode:[eventfd]") == 0 || strncmp(name, "pipe:[", 6) == 0;
-}
-
-/* *fd becomes a duplicate. */
-static int
-replace(int *fd, int with)
-{
-	int dup = -1;
-
-	if (with >= 0) {
-		dup = fcntl(with, F_DUPFD_CLOEXEC, 3);
-		if (dup < 0)
-			return -errno;
-	}
-	if (*fd >= 0)
-		close(*fd);
-	*fd = dup;
-	return 0;
-}
 
 /* Edges, so that nobody has to read. */
 static int
@@ -95,7 +62,7 @@ intx_raise(struct vfn_endpoint *ep)
 	if (!vfn_signal(x->fd)) {
 		EP_LOG(ERR, ep,
 			"the interrupt pin is off until its eventfd is replaced: it blocks");
-		replace(&x->fd, -1);
+		vfn_fd_replace(&x->fd, -1);
 	}
 }
 
@@ -121,11 +88,11 @@ intx_unmask_fd(struct vfn_endpoint *ep, int fd)
 
 	if (ep->intx.unmask_fd >= 0)
 		epoll_ctl(ep->epoll_fd, EPOLL_CTL_DEL, ep->intx.unmask_fd, NULL);
-	ret = replace(&ep->intx.unmask_fd, fd);
+	ret = vfn_fd_replace(&ep->intx.unmask_fd, fd);
 	if (ret == 0 && fd >= 0)
 		ret = watch(ep, ep->intx.unmask_fd, SOURCE_UNMASK);
 	if (ret < 0)
-		replace(&ep->intx.unmask_fd, -1);
+		vfn_fd_replace(&ep->intx.unmask_fd, -1);
 	return ret;
 }
 
@@ -204,9 +171,9 @@ ep_irq_init(struct vfn_endpoint *ep)
 			return 0;
 		vfn_signal_fini();
 	}
-	replace(&ep->epoll_fd, -1);
-	replace(&ep->irq_wake_fd, -1);
-	replace(&ep->intx.line_fd, -1);
+	vfn_fd_replace(&ep->epoll_fd, -1);
+	vfn_fd_replace(&ep->irq_wake_fd, -1);
+	vfn_fd_replace(&ep->intx.line_fd, -1);
 	return ret;
 }
 
@@ -220,9 +187,9 @@ ep_irq_fini(struct vfn_endpoint *ep)
 	wake(ep);
 	pthread_join(ep->irq_thread, NULL);
 	vfn_signal_fini();
-	replace(&ep->epoll_fd, -1);
-	replace(&ep->irq_wake_fd, -1);
-	replace(&ep->intx.line_fd, -1);
+	vfn_fd_replace(&ep->epoll_fd, -1);
+	vfn_fd_replace(&ep->irq_wake_fd, -1);
+	vfn_fd_replace(&ep->intx.line_fd, -1);
 }
 
 /* ---- MSI-X ---- */
@@ -256,7 +223,7 @@ msix_fd(struct vfn_endpoint *ep, unsigned int vector, int fd)
 	ep_change(ep);
 	if (fd < 0 && !ep->table_written)
 		table_mask(ep, vector, true);
-	ret = replace(&ep->msix_fd[vector], fd);
+	ret = vfn_fd_replace(&ep->msix_fd[vector], fd);
 	if (ret == 0)
 		ret = ep->link->ops->set_irq(ep->link, vector, fd);
 	if (ret == 0 && fd >= 0 && !ep->table_written)
@@ -302,7 +269,7 @@ doorbell(struct vfn_endpoint *ep, unsigned int queue, int fd)
 static int
 intx_fd(struct vfn_endpoint *ep, int fd)
 {
-	int ret = replace(&ep->intx.fd, fd);
+	int ret = vfn_fd_replace(&ep->intx.fd, fd);
 
 	if (ret == 0)
 		ret = ep->link->ops->set_irq(
@@ -318,7 +285,7 @@ ep_irq_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	struct vfn_endpoint *ep = device;
 	int ret = -EINVAL;
 
-	if (fd >= 0 && !is_event(fd))
+	if (fd >= 0 && !vfn_is_event(fd))
 		return -EINVAL;
 	if (index == VFIO_PCI_MSIX_IRQ_INDEX)
 		return msix_fd(ep, irq, fd);
@@ -329,9 +296,9 @@ ep_irq_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	if (index == VFIO_PCI_INTX_IRQ_INDEX)
 		ret = intx_fd(ep, fd);
 	else if (index == VFIO_PCI_ERR_IRQ_INDEX)
-		ret = replace(&ep->err_fd, fd);
+		ret = vfn_fd_replace(&ep->err_fd, fd);
 	else if (index == VFIO_PCI_REQ_IRQ_INDEX)
-		ret = replace(&ep->req_fd, fd);
+		ret = vfn_fd_replace(&ep->req_fd, fd);
 	pthread_mutex_unlock(&ep->irq_lock);
 	/* It may have to look for errors from now on. */
 	wake(ep);
@@ -371,7 +338,7 @@ ep_irq_unmask_fd(void *device, unsigned int index, unsigned int irq, int fd)
 	int ret;
 
 	/* Shared memory for a doorbell says that nobody will ring: the queue is polled. */
-	if (fd >= 0 && !is_event(fd) &&
+	if (fd >= 0 && !vfn_is_event(fd) &&
 		(index != VFN_ENDPOINT_IRQ_DOORBELL || fcntl(fd, F_GET_SEALS) < 0))
 		return -EINVAL;
 	if (index == VFN_ENDPOINT_IRQ_DOORBELL)
@@ -449,18 +416,18 @@ ep_irq_detach(struct vfn_endpoint *ep)
 
 	for (i = 0; i < ep->nb_vectors; i++) {
 		ops->set_irq(ep->link, i, -1);
-		replace(&ep->msix_fd[i], -1);
+		vfn_fd_replace(&ep->msix_fd[i], -1);
 	}
 	for (i = 0; i < ep->nb_queues; i++) {
 		ops->set_doorbell(ep->link, i, -1);
-		replace(&ep->doorbell_fd[i], -1);
+		vfn_fd_replace(&ep->doorbell_fd[i], -1);
 	}
 	pthread_mutex_lock(&ep->irq_lock);
 	ops->set_irq(ep->link, VFN_VECTOR_INTX, -1);
 	intx_unmask_fd(ep, -1);
-	replace(&ep->intx.fd, -1);
-	replace(&ep->err_fd, -1);
-	replace(&ep->req_fd, -1);
+	vfn_fd_replace(&ep->intx.fd, -1);
+	vfn_fd_replace(&ep->err_fd, -1);
+	vfn_fd_replace(&ep->req_fd, -1);
 	ep->intx.masked = ep->broken = false;
 	pthread_mutex_unlock(&ep->irq_lock);
 }

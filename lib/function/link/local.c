@@ -114,6 +114,30 @@ local_set_job(struct vfn_link *link, unsigned int queue, struct vfn_job *job)
 	return unlock(fn, 0);
 }
 
+static int
+local_set_translated(struct vfn_link *link, struct vfn_miss_call *call)
+{
+	struct vfn_function *fn = lock(link);
+
+	return unlock(fn, vfn_iommu_set(fn, call));
+}
+
+static int
+local_translate(struct vfn_link *link, const struct vfn_translation *translation)
+{
+	struct vfn_function *fn = lock(link);
+
+	return unlock(fn, vfn_iommu_map(fn, translation));
+}
+
+static int
+local_untranslate(struct vfn_link *link, uint64_t iova, uint64_t len)
+{
+	struct vfn_function *fn = lock(link);
+
+	return unlock(fn, vfn_iommu_unmap(fn, iova, len));
+}
+
 static void
 local_close(struct vfn_link *link)
 {
@@ -133,6 +157,9 @@ vfn_link_local(struct vfn_function *fn)
 		.set_doorbell = local_set_doorbell,
 		.get_region_fd = local_get_region_fd,
 		.set_job = local_set_job,
+		.set_translated = local_set_translated,
+		.translate = local_translate,
+		.untranslate = local_untranslate,
 		.close = local_close,
 	};
 

@@ -236,7 +236,8 @@ function_reset(struct vfn_endpoint *ep)
 	config_reset(ep);
 	ep_irq_reset(ep);
 	ep->table_written = ep->driver_ok = false;
-	__atomic_store_n(&ep->state, VFIO_DEVICE_STATE_RUNNING, __ATOMIC_RELAXED);
+	__atomic_store_n(&ep->state, ret < 0 ? VFIO_DEVICE_STATE_ERROR : VFIO_DEVICE_STATE_RUNNING,
+		__ATOMIC_RELAXED);
 	return ret;
 }
 

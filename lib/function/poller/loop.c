@@ -40,6 +40,9 @@
 /* What a rate limit holds back is looked at this often: half of what it can be late. */
 #define RATE_POLL_MS 1
 
+/* Who waits for a translation asks again this often at most. */
+#define MISS_POLL_MS 50
+
 /* A queue may be ahead of others by this much service, so that equals need not take turns. */
 #define AHEAD_US 50
 
@@ -108,6 +111,15 @@ disarm(struct vfn_work *w)
 	vringh_notify_disable(&w->queue->vr);
 	if (w->waits_for != NULL)
 		vringh_notify_disable(&w->waits_for->vr);
+}
+
+/* Can nothing be moved before there is a translation, of which control tells? */
+static bool
+needs_translation(const struct vfn_work *w)
+{
+	return vfn_park_waits(&w->queue->park) ||
+		(w->waits_for != NULL && vfn_park_waits(&w->waits_for->park) &&
+			vringh_pending(&w->queue->vr));
 }
 
 /* True if there is something to do already. */
@@ -321,6 +333,21 @@ vfn_poller_count_idle(struct vfn_poller *p)
 }
 
 static unsigned int
+run_inside(struct vfn_work *w)
+{
+	unsigned int n = 0;
+
+	if (!vfn_iommu_enter(w->iommu[0]))
+		return 0;
+	if (vfn_iommu_enter(w->iommu[1])) {
+		n = w->ops->run(w);
+		vfn_iommu_leave(w->iommu[1]);
+	}
+	vfn_iommu_leave(w->iommu[0]);
+	return n;
+}
+
+static unsigned int
 run(struct vfn_poller *p, struct vfn_work *w, uint64_t *start, struct vfn_account *a)
 {
 	unsigned int n;
@@ -330,13 +357,15 @@ run(struct vfn_poller *p, struct vfn_work *w, uint64_t *start, struct vfn_accoun
 		p->turn_at = rte_rdtsc();
 	if (*start == 0)
 		*start = p->turn_at;
-	n = w->ops->run(w);
+	n = run_inside(w);
 	if (by_chains(w)) {
 		if (n > 0)
 			w->moved_at = p->stats.iterations;
 		p->stats.chains += n;
 	} else if (n == 0) {
 		return 0; /* it wants nothing */
+	} else if (w->ops != &vfn_job_ops) {
+		p->stats.chains += n;
 	}
 	if (p->nb_work > 1)
 		charge(p, a, n == 0);
@@ -465,6 +494,12 @@ poller_sleep(struct vfn_poller *p)
 		struct vfn_work *w = p->work[i];
 		bool quiet = i >= p->nb_active;
 
+		if (unlikely(needs_translation(w))) {
+			if (timeout < 0)
+				timeout = MISS_POLL_MS;
+			if (by_chains(w))
+				continue;
+		}
 		/* Quiet queues stay armed while others come and go. */
 		if (quiet && p->quiet[i].settled) {
 			pending |= vringh_watch_pending(&p->quiet[i].watch);

@@ -110,6 +110,29 @@ doorbell_remove(struct vfn_poller *p, const struct vfn_queue *q)
 			strerror(errno));
 }
 
+/* What a work waits for beside its queues' doorbells. */
+static void
+wake_fd_add(struct vfn_poller *p, const struct vfn_work *w)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+	int fd = w->ops->wake_fd != NULL ? w->ops->wake_fd(w) : -1;
+
+	if (fd < 0 || p->is_service || epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
+		return;
+	w->queue->deaf = true;
+	FN_LOG(WARNING, w->fn, "queue %u: cannot wait for what is out, it is polled: %s",
+		w->queue->index, strerror(errno));
+}
+
+static void
+wake_fd_remove(struct vfn_poller *p, const struct vfn_work *w)
+{
+	int fd = w->ops->wake_fd != NULL ? w->ops->wake_fd(w) : -1;
+
+	if (fd >= 0 && !p->is_service)
+		epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
 static bool
 is_deaf(const struct vfn_work *w)
 {
@@ -149,6 +172,7 @@ request_add(struct vfn_poller *p, void *arg)
 		doorbell_add(p, w->queue);
 		if (w->waits_for != NULL)
 			doorbell_add(p, w->waits_for);
+		wake_fd_add(p, w);
 	}
 	may_sleep(p);
 	p->last_progress = rte_rdtsc();
@@ -167,6 +191,7 @@ request_remove(struct vfn_poller *p, void *arg)
 		doorbell_remove(p, w->queue);
 		if (w->waits_for != NULL)
 			doorbell_remove(p, w->waits_for);
+		wake_fd_remove(p, w);
 	}
 	vfn_poller_drop(p, arg);
 	may_sleep(p);

@@ -16,6 +16,7 @@
 #include <vringh.h>
 
 struct vfn_function;
+struct vfn_iommu;
 struct vfn_poller;
 struct vfn_poller_stats;
 struct vfn_pollers;
@@ -47,6 +48,9 @@ struct vfn_work_ops {
 	 * this is called before the poller sleeps: true if there is something to do already.
 	 */
 	bool (*arm)(struct vfn_work *work);
+	/* An eventfd that ends the poller's sleep, beside the queue's doorbell; NULL, or -1: none.
+	 */
+	int (*wake_fd)(const struct vfn_work *work);
 };
 
 /* Whoever makes one sets the first five; the poller has the rest. A class's may be longer. */
@@ -58,6 +62,7 @@ struct vfn_work {
 	struct vfn_queue *waits_for; /* whose chains it takes besides, NULL: none */
 	bool held;		     /* set by run(): by the rate limit, though there are chains */
 	uint64_t stalled_since;	     /* TSC when waits_for ran out of chains, 0: it did not */
+	struct vfn_iommu *iommu[2];  /* by which queues translate, or NULL; see vfn_work_add() */
 	uint64_t moved_at;	     /* the poller's iteration in which anything was moved last */
 };
 

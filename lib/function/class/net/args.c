@@ -177,6 +177,21 @@ parse_poll_cpu(const char *value, struct vfn_net_args *args)
 }
 
 static bool
+parse_dma(const char *value, struct vfn_net_args *args)
+{
+	static const char *const names[] = {
+		[VFN_DMA_DIRECT] = "direct",
+		[VFN_DMA_IOMMU] = "iommu",
+	};
+	unsigned int i;
+
+	for (i = VFN_DMA_DIRECT; i < RTE_DIM(names) && strcmp(value, names[i]) != 0; i++)
+		;
+	args->function.dma = i;
+	return i < RTE_DIM(names);
+}
+
+static bool
 parse_fault(const char *value, struct vfn_net_args *args)
 {
 	static const struct {
@@ -186,6 +201,8 @@ parse_fault(const char *value, struct vfn_net_args *args)
 		{"no-log", VFN_FAULT_NO_DIRTY},
 		{"no-used-log", VFN_FAULT_NO_USED_DIRTY},
 		{"no-suspend", VFN_FAULT_NO_SUSPEND},
+		{"no-retry", VFN_FAULT_NO_RETRY},
+		{"no-flush", VFN_FAULT_NO_FLUSH},
 	};
 	unsigned int i;
 
@@ -208,9 +225,11 @@ const struct vfn_net_arg vfn_net_args_known[] = {
 	{"offloads", "off, csum or all", parse_offloads, "all"},
 	{"rate-mbps", "1 to 1000000", parse_rate, "none"},
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
-		parse_poll_cpu, "any"},
-	{"idle", "busy or sleep", parse_idle, "busy"},
-	{"fault", "no-log, no-used-log or no-suspend", parse_fault, "none"},
+		parse_poll_cpu, "any", true},
+	{"idle", "busy or sleep", parse_idle, "busy", true},
+	{"dma", "direct or iommu", parse_dma, "direct, not offered", true},
+	{"fault", "no-log, no-used-log, no-suspend, no-retry or no-flush", parse_fault, "none",
+		true},
 };
 
 const unsigned int vfn_nb_net_args = RTE_DIM(vfn_net_args_known);

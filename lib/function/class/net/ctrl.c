@@ -141,14 +141,12 @@ carry_out(void *arg)
 	vfn_lock(fn);
 	vfn_quiesce(fn);
 	q = &fn->queue[vfn_ctrl_index(fn, &fn->regs)];
-	if (vfn_queue_active(q)) {
-		n = vringh_fetch(&q->vr, &batch, ROUND_COMMANDS);
-		if (n < 0)
-			vfn_queue_broken(q);
-	}
+	if (vfn_queue_active(q))
+		n = vfn_fetch(q, &batch, ROUND_COMMANDS);
 	for (i = 0; i < n; i++)
 		command(q, &chain[i], buf);
 	if (n > 0) {
+		vfn_inflight_said(q);
 		vringh_complete(&q->vr, chain, n);
 		q->stats[VFN_STAT_PACKETS] += n;
 		vfn_queue_call(q);

@@ -127,6 +127,16 @@ deliver(struct burst *b, const struct rte_mbuf *m)
 	return VFN_STAT_PACKETS;
 }
 
+/* Are all buffers of a burst translated, as far as there are so many? */
+static bool
+has_buffers(struct vfn_queue *rx, struct vringh_batch *to)
+{
+	while (to->nb_chains < VFN_BURST && vfn_fetch(rx, to, VFN_BURST - to->nb_chains) > 0)
+		;
+	vringh_discard(&rx->vr, to->chain, to->nb_chains);
+	return to->nb_chains == VFN_BURST || !vfn_park_waits(&rx->park);
+}
+
 /* As a network card does: what the guest has no buffers for is dropped. */
 static unsigned int
 ethdev_receive(struct vfn_work *work)
@@ -138,6 +148,9 @@ ethdev_receive(struct vfn_work *work)
 	struct burst b;
 	uint16_t i, n;
 
+	/* What has come waits in the port while a translation is asked for. */
+	if (unlikely(work->iommu[0] != NULL) && !has_buffers(rx, vfn_poller_batch(work->poller, 1)))
+		return 0;
 	n = rte_eth_rx_burst(e->port, r->queue, mbuf, VFN_BURST);
 	if (n == 0)
 		return 0;
@@ -150,8 +163,7 @@ ethdev_receive(struct vfn_work *work)
 		.max_frame = vfn_net_largest_frame(rx->fn),
 		.budget = VFN_NET_TURN_BYTES,
 	};
-	if (vringh_fetch(&rx->vr, b.to, n) < 0)
-		vfn_queue_broken(rx);
+	vfn_fetch(rx, b.to, n);
 	for (i = 0; i < n; i++) {
 		/* What is charged is the look for buffers. */
 		unsigned int bad = b.budget > 0 ? deliver(&b, mbuf[i]) : VFN_STAT_DROPPED_NO_BUFFER;

@@ -172,12 +172,14 @@ static bool
 rx_chains_fetch(struct burst *b, bool *full)
 {
 	*full = false;
-	if (vringh_fetch(&b->rx->vr, b->to, VFN_BURST) > 0)
+	if (vfn_fetch(b->rx, b->to, VFN_BURST) > 0)
 		return true;
-	if (!vringh_pending(&b->rx->vr))
+	if (vfn_park_waits(&b->rx->park) || !vringh_pending(&b->rx->vr))
 		return false;
-	*full = vringh_fetch(&b->rx->vr, b->to, VFN_BURST) <= 0;
-	return !*full;
+	if (vfn_fetch(b->rx, b->to, VFN_BURST) > 0)
+		return true;
+	*full = !vfn_park_waits(&b->rx->park);
+	return false;
 }
 
 /* Nothing is moved before all are there: what is handed back has to be as it was fetched. */
@@ -460,10 +462,8 @@ vfn_net_largest_frame(const struct vfn_function *to)
 unsigned int
 vfn_net_fetch(struct vfn_net_work *w, struct vringh_batch *from)
 {
-	int n = vringh_fetch(&w->work.queue->vr, from, VFN_BURST - w->fewer);
+	int n = vfn_fetch(w->work.queue, from, VFN_BURST - w->fewer);
 
-	if (n < 0)
-		vfn_queue_broken(w->work.queue);
 	if (n <= 0)
 		return 0;
 	return w->rate == NULL ? (unsigned int)n : vfn_net_limit(w, from);
@@ -485,17 +485,18 @@ net_forward(struct vfn_work *work)
 
 	if (n == 0)
 		return 0;
-	if (b.rx != NULL && vringh_fetch(&b.rx->vr, b.to, n) < 0) {
-		vfn_queue_broken(b.rx);
+	if (b.rx != NULL && vfn_fetch(b.rx, b.to, n) < 0)
 		b.rx = NULL;
-	}
 	if (b.rx != NULL) {
 		b.to_fn = b.rx->fn;
 		b.mergeable = vfn_has(b.to_fn, VIRTIO_NET_F_MRG_RXBUF);
 	}
 	b.max_frame = vfn_net_largest_frame(b.to_fn);
 	b.filter = w->filter;
-	b.max_plain = b.filter || w->short_hdr ? 0 : RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME);
+	b.max_plain = RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME);
+	if (b.filter || w->short_hdr || !vringh_in_place(&b.tx->vr) ||
+		(b.rx != NULL && !vringh_in_place(&b.rx->vr)))
+		b.max_plain = 0;
 	prefetch(from, false);
 	prefetch(b.to, true);
 

@@ -30,7 +30,7 @@ vfn_net_link_down(const struct vfn_net *net)
 /*
  * Receive queues that frames may be put into (5.1.6.5.6): active ones of the pairs in use. None is
  * while one is being moved, and who sends is held back for that time, or they would go to others;
- * like where there is only one that is suspended.
+ * like where there is only one that is suspended, or whose ring is not mapped.
  */
 void
 vfn_net_receivers(struct vfn_net *net, struct vfn_receivers *to)
@@ -49,7 +49,7 @@ vfn_net_receivers(struct vfn_net *net, struct vfn_receivers *to)
 
 		if (vfn_queue_active(q))
 			to->queue[to->nb++] = q;
-		else if (r->enabled && r->suspended)
+		else if (r->enabled && (r->suspended || q->park.still))
 			to->hold = true;
 		moving = moving || r->moving;
 	}
@@ -175,7 +175,7 @@ net_open(struct vfn_function *fn)
 
 	net->params = *(const struct vfn_net_params *)fn->params.class_params;
 	net->offered_mtu = net->params.mtu;
-	fn->device_features = vfn_net_features(&net->params);
+	fn->device_features = vfn_net_features(&net->params) | vfn_core_features(fn);
 	if (wirings[net->params.wiring.kind]->whole_frames)
 		fn->device_features &= ~VFN_NET_SEGMENTATION;
 	net->base = net->params;

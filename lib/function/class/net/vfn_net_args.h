@@ -31,6 +31,7 @@ struct vfn_net_arg {
 	/** False: it is none of its values. */
 	bool (*parse)(const char *value, struct vfn_net_args *args);
 	const char *none; /**< What is in force without it. */
+	bool any_class;	  /**< Functions of other classes have it, too. */
 };
 extern const struct vfn_net_arg vfn_net_args_known[];
 extern const unsigned int vfn_nb_net_args;

@@ -123,12 +123,10 @@ gen_run(struct vfn_work *w)
 		.budget = VFN_NET_TURN_BYTES,
 	};
 	bool plain = len <= RTE_MIN(b.max_frame, VFN_NET_PLAIN_FRAME) &&
-		vfn_net_hdr_len(w->fn) == VFN_NET_HDR_SIZE;
+		vfn_net_hdr_len(w->fn) == VFN_NET_HDR_SIZE && vringh_in_place(&b.rx->vr);
 
-	if (vringh_fetch(&b.rx->vr, b.to, VFN_BURST) < 0) {
-		vfn_queue_broken(b.rx);
+	if (vfn_fetch(b.rx, b.to, VFN_BURST) < 0)
 		return 0;
-	}
 	for (i = 0; i < b.to->nb_chains; i++)
 		if (b.to->chain[i].nb_write > 0)
 			vfn_prefetch_write(
@@ -199,7 +197,7 @@ sink_run(struct vfn_work *w)
 
 	if (vfn_net_fetch(container_of(w, struct vfn_net_work, work), from) == 0)
 		return 0;
-	if (vfn_net_hdr_len(w->fn) != VFN_NET_HDR_SIZE)
+	if (vfn_net_hdr_len(w->fn) != VFN_NET_HDR_SIZE || !vringh_in_place(&tx->vr))
 		max = 0;
 	for (i = 0; i < from->nb_chains; i++)
 		if (from->chain[i].nb_read > 0)

@@ -7,14 +7,17 @@
  * socket, and behind the room for the longest one its descriptors.
  */
 
-#ifndef VFN_MSG_H
-#define VFN_MSG_H
+#ifndef VFN_VU_MSG_H
+#define VFN_VU_MSG_H
 
 #include <stdint.h>
+
+#include <linux/vhost_types.h>
 
 /* vhost-user protocol, "Front-end message types" */
 enum {
 	GET_FEATURES = 1,
+	SET_FEATURES = 2,
 	RESET_OWNER = 4,
 	SET_MEM_TABLE = 5,
 	SET_LOG_BASE = 6,
@@ -27,6 +30,7 @@ enum {
 	SET_VRING_ERR = 14,
 	SET_VRING_ENABLE = 18,
 	SET_BACKEND_REQ_FD = 21,
+	IOTLB_MSG = 22,
 	GET_CONFIG = 24,
 	SET_CONFIG = 25,
 	GET_INFLIGHT_FD = 31,
@@ -35,13 +39,18 @@ enum {
 	GET_STATUS = 40,
 };
 
-struct vfn_msg {
+struct vfn_vu_msg {
 	uint32_t request, flags, size; /* size: of what follows */
 	union {
 		uint64_t u64;
 		struct {
 			uint32_t index, num;
 		} state;
+		struct {
+			uint32_t index, flags;
+			uint64_t desc, used, avail, log;
+		} addr;
+		struct vhost_iotlb_msg iotlb;
 		struct {
 			uint64_t size, offset;
 		} log;
@@ -58,4 +67,4 @@ struct vfn_msg_fds {
 	int n;
 } __attribute__((packed));
 
-#endif /* VFN_MSG_H */
+#endif /* VFN_VU_MSG_H */
