@@ -126,7 +126,11 @@ class FrontEnd:
         return bases
 
     def replace_fds(self, ring, kick=True, call=True):
-        """New eventfds while it runs; the old ones are closed."""
+        """New eventfds while it runs; the old ones are closed.
+
+        librte_vhost acknowledges before it starts the queue again: what is asked after that is
+        answered when it did. Frames for a queue that is off are dropped.
+        """
         if kick:
             old, ring.kick_fd = ring.kick_fd, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self.conn.tell(set_vring_kick(ring.index, ring.kick_fd))
@@ -135,6 +139,7 @@ class FrontEnd:
             old, ring.call_fd = ring.call_fd, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self.conn.tell(set_vring_call(ring.index, ring.call_fd))
             os.close(old)
+        self.conn.ask(get_features())
 
     def disconnect(self):
         """Hang up; memory and rings stay."""

@@ -204,7 +204,8 @@ class Survivor(FrontEnd):
         if self.next_in < goal:
             raise Lost(f"nothing comes any more, {len(self.out[1])} sent chains are out, "
                        f"{self.next_in} of {self.next_out} frames have come")
-        while self.out[1] and time.monotonic() < end:
+        # queue by queue: a relay may hand back sent chains before the frames that they were
+        while (self.out[1] or self.next_in != self.next_out) and time.monotonic() < end:
             self.reap(self.tx(), 1)
             for number, length in self.reap(self.rx(), 0):
                 data = self.memory.read(self.rx().buffers + number * 2048, length)
