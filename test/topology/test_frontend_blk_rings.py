@@ -17,6 +17,7 @@ from test_frontend_rings import avail_ahead, avail_behind, endless, head_outside
 from vhost_user import get_config, get_inflight_fd, set_mem_table, set_vring_enable
 
 NOWHERE = 0x66_0000_0000
+WIDE = 0x8_0000_0000, 1 << 30
 BACKS = pytest.mark.parametrize("disk", [0, 1], ids=["file", "memory"])
 
 
@@ -87,6 +88,12 @@ def data_half_mapped(ring):
     data_at(region.gpa + region.size - 50)(ring)
 
 
+def longer_than_32_bits(ring):
+    """In all; less than the disk if that is cut off."""
+    header, _, status = parts(ring)
+    ring.add([header, *4 * [(*WIDE, WRITE)], (WIDE[0], SECTOR, WRITE), status])
+
+
 def header_nowhere(ring):
     ring.add([(NOWHERE, 16, 0), *parts(ring)[1:]])
 
@@ -141,6 +148,7 @@ def table_and_next(ring):
 BAD = (     # chain, what counts it, formats
     (data_at(NOWHERE), "addr", "sp"), (data_at(2**64 - 16), "addr", "sp"),
     (data_at(0x1_0000_0000, 2**32 - 1), "addr", "sp"), (data_half_mapped, "addr", "sp"),
+    (longer_than_32_bits, "len", "sp"),
     (header_nowhere, "addr", "sp"), (status_nowhere, "addr", "sp"), (header_last, "order", "sp"),
     (no_status, "status", "sp"), (loop, "loop", "s"), (next_outside, "next", "s"),
     (table_of(0), "table", "sp"), (table_of(17), "table", "sp"), (table_of(65 * 16), "table", "sp"),
@@ -153,6 +161,8 @@ BAD = (     # chain, what counts it, formats
 @FORMATS
 def test_bad_chain_among_good_ones(server, neighbour, disk, packed):
     with open_disk(server.sockets[disk], queues=2, packed=packed) as fe:
+        fe.memory.regions.append(Region(*WIDE))
+        fe.conn.tell(set_mem_table(fe.memory.regions))
         for number, (bad, counter, formats) in enumerate(BAD):
             if ("p" if packed else "s") not in formats:
                 continue
@@ -208,6 +218,22 @@ def test_one_head_all_over_the_ring(server, neighbour, disk):
         ring.publish()
         ring.kick()
         assert wait_until(lambda: fe.memory.load(ring.device + 2) == 1 + ring.size)
+        assert fe.memory.read(at + STATUS, 1) == b"\0" and fe.read(7, ring=1) == sector_of(7, 7)
+
+
+@BACKS
+def test_one_id_all_over_a_packed_ring(server, neighbour, disk):
+    with open_disk(server.sockets[disk], queues=2, packed=True) as fe:
+        ring = fe.rings[0]
+        at = fe.post(OUT, 7, sector_of(7, 7))[1]
+        reap(fe, 1)
+        heads = [ring.desc + 16 * slot for slot in range(3, ring.size - 2, 3)]
+        for _ in heads:
+            ring.free.append(5)
+            ring.add([(at, 16, 0), (at + DATA, SECTOR, 0), (at + STATUS, 1, WRITE)])
+        ring.publish()
+        ring.kick()
+        assert wait_until(lambda: all(fe.memory.load(head + 14) & ring.USED for head in heads))
         assert fe.memory.read(at + STATUS, 1) == b"\0" and fe.read(7, ring=1) == sector_of(7, 7)
 
 
