@@ -11,9 +11,41 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "function.h"
 #include "vfn_guard.h"
+
+/* Where a map was before it was joined to others; what is in flight may still work on it there. */
+struct vfn_dma_former {
+	struct vringh_region region;
+	bool ours;
+	struct vfn_dma_former *next;
+};
+
+/* Nobody reaches the region any more. */
+static void
+former_free(struct vfn_function *fn, const struct vringh_region *region)
+{
+	struct vfn_dma_former **p = &fn->dma_former, *f;
+	bool ours = false;
+
+	while ((f = *p) != NULL) {
+		if (f->region.iova != region->iova) {
+			p = &f->next;
+			continue;
+		}
+		ours = true;
+		vfn_guard_remove(f->region.host, &fn->memory_lost);
+		if (f->ours)
+			munmap(f->region.host, f->region.len);
+		*p = f->next;
+		free(f);
+	}
+	if (ours)
+		munmap(region->host, region->len);
+}
 
 /* Old regions that are not in the new table are nobody's concern any more. */
 static void
@@ -25,8 +57,11 @@ dma_unguard(struct vfn_function *fn, const struct vringh_mem *old, const struct 
 	for (i = 0; i < old->nb_regions; i++) {
 		while (j < new->nb_regions &&new->table[j].iova < old->table[i].iova)
 			j++;
-		if (j == new->nb_regions || new->table[j].iova != old->table[i].iova)
-			vfn_guard_remove(old->table[i].host, &fn->memory_lost);
+		if (j < new->nb_regions &&new->table[j].iova == old->table[i].iova)
+			continue;
+		vfn_guard_remove(old->table[i].host, &fn->memory_lost);
+		if (old == &fn->dma || new == &fn->dma)
+			former_free(fn, &old->table[i]);
 	}
 }
 
@@ -72,6 +107,105 @@ dma_replace(
 	return 0;
 }
 
+/* ---- rings over several maps ---- */
+
+static bool
+is_alias(const struct vfn_function *fn, const struct vringh_region *r)
+{
+	const struct vfn_dma_former *f = fn->dma_former;
+
+	while (f != NULL && f->region.iova != r->iova)
+		f = f->next;
+	return f != NULL;
+}
+
+/* Have a region at another place in this process, too. False with nothing done. */
+static bool
+alias(struct vfn_function *fn, struct vringh_region *r, uint8_t *at)
+{
+	struct vfn_dma_former *f = malloc(sizeof(*f));
+
+	/* A shared mapping is doubled by that (mremap(2), "old_size"), another one refused. */
+	if (f == NULL || mremap(r->host, 0, r->len, MREMAP_MAYMOVE | MREMAP_FIXED, at) != at ||
+		vfn_guard_add(at, r->len, &fn->memory_lost) < 0) {
+		free(f);
+		return false;
+	}
+	*f = (struct vfn_dma_former){.region = *r, .ours = is_alias(fn, r), .next = fn->dma_former};
+	fn->dma_former = f;
+	r->host = at;
+	return true;
+}
+
+/*
+ * A guest's IOMMU may map memory page by page, and whoever tells of that has each page a map of its
+ * own, anywhere in this process. A ring that lies in several has to be in one piece: so maps that
+ * follow each other from iova on are made to do so here as well.
+ */
+static void
+dma_join(struct vfn_function *fn, uint64_t iova, uint64_t len)
+{
+	const struct vringh_mem *mem = &fn->dma;
+	uint32_t first = 0, n = 1, i;
+	struct vringh_region *table, *r;
+	bool apart = false;
+	uint64_t total;
+	uint8_t *base;
+
+	while (first < mem->nb_regions && iova - mem->table[first].iova >= mem->table[first].len)
+		first++;
+	if (first == mem->nb_regions)
+		return;
+	r = &mem->table[first];
+	for (total = r->len; first + n < mem->nb_regions && r->iova + total - iova < len; n++) {
+		if (r[n].iova != r->iova + total)
+			break;
+		apart |= r[n].host != r->host + total;
+		total += r[n].len;
+	}
+	if (!apart)
+		return;
+	table = malloc(mem->nb_regions * sizeof(*table));
+	base = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (table == NULL || base == MAP_FAILED)
+		goto fail;
+	memcpy(table, mem->table, mem->nb_regions * sizeof(*table));
+	r = table + first;
+	for (i = 0; i < n; i++)
+		if (!alias(fn, &r[i], base + (r[i].iova - r->iova)))
+			goto undo;
+	dma_replace(fn, &fn->dma, table, mem->nb_regions);
+	return;
+undo:
+	while (i-- > 0) {
+		struct vfn_dma_former *f = fn->dma_former;
+
+		vfn_guard_remove(r[i].host, &fn->memory_lost);
+		fn->dma_former = f->next;
+		free(f);
+	}
+fail:
+	if (base != MAP_FAILED)
+		munmap(base, total);
+	free(table);
+}
+
+void
+vfn_dma_join_ring(const struct vfn_queue *q)
+{
+	const struct vfn_queue_regs *r = vfn_queue_regs(q);
+	bool packed = vfn_has(q->fn, VIRTIO_F_RING_PACKED);
+	uint32_t n = r->size;
+
+	/* What an IOMMU of our own translates to is in one piece if the guest's memory is. */
+	if (q->fn->iommu.call != NULL || q->fn->dma.kind == VRINGH_MEM_IOMEM)
+		return;
+	/* 2.7, 2.8.10 */
+	dma_join(q->fn, r->area[0], n * sizeof(struct vring_desc));
+	dma_join(q->fn, r->area[1], packed ? 4 : 6 + n * sizeof(uint16_t));
+	dma_join(q->fn, r->area[2], packed ? 4 : 6 + n * sizeof(struct vring_used_elem));
+}
+
 static struct vringh_mem *
 dma_space(struct vfn_function *fn, enum vfn_dma_space space)
 {
@@ -84,7 +218,7 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 	struct vringh_mem *mem = dma_space(fn, map->space);
 	const struct vringh_io *io = map->io;
 	struct vringh_region *table;
-	uint32_t at;
+	uint32_t at, i;
 	int ret;
 
 	if (io != NULL && fn->params.faults & VFN_FAULT_NO_FLUSH) {
@@ -122,7 +256,11 @@ vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
 		return ret;
 	}
 	mem->io = io;
-	return dma_replace(fn, mem, table, mem->nb_regions + 1);
+	ret = dma_replace(fn, mem, table, mem->nb_regions + 1);
+	for (i = 0; i < fn->nb_queues && ret == 0; i++)
+		if (vfn_queue_regs(&fn->queue[i])->enabled && fn->queue[i].park.still)
+			vfn_dma_join_ring(&fn->queue[i]);
+	return ret;
 }
 
 int

@@ -153,7 +153,8 @@ struct vfn_function {
 	bool irq_told;	/* atomic */
 
 	struct vfn_iommu iommu;
-	struct vringh_mem dma;	    /* VFN_DMA_GUEST */
+	struct vringh_mem dma; /* VFN_DMA_GUEST */
+	struct vfn_dma_former *dma_former;
 	struct vringh_mem own;	    /* VFN_DMA_OWN */
 	struct vringh_io forgetful; /* VFN_FAULT_NO_FLUSH: hooks in place of a map's */
 	bool memory_lost;	    /* some of it was replaced; set by the handler, see lost.c */
@@ -322,6 +323,8 @@ void vfn_queue_call(struct vfn_queue *q);
 int vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map);
 int vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, uint64_t len);
 void vfn_dma_free(struct vfn_function *fn);
+/* Of a queue that starts: maps that its areas are spread over become one piece. */
+void vfn_dma_join_ring(const struct vfn_queue *q);
 /* Memory of the function's own; NULL if some of it is not mapped. Valid until the next unmap. */
 void *vfn_dma_own(const struct vfn_function *fn, uint64_t iova, uint64_t len);
 

@@ -128,6 +128,7 @@ vfn_queue_enable(struct vfn_queue *q)
 	queue_keep_errors(q);
 	q->park = (struct vfn_park){0};
 	q->begun = false;
+	vfn_dma_join_ring(q);
 	r->error = -vringh_init(&q->vr, &cfg);
 	if (r->error != VRINGH_OK && r->error != VRINGH_E_MISS) {
 		FN_LOG(ERR, fn,

@@ -462,11 +462,12 @@ complete_apart(struct vringh *vr, const struct vringh_chain *chain, unsigned int
 	vr->unnotified += total;
 	/* Bytes of the buffers may be elsewhere, and the head all that is written here. */
 	io_flush(mem, head, 0);
+	/* Whoever has a chain back finds it counted. */
+	if (vringh_unlikely(bad))
+		vringh_count_bad(vr, chain, n);
 	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
 	mem_store64_release(head, first);
 	io_flush(mem, head, sizeof(first));
-	if (vringh_unlikely(bad))
-		vringh_count_bad(vr, chain, n);
 }
 
 static vringh_inline void
@@ -511,12 +512,12 @@ complete_chains(
 	/* Bytes of the buffers may be elsewhere, and the head all that is written to the window. */
 	if (io)
 		io_flush(vr->area_mem[VRINGH_AREA_DESC], &head->len, 0);
+	if (vringh_unlikely(u.bad))
+		vringh_count_bad(vr, chain, n);
 	/* Pairs with the driver's acquire of the head's flags (2.8.22): all the rest is written. */
 	mem_store64_release(&head->len, first);
 	if (io)
 		io_flush(vr->area_mem[VRINGH_AREA_DESC], &head->len, sizeof(first));
-	if (vringh_unlikely(u.bad))
-		vringh_count_bad(vr, chain, n);
 }
 
 #define INSTANCE(name, kind, io) \

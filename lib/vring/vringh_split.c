@@ -337,12 +337,13 @@ complete_chains(
 	}
 	vr->used = used += n;
 	vr->unnotified += n;
+	/* Whoever has a chain back finds it counted. */
+	if (vringh_unlikely(bad))
+		vringh_count_bad(vr, chain, n);
 	/* Pairs with the driver's acquire of idx: the entries and the buffers are written. */
 	mem_store16_release(&ring->idx, used);
 	if (io)
 		io_flush(vr->area_mem[VRINGH_AREA_DEVICE], &ring->idx, sizeof(ring->idx));
-	if (vringh_unlikely(bad))
-		vringh_count_bad(vr, chain, n);
 }
 
 #define INSTANCE(name, kind, io) \

@@ -4,11 +4,14 @@
 
 /* A queue's position over suspend, reset and restart, and the DMA map table under it. */
 
+#include <sys/mman.h>
+
 #include "endpoint_link.h"
 #include "fn_harness.h"
 
 #define RESET	BIT(VIRTIO_F_RING_RESET)
 #define MINE_AT FREE_AT
+#define PAGE	4096
 
 static struct guest_conf one_pair;
 static struct frame f, got;
@@ -434,6 +437,69 @@ other_maps_may_change_while_queues_run(void **state)
 	}
 }
 
+/* A page of the ring's own region, as a map of its own that has no neighbours in this process. */
+static void
+map_page(struct guest *g, unsigned int i)
+{
+	struct vfn_dma_map map = {
+		.iova = MINE_AT + (uint64_t)i * PAGE,
+		.len = PAGE,
+		.readable = true,
+		.writable = true,
+	};
+
+	map.fd = mock_mem_fd(&g->mem, MINE_AT, &map.offset);
+	map.offset += (uint64_t)i * PAGE;
+	map.host = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, map.fd, map.offset);
+	assert_ptr_not_equal(map.host, MAP_FAILED);
+	assert_int_equal(g->link->ops->dma_map(g->link, &map), 0);
+}
+
+/* As a guest's IOMMU maps it. Pages may go and come back, and the ring is again in one piece. */
+static void
+ring_may_lie_in_several_maps(const struct shape *shape)
+{
+	struct guest *g = guest_new(&(struct guest_conf){.pairs = 2,
+		.size = 1024,
+		.files = true,
+		.features =
+			shape_features(shape) | BIT(VIRTIO_NET_F_MQ) | BIT(VIRTIO_NET_F_CTRL_VQ)});
+	unsigned int n = ring_bytes(g) / PAGE, i, turn;
+	static struct frame got;
+
+	guest_start(g);
+	guest_use_pairs(g, 2);
+	assert_non_null(mock_mem_add(&g->mem, MINE_AT, ring_bytes(g), VRINGH_PERM_RW));
+	for (i = 0; i < n; i++)
+		map_page(g, i);
+	queue_reset(g, TXQ(1));
+	queue_lay(g, TXQ(1), MINE_AT, shape->packed ? 0x8000 : 0);
+	assert_true(queue_enable(g, TXQ(1)));
+	frame_make(&f, 1, 100);
+	for (turn = 0; turn < 4; turn++) {
+		/* round the ring */
+		for (i = 0; i < 600; i++) {
+			rx_post(g, RXQ(1), 1, 2048, 1);
+			frame_passes(g, TXQ(1), g, RXQ(1), &f);
+		}
+		assert_int_equal(g->link->ops->dma_unmap(
+					 g->link, VFN_DMA_GUEST, MINE_AT + turn % 2 * PAGE, PAGE),
+			0);
+		rx_post(g, RXQ(1), 1, 2048, 1);
+		tx_send(g, TXQ(1), &f);
+		assert_false(rx_try(g, RXQ(1), &got, 20));
+		map_page(g, turn % 2);
+		rx_wait(g, RXQ(1), &got);
+		frames_equal(&got, &f);
+		tx_wait(g, TXQ(1), 1);
+	}
+	take_away(g);
+	queue_reset(g, TXQ(1));
+	mock_free(&g->q[TXQ(1)].drv);
+	g->q[TXQ(1)].laid = false;
+	mock_mem_remove(&g->mem, MINE_AT);
+}
+
 static void
 post_at(struct guest *g, unsigned int queue, uint64_t iova, uint32_t len, bool write)
 {
@@ -523,6 +589,7 @@ main(void)
 		SHAPED(senders_wait_for_a_ring_that_moves),
 		SHAPED(start_position_is_taken_from_the_registers),
 		SHAPED(unmapped_ring_stands_still),
+		SHAPED(ring_may_lie_in_several_maps),
 		SHAPED(buffers_are_used_as_the_maps_permit),
 	};
 

@@ -371,7 +371,7 @@ disk_open(const struct head *h)
 	memset(&bq, 0, sizeof(bq));
 	bq.blk = &blk;
 	bq.q = &queue;
-	bq.hz = rte_get_tsc_hz() != 0 ? rte_get_tsc_hz() : 1000000000;
+	bq.hz = rte_reciprocal_value_u64(1000000000);
 	bq.work = (struct vfn_work){.ops = &vfn_blk_ops, .fn = &blk.fn, .queue = &queue};
 	bq.slot = calloc(VFN_BLK_SLOTS, sizeof(*bq.slot));
 	for (i = 0; i < VFN_BLK_SLOTS; i++)

@@ -35,7 +35,7 @@ queue_open(struct vfn_blk *blk, unsigned int index)
 
 	bq->blk = blk;
 	bq->q = &blk->fn.queue[index];
-	bq->hz = rte_get_tsc_hz();
+	bq->hz = rte_reciprocal_value_u64(rte_get_tsc_hz());
 	bq->slot = calloc(VFN_BLK_SLOTS, sizeof(*bq->slot));
 	if (bq->slot == NULL)
 		return -ENOMEM;

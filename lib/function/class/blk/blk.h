@@ -9,6 +9,7 @@
 
 #include <rte_branch_prediction.h>
 #include <rte_common.h>
+#include <rte_reciprocal.h>
 
 #include "../../function.h"
 #include "backend.h"
@@ -57,7 +58,7 @@ struct vfn_blk_queue {
 	bool armed;
 	bool told;    /* that the back-end fails */
 	uint64_t now; /* TSC of this turn */
-	uint64_t hz;
+	struct rte_reciprocal_u64 hz;
 	struct vringh_chain done[VFN_BLK_SLOTS];
 	uint16_t done_slot[VFN_BLK_SLOTS];
 	struct vfn_blk_latency latency[VFN_BLK_KINDS];
@@ -123,6 +124,7 @@ unsigned int vfn_blk_bucket_take(struct vfn_blk_bucket *b, unsigned int seat, ui
 	const struct vringh_chain *chain, unsigned int n);
 
 /* latency.c. Poller. */
-void vfn_blk_latency_add(struct vfn_blk_latency *latency, uint64_t cycles, uint64_t hz);
+void vfn_blk_latency_add(
+	struct vfn_blk_latency *latency, uint64_t cycles, const struct rte_reciprocal_u64 *hz);
 
 #endif /* VFN_CLASS_BLK_H */

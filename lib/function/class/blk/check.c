@@ -31,7 +31,8 @@ check_range(struct vfn_blk_queue *bq, struct vfn_blk_req *r, uint64_t sector, ui
 	const uint64_t sectors = bq->blk->capacity / VFN_BLK_SECTOR;
 	const uint32_t block = bq->blk->block_size;
 
-	if (len % block != 0 || sector % (block / VFN_BLK_SECTOR) != 0)
+	/* A power of two. */
+	if ((len & (block - 1)) != 0 || (sector & (block / VFN_BLK_SECTOR - 1)) != 0)
 		return refuse(bq, r, VFN_STAT_ERRORS_UNALIGNED, VIRTIO_BLK_S_IOERR);
 	if (sector > sectors || len / VFN_BLK_SECTOR > sectors - sector)
 		return refuse(bq, r, VFN_STAT_ERRORS_RANGE, VIRTIO_BLK_S_IOERR);
@@ -185,7 +186,7 @@ count(struct vfn_blk_queue *bq, const struct vfn_blk_req *r)
 		if (of[i].bytes != 0 && r->status == VIRTIO_BLK_S_OK)
 			bq->q->stats[of[i].bytes] += r->len;
 		if (of[i].kind != VFN_BLK_KINDS)
-			vfn_blk_latency_add(&bq->latency[of[i].kind], bq->now - r->born, bq->hz);
+			vfn_blk_latency_add(&bq->latency[of[i].kind], bq->now - r->born, &bq->hz);
 		return;
 	}
 	bq->q->stats[VFN_STAT_OTHERS]++;

@@ -35,12 +35,14 @@ bucket_end(unsigned int i)
 }
 
 void
-vfn_blk_latency_add(struct vfn_blk_latency *latency, uint64_t cycles, uint64_t hz)
+vfn_blk_latency_add(
+	struct vfn_blk_latency *latency, uint64_t cycles, const struct rte_reciprocal_u64 *hz)
 {
 	/* Longer than a quarter of an hour is longest. */
 	uint64_t most = UINT64_MAX / 1000000000;
 
-	latency->count[bucket(RTE_MIN(cycles, most) * 1000000000 / hz)]++;
+	cycles = RTE_MIN(cycles, most);
+	latency->count[bucket(rte_reciprocal_divide_u64(cycles * 1000000000, hz))]++;
 }
 
 uint64_t
