@@ -83,6 +83,16 @@ vfn_tell_hex(struct rte_tel_data *d, const char *key, uint64_t value)
 	vfn_tell_string(d, key, text);
 }
 
+void
+vfn_tell_mac(struct rte_tel_data *d, const uint8_t mac[6])
+{
+	char text[sizeof("01:23:45:67:89:ab")];
+
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+		mac[3], mac[4], mac[5]);
+	vfn_tell_string(d, "mac", text);
+}
+
 static int
 carry_out(const char *name, const char *params, struct rte_tel_data *d)
 {

@@ -5,7 +5,6 @@
 /* The driver's part of the net class. */
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <linux/virtio_ids.h>
@@ -78,17 +77,14 @@ down_reason(struct vfn_dev *dev)
 static void
 net_tell(struct vfn_dev *dev, struct rte_tel_data *d)
 {
-	char mac[sizeof("01:23:45:67:89:ab")];
 	struct virtio_net_config config = {0};
 
 	if (vfn_config_read(dev, &config) < 0)
 		vfn_remote_check(dev);
-	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", config.mac[0], config.mac[1],
-		config.mac[2], config.mac[3], config.mac[4], config.mac[5]);
 	vfn_tell_int(d, "queue_pairs", dev->max_pairs);
 	vfn_tell_int(
 		d, "control_queue", vfn_ctrl_queue(dev) == UINT16_MAX ? -1 : vfn_ctrl_queue(dev));
-	vfn_tell_string(d, "mac", mac);
+	vfn_tell_mac(d, config.mac);
 	vfn_tell_int(d, "mtu", config.mtu);
 	vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
 	if (!(config.status & VIRTIO_NET_S_LINK_UP))

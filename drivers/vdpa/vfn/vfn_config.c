@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <rte_common.h>
+#include <rte_ether.h>
 #include <rte_interrupts.h>
 
 #include <vfn_signal.h>
@@ -211,6 +212,7 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 		vfn_tell_string(d, "link", config.status & VIRTIO_NET_S_LINK_UP ? "up" : "down");
 		vfn_tell_int(d, "announce", !!(config.status & VIRTIO_NET_S_ANNOUNCE));
 		vfn_tell_int(d, "mtu", config.mtu);
+		vfn_tell_mac(d, config.mac);
 	}
 	vfn_dev_release(dev);
 	return ret;
@@ -303,6 +305,50 @@ set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
 	return answer(dev, ret, "mtu", d);
 }
 
+static int
+set_mac(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	const char *rest;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	struct rte_ether_addr mac;
+	int ret = -EINVAL;
+
+	RTE_SET_USED(cmd);
+	if (dev == NULL)
+		return -ENODEV;
+	if (!is_operator(dev, &ret))
+		return answer(dev, ret, "", d);
+	if (rte_ether_unformat_addr(rest, &mac) == 0)
+		ret = vfn_manage_mac(dev->function, mac.addr_bytes);
+	if (ret < 0)
+		vfn_telemetry_refuse(dev, ret,
+			"the address can be one that a single station has, not \"%s\"", rest);
+	return answer(dev, ret, "mac", d);
+}
+
+static int
+set_rate(const char *cmd, const char *params, struct rte_tel_data *d)
+{
+	const char *rest;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	unsigned long mbps;
+	char *end;
+	int ret = -EINVAL;
+
+	RTE_SET_USED(cmd);
+	if (dev == NULL)
+		return -ENODEV;
+	if (!is_operator(dev, &ret))
+		return answer(dev, ret, "", d);
+	mbps = strtoul(rest, &end, 10);
+	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mbps <= VFN_NET_RATE_MAX)
+		ret = vfn_manage_rate(dev->function, mbps);
+	if (ret == -EINVAL)
+		vfn_telemetry_refuse(dev, ret, "the limit can be 0, none, to %u Mbit/s, not \"%s\"",
+			VFN_NET_RATE_MAX, rest);
+	return answer(dev, ret, "rate", d);
+}
+
 void
 vfn_config_register(void)
 {
@@ -312,4 +358,9 @@ vfn_config_register(void)
 		"Have the guest announce itself to the network. Parameter: device name");
 	vfn_telemetry_command(
 		"/vfn/mtu", set_mtu, "Change the MTU of a device. Parameters: device name, MTU");
+	vfn_telemetry_command("/vfn/mac", set_mac,
+		"Change the address of a device, which its next guest has. Parameters: device "
+		"name, address");
+	vfn_telemetry_command("/vfn/rate", set_rate,
+		"Limit what a device's guest sends. Parameters: device name, Mbit/s or 0 for none");
 }

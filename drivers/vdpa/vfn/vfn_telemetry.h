@@ -29,6 +29,7 @@ void vfn_tell_string(struct rte_tel_data *d, const char *key, const char *value)
 void vfn_tell_int(struct rte_tel_data *d, const char *key, int value);
 void vfn_tell_uint(struct rte_tel_data *d, const char *key, uint64_t value);
 void vfn_tell_hex(struct rte_tel_data *d, const char *key, uint64_t value);
+void vfn_tell_mac(struct rte_tel_data *d, const uint8_t mac[6]);
 
 /*
  * Register a command. Where the handler returns a negative errno the answer is {"error": text}:

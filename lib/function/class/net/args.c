@@ -124,7 +124,7 @@ parse_rate(const char *value, struct vfn_net_args *args)
 {
 	unsigned long v;
 
-	if (!number(value, &value, 1, 1000000, &v) || *value != '\0')
+	if (!number(value, &value, 1, VFN_NET_RATE_MAX, &v) || *value != '\0')
 		return false;
 	args->net.rate_mbps = v;
 	return true;

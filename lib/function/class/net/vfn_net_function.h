@@ -59,6 +59,9 @@ struct vfn_net_params {
 	uint32_t rate_mbps; /**< Of what the guest sends, at most; 0: no limit. */
 };
 
+/** The highest limit that can be set, in Mbit/s. */
+#define VFN_NET_RATE_MAX 1000000u
+
 /** Why nothing passes. */
 enum vfn_link_down {
 	VFN_LINK_UP,
