@@ -161,24 +161,25 @@ static __attribute__((noinline)) bool
 chain_copy(struct vfn_shadow *s, uint32_t place, struct held *held)
 {
 	struct vringh_chain *c = &s->chain[place];
-	uint32_t entries = (c->read_len > 0) + (c->write_len > 0);
+	/* One of no bytes at all goes across, too: it is the function that refuses it. */
+	bool write = c->nb_write > 0, read = c->nb_read > 0 || !write;
+	uint32_t entries = read + write;
 	uint16_t first = s->next_desc;
 	struct piece p;
 
-	if (unlikely(c->error != VRINGH_OK || entries == 0 || entries > s->size ||
-		    !vfn_window_fits(s, c))) {
-		if (c->error == VRINGH_OK && entries > 0)
+	if (unlikely(c->error != VRINGH_OK || entries > s->size || !vfn_window_fits(s, c))) {
+		if (c->error == VRINGH_OK)
 			s->nb_too_long++;
 		chain_refuse(s, place);
 		return true;
 	}
 	if (entries > s->room || !vfn_window_put(s, place))
 		return false;
-	if (c->read_len > 0) {
+	if (read) {
 		p = (struct piece){.addr = s->out.iova + s->slot[place].out_at, .len = c->read_len};
-		entry_write(s, held, &p, place, c->write_len == 0);
+		entry_write(s, held, &p, place, !write);
 	}
-	if (c->write_len > 0) {
+	if (write) {
 		p = (struct piece){.addr = s->in.iova + s->slot[place].in_at,
 			.len = c->write_len,
 			.flags = VRING_DESC_F_WRITE};
