@@ -267,7 +267,7 @@ fetch(struct vfn_shadow *s, struct vringh_batch *batch)
 		.max_segs = s->next_seg < oldest ? oldest - 1 : s->nb_segs,
 		.max_descs = BURST_DESCS,
 	};
-	n = vringh_fetch(&s->guest, batch, BURST);
+	n = vringh_fetch(&s->guest, batch, s->is_ctrl ? 1 : BURST);
 	if (n != 0 || s->count == 0 || s->next_seg < oldest || oldest < 2 ||
 		!vringh_pending(&s->guest))
 		return n;
@@ -289,7 +289,7 @@ relay_chains(struct vfn_shadow *s)
 	uint32_t i;
 	int n;
 
-	s->full = s->count == s->size || s->room == 0;
+	s->full = s->count == s->size || s->room == 0 || (s->is_ctrl && s->count > 0);
 	if (s->full || !vringh_pending(&s->guest))
 		return 0;
 	n = fetch(s, &batch);
@@ -472,8 +472,17 @@ relay_used(struct vfn_shadow *s)
 
 	if (!s->wrong_told)
 		n = s->packed ? take_packed(s) : take_split(s);
-	give_back(s);
+	s->unsaid |= s->is_ctrl && n > 0;
+	if (likely(!s->unsaid))
+		give_back(s);
 	return n;
+}
+
+void
+vfn_shadow_ring_answer(struct vfn_shadow *s)
+{
+	s->unsaid = false;
+	give_back(s);
 }
 
 /* ---- towards whoever runs it ---- */
@@ -529,6 +538,9 @@ vfn_shadow_ring_finish(struct vfn_shadow *s)
 	uint32_t lost = 0, end = 0, i, first;
 
 	relay_used(s);
+	/* Nobody knows what was said: it is to be said again, which changes nothing. */
+	if (s->unsaid && s->count > 0)
+		s->slot[s->tail].done = false;
 	/*
 	 * A function that stands still has used all up to some chain. If it does not stand still
 	 * what it has used can't be handed back: those before go back unused.
