@@ -125,9 +125,9 @@ class Peer(pmd.NetVhost):
 
 
 class Vfn(pmd.Backend):
-    def __init__(self, row, more="", **backend):
+    def __init__(self, row, more="", idle="busy", **backend):
         super().__init__([
-            f"vdpa_vfn{i},queues=1,idle=busy,poll-cpu={pmd.cpu(1)},{more}"
+            f"vdpa_vfn{i},queues=1,idle={idle},poll-cpu={pmd.cpu(1)},{more}"
             + port.format(frame=row.size - FCS) for i, port in enumerate(VFN_PORT[row.scenario])],
             **backend)
 
@@ -152,7 +152,9 @@ class Tracked(Vfn):
 
 
 DEVICES = {"vfn": Vfn, "net_vhost": Peer, "inproc": Tracked,
-           "endpoint": lambda row: Vfn(row, link="endpoint")}
+           "endpoint": lambda row: Vfn(row, link="endpoint"),
+           # the relay's thread has the same CPU
+           "ntb": lambda row: Vfn(row, idle="sleep", link="ntb")}
 
 
 class FrontEnd(pmd.Testpmd):

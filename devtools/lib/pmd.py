@@ -377,7 +377,7 @@ class Endpoint(Device):
 class Backend(Device):
     """vfn-vhost with its functions, one per entry of devs ("vdpa_vfn0,queues=1,...").
 
-    With link "endpoint" (or "host", where the driver decides what the functions are) or "ntb"
+    With link "endpoint" or "ntb" ("host", "ntb-host": the driver decides what the functions are)
     these are in a process of their own, self.endpoint, which lives from the first start to close().
 
     A context manager; leaving it asserts an orderly end. Functions that name no poll-cpu are
@@ -398,8 +398,8 @@ class Backend(Device):
         self.sockets = [os.path.join(self.directory, f"sock{i}") for i in range(len(devs))]
         self._eal, self._args = list(eal), list(args)
         if self.link != "inproc" and not any(",link=" in d for d in devs):
-            link = "ntb" if self.link == "ntb" else "endpoint"
-            split = [split_device(d, self.link == "host") for d in self.devs]
+            link = "ntb" if self.link.startswith("ntb") else "endpoint"
+            split = [split_device(d, self.link.endswith("host")) for d in self.devs]
             self.endpoint = Endpoint([function for function, _ in split], self.directory,
                                      start=False, bridges=link == "ntb")
             self.devs = [f"{mine},link={link},path={path}"

@@ -16,6 +16,7 @@ def split_device(dev, by_host=False):
     keys = DRIVER_ARGUMENTS + (CONTROL_ARGUMENTS if by_host else ())
     mine = [p for p in pairs if p.split("=")[0] in keys]
     rest = [p for p in pairs if p not in mine]
+    mine += [p for p in rest if p.startswith("class=")]     # both have to know
     if by_host:
         mine.append("control=host")
         rest += ["control=host", "queues=64", "mtu=9000"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the topology tests share: the processes (devtools/lib/pmd.py) and packets with known bytes."""
 
+import contextlib
 import os
 import random
 import re
@@ -21,6 +22,8 @@ NIGHTLY = "VFN_NIGHTLY" in os.environ
 
 # what tests have measured, for the end of the report
 remarks = []
+
+DEBUG = "--log-level=pmd.vdpa.vfn.*:debug"
 
 PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 
@@ -92,6 +95,46 @@ def wait_until(condition, timeout=10, interval=0.02):
     while not (answer := condition()) and time.monotonic() < deadline:
         time.sleep(interval)
     return answer
+
+
+def info(backend, name="vdpa_vfn0"):
+    return backend.telemetry(f"/vfn/info,{name}")
+
+
+def state(backend, name="vdpa_vfn0"):
+    return info(backend, name)["state"]
+
+
+def becomes(backend, wanted, name="vdpa_vfn0", timeout=10):
+    assert wait_until(lambda: state(backend, name) == wanted, timeout), info(backend, name)
+
+
+@contextlib.contextmanager
+def served(workdir, *functions, arguments="", driver=(), bridges=False, **more):
+    """An endpoint process per function, at a socket or a bridge, and a vfn-vhost with a device for each,
+    which says all: (backend, endpoints). Endpoints that a test ends stay ended."""
+    link = "ntb" if bridges else "endpoint"
+    with contextlib.ExitStack() as stack:
+        endpoints = []
+        for number, function in enumerate(functions):
+            # directories of their own: the sockets' names are the same
+            where = Scratch(os.path.join(workdir, f"ep{number}"))
+            os.makedirs(where.path, exist_ok=True)
+            if ",idle=" not in function:
+                function += ",idle=sleep"
+            endpoint = Endpoint([f"fn{number}{function}"], where.path, bridges=bridges)
+            stack.callback(endpoint.close)
+            endpoints.append(endpoint)
+        devs = [f"vdpa_vfn{n},link={link},path={e.sockets[0]}{arguments}"
+                for n, e in enumerate(endpoints)]
+        backend = Backend(driver or devs, directory=workdir, eal=[DEBUG], **more)
+        stack.callback(backend.close)
+        yield backend, endpoints
+        if backend.process is not None:
+            backend.stop()
+        for endpoint in endpoints:
+            if endpoint.process is not None:
+                endpoint.stop()
 
 
 class Echo(Testpmd):

@@ -8,7 +8,6 @@ VFN_LINK=endpoint or VFN_LINK=host in the environment.
 
 import contextlib
 import os
-import random
 import select
 import signal
 import socket
@@ -19,61 +18,15 @@ import time
 import pytest
 
 from dirty import Log, pages_of
-from harness import (MQ, NIGHTLY, Backend, Echo, Endpoint, PmdError, Scratch, is_refused,
-                     random_packets, wait_until)
+from harness import (DEBUG, MQ, NIGHTLY, Backend, Echo, PmdError, becomes, info, is_refused,
+                     random_packets, served, state, wait_until)
 from net_device import FEATURES, FrontEnd, open_frontend
 from pmd import build_dir
-from test_crash import FORMATS, SEED, Lost, Survivor
+from test_crash import FORMATS, Lost, Survivor, rng     # noqa: F401
 from vhost_user import LOG_ALL, Listener, get_config, set_features, set_vring_err
 
 CONTROLS = pytest.mark.parametrize("control", ["endpoint", "host"])
-DEBUG = "--log-level=pmd.vdpa.vfn.*:debug"
 CSUM, GUEST_TSO4, MTU = 0, 7, 3     # bits of the feature word (virtio 1.3, 5.1.3)
-
-
-@pytest.fixture
-def rng(request):
-    print(f"seed {SEED}")
-    return random.Random(f"{SEED} {request.node.name}")
-
-
-def info(backend, name="vdpa_vfn0"):
-    return backend.telemetry(f"/vfn/info,{name}")
-
-
-def state(backend, name="vdpa_vfn0"):
-    return info(backend, name)["state"]
-
-
-def becomes(backend, wanted, name="vdpa_vfn0", timeout=10):
-    assert wait_until(lambda: state(backend, name) == wanted, timeout), info(backend, name)
-
-
-@contextlib.contextmanager
-def served(workdir, *functions, arguments="", driver=(), **more):
-    """An endpoint process per function, and a vfn-vhost with a device for each:
-    (backend, endpoints). Endpoints that a test ends stay ended."""
-    with contextlib.ExitStack() as stack:
-        endpoints = []
-        for number, function in enumerate(functions):
-            # directories of their own: the sockets' names are the same
-            where = Scratch(os.path.join(workdir, f"ep{number}"))
-            os.makedirs(where.path, exist_ok=True)
-            if ",idle=" not in function:
-                function += ",idle=sleep"
-            endpoint = Endpoint([f"fn{number}{function}"], where.path)
-            stack.callback(endpoint.close)
-            endpoints.append(endpoint)
-        devs = [f"vdpa_vfn{n},link=endpoint,path={e.sockets[0]}{arguments}"
-                for n, e in enumerate(endpoints)]
-        backend = Backend(driver or devs, directory=workdir, eal=[DEBUG], **more)
-        stack.callback(backend.close)
-        yield backend, endpoints
-        if backend.process is not None:
-            backend.stop()
-        for endpoint in endpoints:
-            if endpoint.process is not None:
-                endpoint.stop()
 
 
 # --- who decides what ----------------------------------------------------------------------------

@@ -393,10 +393,12 @@ def test_hot_upgrade(packed):
 
 
 @contextlib.contextmanager
-def mortal(packed):
+def mortal(packed, file=True, **more):
     """A front-end of a server that is to be killed, which keeps a file of what is in flight."""
-    with tempfile.TemporaryDirectory(prefix="vfn-") as directory, \
-            Server((f"vdpa_vfn0,mac=02:00:00:00:00:99,inflight={directory}",)) as server, \
+    # in memory: an endpoint maps nothing else
+    with tempfile.TemporaryDirectory(prefix="vfn-", dir="/dev/shm") as directory, \
+            Server(("vdpa_vfn0,mac=02:00:00:00:00:99" + f",inflight={directory}" * file,), **more) as \
+            server, \
             Control(server.sockets[0]) as fe:
         fe.connect().negotiate(CONTROL, packed, protocol=0x20f).setup().control(2).start()
         yield server, fe
@@ -425,6 +427,31 @@ def test_server_killed(packed, stale):
             assert fe.answer() == OK
             assert fe.receives(OTHER) == bool(mode)
             assert fe.receives(MINE)
+
+
+@FORMATS
+@pytest.mark.parametrize("link,file", [("endpoint", True), ("ntb", True), ("ntb", False)],
+                         ids=["endpoint", "ntb", "ntb-no-file"])
+def test_endpoint_killed(packed, link, file):
+    """The next one knows what was said; by windows the driver has kept it. The file is for its own end."""
+    with mortal(packed, file, link=link) as (server, fe):
+        assert fe.command(*MAC_SET) == fe.command(*PROMISC_OFF) == OK
+        for mode in 1, 0:
+            fe.say(0, 0, bytes([mode]))
+            server.endpoint.kill()
+            server.endpoint.start()
+            assert fe.answer() == OK
+            assert fe.receives(OTHER) == bool(mode)
+            assert fe.receives(MINE)
+        server.endpoint.kill()
+        server.endpoint.start()     # and nothing was said to the one before
+        assert not fe.receives(OTHER)
+        if file:
+            again(server)
+            fe.again()
+            assert not fe.receives(OTHER)
+        assert server.telemetry("/vfn/info,vdpa_vfn0")["mac"] == "02:00:00:00:00:55"
+        fe.disconnect()
 
 
 @FORMATS

@@ -3,56 +3,24 @@
 their own. Rings and packets go through its windows, and nothing is read across it.
 """
 
-import contextlib
+import functools
 import os
-import random
 import signal
 import time
 
 import pytest
 
 from dirty import Log, pages_of
-from harness import MQ, NIGHTLY, Backend, Echo, Endpoint, Scratch, random_packets, wait_until
+from disk_device import OUT, SECTOR, STATUS, DiskFrontEnd, sector_of
+from harness import (MQ, NIGHTLY, Backend, Echo, Endpoint, becomes, info, random_packets, served,
+                     wait_until)
 from net_device import FrontEnd, open_frontend
-from test_crash import FORMATS, SEED, Survivor
+from test_crash import FORMATS, Survivor, rng   # noqa: F401
 from vhost_user import LOG_ALL, set_features
 
-DEBUG = "--log-level=pmd.vdpa.vfn.*:debug"
 KILLS = 30 if NIGHTLY else 3
 
-
-def info(backend, name="vdpa_vfn0"):
-    return backend.telemetry(f"/vfn/info,{name}")
-
-
-def becomes(backend, wanted, name="vdpa_vfn0", timeout=10):
-    assert wait_until(lambda: info(backend, name)["state"] == wanted, timeout), info(backend, name)
-
-
-@contextlib.contextmanager
-def bridged(workdir, *functions, arguments="", **more):
-    """An endpoint process per function, and a vfn-vhost with a device for each:
-    (backend, endpoints). Endpoints that a test ends stay ended."""
-    with contextlib.ExitStack() as stack:
-        endpoints = []
-        for number, function in enumerate(functions):
-            where = Scratch(os.path.join(workdir, f"ep{number}"))
-            os.makedirs(where.path, exist_ok=True)
-            if ",idle=" not in function:
-                function += ",idle=sleep"
-            endpoint = Endpoint([f"fn{number}{function}"], where.path, bridges=True)
-            stack.callback(endpoint.close)
-            endpoints.append(endpoint)
-        devs = [f"vdpa_vfn{n},link=ntb,path={e.sockets[0]}{arguments}"
-                for n, e in enumerate(endpoints)]
-        backend = Backend(devs, directory=workdir, eal=[DEBUG], **more)
-        stack.callback(backend.close)
-        yield backend, endpoints
-        if backend.process is not None:
-            backend.stop()
-        for endpoint in endpoints:
-            if endpoint.process is not None:
-                endpoint.stop()
+bridged = functools.partial(served, bridges=True)
 
 
 def only_written(backend, endpoint, octets, name="vdpa_vfn0"):
@@ -158,13 +126,57 @@ def test_dirty_log(workdir):
             log.close()
 
 
+@FORMATS
+def test_snapshot_and_restore(workdir, packed):
+    """Taken while the relay is at work; it tells where the guest's rings stand, not those in the windows."""
+    path = os.path.join(workdir, "parts")
+    with bridged(workdir, "") as (backend, [_]):
+        with open_frontend(backend.sockets[0], packed=packed) as fe:
+            fe.check(random_packets("before", 100))
+            assert backend.telemetry(f"/vfn/snapshot,vdpa_vfn0,{path}") == {
+                "name": "vdpa_vfn0", "file": path}
+            fe.disconnect()
+            becomes(backend, "idle")
+            assert backend.telemetry(f"/vfn/restore,vdpa_vfn0,{path}") == {
+                "name": "vdpa_vfn0", "file": path}
+            fe.again(stale=True)
+            fe.check(random_packets("after", 100))
+            assert "restored parts are dropped" not in backend.log()
+
+
+@FORMATS
+def test_disk(workdir, packed):
+    """Requests of two queues; those that are out when the endpoint ends are carried out by the next."""
+    path = os.path.join(workdir, "disk")
+    with open(path, "wb") as file:
+        file.truncate(1 << 20)
+    with bridged(workdir, f",class=blk,file={path},queues=2", arguments=",class=blk") as \
+            (backend, [endpoint]), \
+            DiskFrontEnd(backend.sockets[0]).connect().negotiate(packed=packed) as fe:
+        fe.setup(2).start()
+        assert fe.capacity() == (1 << 20) // SECTOR
+        for sector in range(100):
+            assert fe.write(sector, sector_of(sector, 1), ring=sector % 2) == 0
+        for sector in range(100):
+            assert fe.read(sector, ring=(sector + 1) % 2) == sector_of(sector, 1)
+        only_written(backend, endpoint, SECTOR * 100)
+        out = {}
+        for sector in range(20):
+            chain, at = fe.post(OUT, sector, sector_of(sector, 2))
+            out[chain] = at
+        endpoint.kill()
+        endpoint.start()
+
+        def reap():
+            for chain, _ in fe.rings[0].used():
+                assert fe.memory.read(out.pop(chain) + STATUS, 1) == b"\0"     # KeyError: twice
+            return not out
+        assert wait_until(reap), out
+        for sector in range(20):
+            assert fe.read(sector, ring=1) == sector_of(sector, 2)
+
+
 # --- killed --------------------------------------------------------------------------------------
-
-@pytest.fixture
-def rng(request):
-    print(f"seed {SEED}")
-    return random.Random(f"{SEED} {request.node.name}")
-
 
 @FORMATS
 def test_endpoint_is_killed(workdir, packed):

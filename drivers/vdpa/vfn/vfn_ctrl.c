@@ -153,28 +153,6 @@ rte_vdpa_vfn_control_queue(const char *device)
 
 /* ---- what the guest has said ---- */
 
-/* A queue in parts; false if they are not of one that was enabled. */
-static bool
-find_queue(const struct vfn_saved *kept, uint16_t queue, struct vfn_part_vq_cfg *cfg,
-	struct vfn_part_vq_position *position)
-{
-	const uint8_t *at = kept->data + sizeof(struct vfn_parts_header), *value;
-	size_t left = kept->len - sizeof(struct vfn_parts_header);
-	struct vfn_part part;
-
-	*cfg = (struct vfn_part_vq_cfg){0};
-	*position = (struct vfn_part_vq_position){0};
-	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
-		if (part.type == VFN_PART_VQ_CFG && part.selector.queue == queue &&
-			part.length == sizeof(*cfg))
-			memcpy(cfg, value, sizeof(*cfg));
-		if (part.type == VFN_PART_VQ_POSITION && part.selector.queue == queue &&
-			part.length == sizeof(*position))
-			memcpy(position, value, sizeof(*position));
-	}
-	return cfg->enabled;
-}
-
 /* The parts, those of queues left out, with or without the commands. 0 or -ENOMEM. */
 static int
 pick(const struct vfn_saved *from, bool queues, bool commands, struct vfn_saved *to)
@@ -213,7 +191,7 @@ vfn_ctrl_keep(struct vfn_dev *dev, const struct vfn_saved *parts)
 
 	/* Not of a control queue that never started: before it did nothing was said. */
 	if (dev->ctrl == 0 || dev->restored[dev->ctrl] ||
-		!find_queue(parts, dev->ctrl, &cfg, &position))
+		!vfn_saved_queue(parts, dev->ctrl, &cfg, &position))
 		return;
 	vfn_ctrl_take(dev, parts);
 }
@@ -232,6 +210,61 @@ vfn_ctrl_forget(struct vfn_dev *dev)
 {
 	free(dev->said.data);
 	dev->said = (struct vfn_saved){0};
+}
+
+/* Into the file, if there is one: as the function does where it reaches that. */
+static void
+write_said(struct vfn_dev *dev)
+{
+	const struct vfn_inflight_region *region = &dev->inflight.region[dev->ctrl];
+	struct vfn_parts_said *said;
+	uint64_t turn;
+
+	if (dev->inflight.file == NULL || region->map == NULL || !region->own ||
+		dev->answered.len > sizeof(said->parts))
+		return;
+	said = (struct vfn_parts_said *)(region->host + region->len - 2 * sizeof(*said));
+	turn = RTE_MAX(said[0].turn, said[1].turn) + 1;
+	said += said[0].turn > said[1].turn;
+	/* We may end between any two of these. */
+	__atomic_store_n(&said->turn, 0, __ATOMIC_SEQ_CST);
+	memcpy(said->parts, dev->answered.data, dev->answered.len);
+	__atomic_store_n(&said->turn, turn, __ATOMIC_RELEASE);
+}
+
+/*
+ * By windows: a command was carried out and is not answered yet. What was said is kept here, for
+ * the function that comes after this one, and in the file, for the process that comes after ours.
+ * Then the ring is to stand at after. False: it is not to be answered.
+ */
+bool
+vfn_ctrl_answer(struct vfn_dev *dev, uint16_t after)
+{
+	struct vfn_vpci_ring ring;
+	int ret = vfn_saved_get(dev, &dev->answered);
+
+	vfn_life_check(dev);
+	if (ret < 0)
+		return false;
+	ring = *vfn_shadow_guest_ring(dev, dev->ctrl);
+	ring.avail = after;
+	vfn_saved_put_ring(&dev->answered, dev->ctrl, &ring);
+	write_said(dev);
+	return true;
+}
+
+/* The endpoint has ended: all that is known of its guest is what was answered. */
+void
+vfn_ctrl_lost(struct vfn_dev *dev)
+{
+	const struct vfn_vpci_ring *ring = vfn_shadow_guest_ring(dev, dev->ctrl);
+	struct vfn_saved said = dev->answered;
+
+	if (said.data != NULL && ring != NULL)
+		vfn_saved_put_ring(&said, dev->ctrl, ring);
+	dev->answered = (struct vfn_saved){0};
+	vfn_saved_free(dev);
+	dev->said = said;
 }
 
 /*
@@ -266,7 +299,7 @@ recover(struct vfn_dev *dev, struct vfn_saved *said)
 		said->data = malloc(said->len);
 	if (said->data != NULL) {
 		memcpy(said->data, one->parts, said->len);
-		if (!find_queue(said, dev->ctrl, &cfg, &position) ||
+		if (!vfn_saved_queue(said, dev->ctrl, &cfg, &position) ||
 			(packed ? vfn_ring_fresh(dev, &ring) : ring.used == 0) ||
 			(ring.used != position.used && ring.used != position.avail)) {
 			free(said->data);
@@ -291,7 +324,7 @@ goes_on(struct vfn_dev *dev)
 
 	if (dev->said.data == NULL || dev->ctrl == 0 || !dev->guest->wanted[dev->ctrl] ||
 		!vfn_ctrl_can_start(dev, dev->ctrl) ||
-		!find_queue(&dev->said, dev->ctrl, &cfg, &position) ||
+		!vfn_saved_queue(&dev->said, dev->ctrl, &cfg, &position) ||
 		vfn_ring_get(dev, dev->ctrl, &ring) < 0 || ring.size != cfg.size ||
 		vfn_guest_features(dev->guest, &features) < 0)
 		return false;
@@ -354,20 +387,23 @@ vfn_ctrl_changes(struct vfn_dev *dev)
 int
 vfn_ctrl_parts(struct vfn_dev *dev, const struct vfn_saved *restored, struct vfn_saved *to)
 {
-	bool on = goes_on(dev);
-	struct vfn_saved said;
+	const bool on = goes_on(dev), windows = vfn_shadow_by_windows(dev);
+	struct vfn_saved recovered = {0}, *said = on ? &dev->said : &recovered;
 	int ret = 0;
 
 	*to = (struct vfn_saved){0};
-	if (restored->data != NULL)
-		return pick(restored, true, on || dev->ctrl == 0, to);
-	if (on)
-		return pick(&dev->said, false, true, to);
-	if (dev->said.data != NULL)
-		return 0;
-	recover(dev, &said);
-	if (said.data != NULL)
-		ret = pick(&said, false, true, to);
-	free(said.data);
+	free(dev->answered.data);
+	dev->answered = (struct vfn_saved){0};
+	if (restored->data == NULL && dev->said.data == NULL)
+		recover(dev, &recovered);
+	/* The function that comes after this one is to go on with it, too. */
+	if (said->data != NULL && windows)
+		ret = pick(said, true, true, &dev->answered);
+	/* By windows the function does not know the guest's rings. */
+	if (ret == 0 && restored->data != NULL)
+		ret = pick(restored, !windows, on || dev->ctrl == 0, to);
+	else if (ret == 0 && said->data != NULL)
+		ret = pick(said, false, true, to);
+	free(recovered.data);
 	return ret;
 }

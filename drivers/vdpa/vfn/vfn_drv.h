@@ -272,8 +272,10 @@ struct vfn_dev {
 	struct vfn_saved last;	       /* as the last guest left them */
 	struct vfn_saved pending;      /* for the next guest to find */
 	struct vfn_saved said;	       /* by a control queue, see vfn_ctrl.c */
+	struct vfn_saved answered;     /* the same, by windows: while the guest has the device */
+	struct vfn_saved began;	       /* by windows: what restored[] is of */
 	uint16_t ctrl;		       /* of the guest, if it is passed on; 0: it has none */
-	bool restored[VFN_MAX_QUEUES]; /* in the function by a restore, and not started yet */
+	bool restored[VFN_MAX_QUEUES]; /* by parts, and not started yet */
 	int config_reader;	       /* vid that has last asked for the configuration, or -1 */
 	uint8_t config_seen;	       /* its generation then */
 	bool config_told;	       /* the front-end was, of a change, and has not asked since */
@@ -362,6 +364,8 @@ uint16_t vfn_ctrl_queue(const struct vfn_dev *dev);
 void vfn_ctrl_keep(struct vfn_dev *dev, const struct vfn_saved *parts);
 void vfn_ctrl_take(struct vfn_dev *dev, const struct vfn_saved *parts);
 void vfn_ctrl_forget(struct vfn_dev *dev);
+bool vfn_ctrl_answer(struct vfn_dev *dev, uint16_t after);
+void vfn_ctrl_lost(struct vfn_dev *dev);
 bool vfn_ctrl_left(struct vfn_dev *dev);
 bool vfn_ctrl_changes(struct vfn_dev *dev);
 int vfn_ctrl_parts(struct vfn_dev *dev, const struct vfn_saved *restored, struct vfn_saved *to);
@@ -451,6 +455,12 @@ int vfn_notify_area(int vid, int queue, uint64_t *offset, uint64_t *size);
 void vfn_saved_keep(struct vfn_dev *dev, bool exact);
 void vfn_saved_apply(struct vfn_dev *dev, uint64_t features);
 void vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring);
+int vfn_saved_get(struct vfn_dev *dev, struct vfn_saved *kept);
+struct vfn_part_vq_cfg;
+struct vfn_part_vq_position;
+bool vfn_saved_queue(const struct vfn_saved *kept, uint16_t queue, struct vfn_part_vq_cfg *cfg,
+	struct vfn_part_vq_position *position);
+void vfn_saved_put_ring(struct vfn_saved *kept, uint16_t queue, const struct vfn_vpci_ring *ring);
 void vfn_saved_free(struct vfn_dev *dev);
 
 /* vfn_shadow.c: shadow rings. dev->lock held, a guest has the device. */
@@ -467,7 +477,7 @@ int vfn_shadow_free(struct vfn_dev *dev, uint16_t queue);
 int vfn_shadow_end_job(struct vfn_dev *dev, uint16_t queue);
 void vfn_shadow_drop(struct vfn_dev *dev, uint16_t queue);
 bool vfn_shadow_any_live(const struct vfn_dev *dev);
-const struct vfn_vpci_ring *vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue);
+const struct vfn_vpci_ring *vfn_shadow_guest_ring(struct vfn_dev *dev, uint16_t queue);
 /* vfn_window.c */
 int vfn_window_map(struct vfn_dev *dev);
 /* vfn_shadow_thread.c */
@@ -500,6 +510,7 @@ struct vfn_dev *vfn_dev_get_by_vid(int vid);
 struct vfn_dev *vfn_dev_get_next(struct vfn_dev *dev);
 void vfn_dev_put(struct vfn_dev *dev);
 void vfn_dev_lock(struct vfn_dev *dev);
+bool vfn_dev_trylock(struct vfn_dev *dev);
 void vfn_dev_unlock(struct vfn_dev *dev);
 void vfn_dev_release(struct vfn_dev *dev);
 struct vfn_dev *vfn_dev_lock_by_vid(int vid);

@@ -478,8 +478,8 @@ vfn_life_lost(struct vfn_dev *dev)
 		vfn_lm_stop(dev);
 		vfn_notify_stop(dev);
 		vfn_config_stop(dev);
-		/* Those of an earlier guest; of this one there are none. */
-		vfn_saved_free(dev);
+		/* Those of an earlier guest; of this one there is what was said at most. */
+		vfn_ctrl_lost(dev);
 		guest->waits = guest->conf;
 	}
 	guest_memory_free(dev);

@@ -127,6 +127,16 @@ vfn_dev_lock(struct vfn_dev *dev)
 	take(&dev->lock, RANK_DEV);
 }
 
+/* False: somebody has it, who may be waiting for this thread. */
+bool
+vfn_dev_trylock(struct vfn_dev *dev)
+{
+	if (pthread_mutex_trylock(&dev->lock) != 0)
+		return false;
+	held |= 1u << RANK_DEV;
+	return true;
+}
+
 void
 vfn_dev_unlock(struct vfn_dev *dev)
 {

@@ -41,6 +41,8 @@ vfn_saved_free(struct vfn_dev *dev)
 {
 	saved_free(&dev->last);
 	saved_free(&dev->pending);
+	saved_free(&dev->began);
+	saved_free(&dev->answered);
 	vfn_ctrl_forget(dev);
 }
 
@@ -61,53 +63,101 @@ check_whole(const struct vfn_saved *kept)
 		-EINVAL;
 }
 
-/*
- * The function knows the shadow rings; the parts are to have the guest's. Fields of a part are
- * replaced in place.
- */
-static void
-replace_shadow_rings(struct vfn_dev *dev, uint8_t *data, uint32_t len)
+/* A queue in parts; false if they are not of one that was enabled. */
+bool
+vfn_saved_queue(const struct vfn_saved *kept, uint16_t queue, struct vfn_part_vq_cfg *cfg,
+	struct vfn_part_vq_position *position)
+{
+	const uint8_t *at = kept->data + sizeof(struct vfn_parts_header), *value;
+	size_t left = kept->len - sizeof(struct vfn_parts_header);
+	struct vfn_part part;
+
+	*cfg = (struct vfn_part_vq_cfg){0};
+	*position = (struct vfn_part_vq_position){0};
+	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
+		if (part.type == VFN_PART_VQ_CFG && part.selector.queue == queue &&
+			part.length == sizeof(*cfg))
+			memcpy(cfg, value, sizeof(*cfg));
+		if (part.type == VFN_PART_VQ_POSITION && part.selector.queue == queue &&
+			part.length == sizeof(*position))
+			memcpy(position, value, sizeof(*position));
+	}
+	return cfg->enabled;
+}
+
+/* The ring of a queue in parts becomes this one. */
+void
+vfn_saved_put_ring(struct vfn_saved *kept, uint16_t queue, const struct vfn_vpci_ring *ring)
 {
 	struct vfn_parts_header header;
-	const uint8_t *at = data + sizeof(header), *value;
-	size_t left = len - sizeof(header);
+	const uint8_t *at = kept->data + sizeof(header), *value;
+	size_t left = kept->len - sizeof(header);
+	struct vfn_part_vq_position position = {
+		.avail = ring->avail, .used = ring->used, .dirty = ring->dirty};
+	struct vfn_part_vq_cfg cfg;
 	struct vfn_part part;
 
 	while ((value = vfn_parts_next(&at, &left, &part)) != NULL) {
-		uint8_t *field = data + (value - data);
-		const struct vfn_vpci_ring *ring;
+		uint8_t *field = kept->data + (value - kept->data);
 
-		if ((part.type != VFN_PART_VQ_CFG ||
-			    part.length != sizeof(struct vfn_part_vq_cfg)) &&
-			(part.type != VFN_PART_VQ_POSITION ||
-				part.length != sizeof(struct vfn_part_vq_position)))
+		if (part.selector.queue != queue)
 			continue;
-		ring = vfn_shadow_guest_ring(dev, part.selector.queue);
-		if (ring == NULL)
-			continue;
-		if (part.type == VFN_PART_VQ_CFG) {
-			struct vfn_part_vq_cfg cfg;
-
+		if (part.type == VFN_PART_VQ_CFG && part.length == sizeof(cfg)) {
 			memcpy(&cfg, value, sizeof(cfg));
+			cfg.enabled = 1;
 			cfg.size = ring->size;
 			cfg.desc = ring->desc;
 			cfg.driver = ring->driver;
 			cfg.device = ring->device;
 			memcpy(field, &cfg, sizeof(cfg));
-		} else {
-			struct vfn_part_vq_position position = {
-				.avail = ring->avail, .used = ring->used, .dirty = ring->dirty};
-
+		} else if (part.type == VFN_PART_VQ_POSITION && part.length == sizeof(position)) {
 			memcpy(field, &position, sizeof(position));
 		}
 	}
-	memcpy(&header, data, sizeof(header));
-	header.checksum = vfn_parts_checksum(data + sizeof(header), header.length);
-	memcpy(data, &header, sizeof(header));
+	memcpy(&header, kept->data, sizeof(header));
+	header.checksum = vfn_parts_checksum(kept->data + sizeof(header), header.length);
+	memcpy(kept->data, &header, sizeof(header));
 }
 
-static int
-parts_get(struct vfn_dev *dev, struct vfn_saved *kept)
+/* As the parts have it with which the guest began. */
+static bool
+began_with(const struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
+{
+	struct vfn_part_vq_position position;
+	struct vfn_part_vq_cfg cfg;
+
+	if (dev->began.data == NULL || !vfn_saved_queue(&dev->began, queue, &cfg, &position))
+		return false;
+	*ring = (struct vfn_vpci_ring){.size = cfg.size,
+		.desc = cfg.desc,
+		.driver = cfg.driver,
+		.device = cfg.device,
+		.avail = position.avail,
+		.used = position.used,
+		.dirty = position.dirty};
+	return true;
+}
+
+/* The function knows the shadow rings; the parts are to have the guest's. */
+static void
+put_guest_rings(struct vfn_dev *dev, struct vfn_saved *kept)
+{
+	const struct vfn_vpci_ring *shadowed;
+	struct vfn_vpci_ring ring;
+	uint16_t q;
+
+	for (q = 0; q < dev->pci.nb_queues; q++) {
+		shadowed = vfn_shadow_guest_ring(dev, q);
+		if (shadowed != NULL)
+			vfn_saved_put_ring(kept, q, shadowed);
+		else if (dev->restored[q] && began_with(dev, q, &ring))
+			vfn_saved_put_ring(kept, q, &ring);
+	}
+}
+
+/* Those of the function now; no relay but the caller's is at work. 0 or a negative errno. */
+int
+vfn_saved_get(struct vfn_dev *dev, struct vfn_saved *kept)
 {
 	struct vfn_saved new = {.data = malloc(dev->pci.parts.length)};
 	int ret;
@@ -123,7 +173,7 @@ parts_get(struct vfn_dev *dev, struct vfn_saved *kept)
 		saved_free(&new);
 		return ret;
 	}
-	replace_shadow_rings(dev, new.data, new.len);
+	put_guest_rings(dev, &new);
 	saved_free(kept);
 	*kept = new;
 	return 0;
@@ -133,7 +183,7 @@ parts_get(struct vfn_dev *dev, struct vfn_saved *kept)
 void
 vfn_saved_keep(struct vfn_dev *dev, bool exact)
 {
-	int ret = exact ? parts_get(dev, &dev->last) : -ETIMEDOUT;
+	int ret = exact ? vfn_saved_get(dev, &dev->last) : -ETIMEDOUT;
 	uint16_t q;
 
 	if (ret < 0) {
@@ -141,6 +191,7 @@ vfn_saved_keep(struct vfn_dev *dev, bool exact)
 		DEV_LOG(ERR, dev, "the guest's parts are lost: %s", strerror(-ret));
 		return;
 	}
+	saved_free(&dev->answered);
 	vfn_ctrl_keep(dev, &dev->last);
 	/* A guest that has not come to all of its queues yet begins anew. */
 	for (q = 0; q < dev->pci.nb_queues && !dev->restored[q]; q++)
@@ -151,6 +202,19 @@ vfn_saved_keep(struct vfn_dev *dev, bool exact)
 	}
 }
 
+/* A queue that parts have set up: in the function, which by windows does not know the ring. */
+static bool
+restored_ring(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
+{
+	struct vfn_vpci_queue info;
+
+	if (vfn_shadow_by_windows(dev))
+		return began_with(dev, queue, ring);
+	vfn_vpci_queue_info(&dev->pci, queue, &info);
+	*ring = info.ring;
+	return info.enabled;
+}
+
 /*
  * Give the function the parts that wait for a guest. Features are negotiated and memory is
  * mapped; without such parts, or if they do not fit, the guest starts as any other.
@@ -158,13 +222,15 @@ vfn_saved_keep(struct vfn_dev *dev, bool exact)
 void
 vfn_saved_apply(struct vfn_dev *dev, uint64_t features)
 {
+	const bool restored = dev->pending.data != NULL;
 	struct vfn_saved parts;
-	struct vfn_vpci_queue info;
+	struct vfn_vpci_ring ring;
 	uint64_t saved = 0;
 	uint16_t q;
 	int ret = vfn_ctrl_parts(dev, &dev->pending, &parts);
 
 	memset(dev->restored, 0, sizeof(dev->restored));
+	saved_free(&dev->began);
 	if (ret == 0 && parts.data == NULL)
 		return;
 	if (ret == 0)
@@ -179,14 +245,17 @@ vfn_saved_apply(struct vfn_dev *dev, uint64_t features)
 	} else if ((ret = vfn_vpci_parts_set(&dev->pci, parts.data, parts.len, false)) < 0) {
 		DEV_LOG(ERR, dev, "the restored parts are dropped: %s", strerror(-ret));
 	} else {
-		for (q = 0; q < dev->pci.nb_queues; q++) {
-			vfn_vpci_queue_info(&dev->pci, q, &info);
-			dev->restored[q] = info.enabled;
+		if (vfn_shadow_by_windows(dev)) {
+			dev->began = dev->pending;
+			dev->pending = (struct vfn_saved){0};
 		}
+		for (q = 0; q < dev->pci.nb_queues; q++)
+			dev->restored[q] = restored_ring(dev, q, &ring);
 		DEV_LOG(INFO, dev, "goes on with %s",
-			dev->pending.data != NULL ? "the restored parts" :
-						    "what came by its control queue");
+			restored ? "the restored parts" : "what came by its control queue");
 	}
+	if (ret < 0 || saved != features)
+		saved_free(&dev->answered);
 	saved_free(&parts);
 	saved_free(&dev->pending);
 }
@@ -201,24 +270,24 @@ vfn_saved_apply(struct vfn_dev *dev, uint64_t features)
 void
 vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 {
-	struct vfn_vpci_queue info;
-	const struct vfn_vpci_ring *saved = &info.ring;
+	struct vfn_vpci_ring saved;
 	bool same, moved, packed;
 	uint64_t features;
 
 	if (!dev->restored[queue])
 		return;
 	dev->restored[queue] = false;
-	vfn_vpci_queue_info(&dev->pci, queue, &info);
+	if (!restored_ring(dev, queue, &saved))
+		return;
 	packed = vfn_guest_features(dev->guest, &features) == 0 &&
 		(features & UINT64_C(1) << VIRTIO_F_RING_PACKED);
-	same = saved->desc == ring->desc && saved->driver == ring->driver &&
-		saved->device == ring->device && saved->size == ring->size &&
-		saved->dirty == ring->dirty;
-	moved = saved->avail != ring->avail || saved->used != ring->used;
+	same = saved.desc == ring->desc && saved.driver == ring->driver &&
+		saved.device == ring->device && saved.size == ring->size &&
+		saved.dirty == ring->dirty;
+	moved = saved.avail != ring->avail || saved.used != ring->used;
 	if (same && moved && !packed) {
 		DEV_LOG(INFO, dev, "queue %u stands at 0x%x, the restored parts say 0x%x", queue,
-			ring->used, saved->used);
+			ring->used, saved.used);
 		return;
 	}
 	if (same && moved && ring->used == VFN_PACKED_START)
@@ -227,11 +296,11 @@ vfn_saved_take_position(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_rin
 		DEV_LOG(WARNING, dev,
 			"queue %u is not the one of the restored parts, which stood at 0x%x; it "
 			"starts at 0x%x as its front-end says",
-			queue, saved->used, ring->used);
+			queue, saved.used, ring->used);
 		return;
 	}
-	ring->avail = saved->avail;
-	ring->used = saved->used;
+	ring->avail = saved.avail;
+	ring->used = saved.used;
 }
 
 /* ---- files ---- */
@@ -329,11 +398,13 @@ rte_vdpa_vfn_snapshot(const char *name, const char *path)
 			memcpy(kept.data, from->data, from->len);
 			kept.len = from->len;
 		}
-	} else if (vfn_shadow_any_live(dev)) {
+	} else if (vfn_shadow_any_live(dev) && !vfn_shadow_by_windows(dev)) {
 		DEV_LOG(ERR, dev, "parts cannot be taken while shadow rings are in use");
 		ret = -EBUSY;
 	} else {
-		ret = parts_get(dev, &kept);
+		vfn_shadow_pause(dev);
+		ret = vfn_saved_get(dev, &kept);
+		vfn_shadow_resume(dev);
 		vfn_life_check(dev);
 	}
 	vfn_dev_release(dev);

@@ -319,7 +319,7 @@ ring_begin(struct vfn_dev *dev, struct vfn_shadow *s)
 	s->room = s->size;
 	s->head = s->tail = s->count = s->next_seg = s->unkicked = 0;
 	s->next_desc = s->avail = s->used = 0;
-	s->armed = s->full = s->broken_told = s->wrong_told = false;
+	s->armed = s->full = s->broken_told = s->wrong_told = s->unsaid = false;
 	if (s->packed) {
 		s->ring.avail = s->ring.used = VRINGH_PACKED_START.avail;
 		s->avail_wrap = s->used_wrap = true;
@@ -367,6 +367,7 @@ vfn_shadow_start(
 	s->in_order = features & UINT64_C(1) << VIRTIO_F_IN_ORDER;
 	s->reads_only = dev->class->in_pairs && queue % 2 == 1;
 	s->call_blocked = s->call_owed = s->kick_blocked = false;
+	s->is_ctrl = vfn_ctrl_is(dev, queue) && vfn_shadow_by_windows(dev);
 	s->calls_held = &dev->shadow_calls_held;
 	s->guest_call = ring->callfd;
 	s->guest_kick = ring->kickfd;
@@ -457,13 +458,21 @@ vfn_shadow_any_live(const struct vfn_dev *dev)
 	return false;
 }
 
-/* The guest's ring of a queue whose relay was ended, NULL if it, or any such queue, has none. */
+/*
+ * The guest's ring of a queue whose relay stands still, where it stands without what is under way;
+ * NULL: it has no relay.
+ */
 const struct vfn_vpci_ring *
-vfn_shadow_guest_ring(const struct vfn_dev *dev, uint16_t queue)
+vfn_shadow_guest_ring(struct vfn_dev *dev, uint16_t queue)
 {
-	return queue < dev->pci.nb_queues && dev->shadow[queue] != NULL ?
-		&dev->shadow[queue]->guest_ring :
-		NULL;
+	struct vfn_shadow *s = queue < dev->pci.nb_queues ? dev->shadow[queue] : NULL;
+
+	if (s == NULL)
+		return NULL;
+	/* Chains come back in the order in which they were fetched. */
+	if (s->live)
+		s->guest_ring.avail = s->guest_ring.used = vringh_get_state(&s->guest).used;
+	return &s->guest_ring;
 }
 
 /*

@@ -99,6 +99,11 @@ struct vfn_shadow {
 	bool armed;
 	bool full; /* nothing more goes to the function before something comes back */
 	bool broken_told, wrong_told;
+	/*
+	 * By windows the function has no region to write what a control queue says to: the driver
+	 * keeps it, a command at a time. unsaid: one was carried out, and waits for that.
+	 */
+	bool is_ctrl, unsaid;
 	bool live;    /* of the two rings the guest's is served */
 	bool has_job; /* the link has */
 	uint64_t nb_kicks;
@@ -120,6 +125,8 @@ unsigned int vfn_shadow_ring_run(struct vfn_job *job);
 bool vfn_shadow_ring_arm(struct vfn_job *job);
 /* Armed, and still nothing to do? */
 bool vfn_shadow_ring_pending(const struct vfn_shadow *s);
+/* What was said is kept: the command gets its answer. */
+void vfn_shadow_ring_answer(struct vfn_shadow *s);
 /* Take back everything; what the function has not used is handed back to the guest's ring. */
 void vfn_shadow_ring_finish(struct vfn_shadow *s);
 

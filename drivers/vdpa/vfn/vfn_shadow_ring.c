@@ -161,24 +161,25 @@ static __attribute__((noinline)) bool
 chain_copy(struct vfn_shadow *s, uint32_t place, struct held *held)
 {
 	struct vringh_chain *c = &s->chain[place];
-	uint32_t entries = (c->read_len > 0) + (c->write_len > 0);
+	/* One of no bytes at all goes across, too: it is the function that refuses it. */
+	bool write = c->nb_write > 0, read = c->nb_read > 0 || !write;
+	uint32_t entries = read + write;
 	uint16_t first = s->next_desc;
 	struct piece p;
 
-	if (unlikely(c->error != VRINGH_OK || entries == 0 || entries > s->size ||
-		    !vfn_window_fits(s, c))) {
-		if (c->error == VRINGH_OK && entries > 0)
+	if (unlikely(c->error != VRINGH_OK || entries > s->size || !vfn_window_fits(s, c))) {
+		if (c->error == VRINGH_OK)
 			s->nb_too_long++;
 		chain_refuse(s, place);
 		return true;
 	}
 	if (entries > s->room || !vfn_window_put(s, place))
 		return false;
-	if (c->read_len > 0) {
+	if (read) {
 		p = (struct piece){.addr = s->out.iova + s->slot[place].out_at, .len = c->read_len};
-		entry_write(s, held, &p, place, c->write_len == 0);
+		entry_write(s, held, &p, place, !write);
 	}
-	if (c->write_len > 0) {
+	if (write) {
 		p = (struct piece){.addr = s->in.iova + s->slot[place].in_at,
 			.len = c->write_len,
 			.flags = VRING_DESC_F_WRITE};
@@ -266,7 +267,7 @@ fetch(struct vfn_shadow *s, struct vringh_batch *batch)
 		.max_segs = s->next_seg < oldest ? oldest - 1 : s->nb_segs,
 		.max_descs = BURST_DESCS,
 	};
-	n = vringh_fetch(&s->guest, batch, BURST);
+	n = vringh_fetch(&s->guest, batch, s->is_ctrl ? 1 : BURST);
 	if (n != 0 || s->count == 0 || s->next_seg < oldest || oldest < 2 ||
 		!vringh_pending(&s->guest))
 		return n;
@@ -288,7 +289,7 @@ relay_chains(struct vfn_shadow *s)
 	uint32_t i;
 	int n;
 
-	s->full = s->count == s->size || s->room == 0;
+	s->full = s->count == s->size || s->room == 0 || (s->is_ctrl && s->count > 0);
 	if (s->full || !vringh_pending(&s->guest))
 		return 0;
 	n = fetch(s, &batch);
@@ -471,8 +472,17 @@ relay_used(struct vfn_shadow *s)
 
 	if (!s->wrong_told)
 		n = s->packed ? take_packed(s) : take_split(s);
-	give_back(s);
+	s->unsaid |= s->is_ctrl && n > 0;
+	if (likely(!s->unsaid))
+		give_back(s);
 	return n;
+}
+
+void
+vfn_shadow_ring_answer(struct vfn_shadow *s)
+{
+	s->unsaid = false;
+	give_back(s);
 }
 
 /* ---- towards whoever runs it ---- */
@@ -528,6 +538,9 @@ vfn_shadow_ring_finish(struct vfn_shadow *s)
 	uint32_t lost = 0, end = 0, i, first;
 
 	relay_used(s);
+	/* Nobody knows what was said: it is to be said again, which changes nothing. */
+	if (s->unsaid && s->count > 0)
+		s->slot[s->tail].done = false;
 	/*
 	 * A function that stands still has used all up to some chain. If it does not stand still
 	 * what it has used can't be handed back: those before go back unused.

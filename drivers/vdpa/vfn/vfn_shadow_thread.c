@@ -47,6 +47,21 @@ still_nothing(const struct vfn_dev *dev)
 	return true;
 }
 
+/* A command of the control queue was carried out. False: to be tried again. */
+static bool
+answer(struct vfn_dev *dev, struct vfn_shadow *s)
+{
+	bool kept;
+
+	if (!vfn_dev_trylock(dev))
+		return false;
+	kept = vfn_ctrl_answer(dev, vringh_get_state(&s->guest).avail);
+	vfn_dev_unlock(dev);
+	if (kept)
+		vfn_shadow_ring_answer(s);
+	return kept;
+}
+
 static void *
 shadow_thread(void *arg)
 {
@@ -61,11 +76,14 @@ shadow_thread(void *arg)
 	vfn_guard_unblock();
 	while (!__atomic_load_n(&t->quit, __ATOMIC_ACQUIRE)) {
 		unsigned int moved = 0, q;
-		bool pending = false;
+		bool pending = false, unsaid = false;
 
 		for (q = 0; q < dev->pci.nb_queues; q++)
 			if (dev->shadow[q] != NULL && dev->shadow[q]->live)
 				moved += vfn_shadow_ring_run(&dev->shadow[q]->job);
+		for (q = 0; q < dev->pci.nb_queues; q++)
+			if (dev->shadow[q] != NULL && dev->shadow[q]->unsaid)
+				unsaid |= !answer(dev, dev->shadow[q]);
 		crossing |= moved > 0 && vfn_shadow_by_windows(dev);
 		if (moved > 0)
 			continue;
@@ -81,7 +99,10 @@ shadow_thread(void *arg)
 			continue;
 		crossing = crossing && pending;
 		/* Edges: one that came since they were armed is still reported. */
-		epoll_wait(t->epoll_fd, event, RTE_DIM(event), pending ? 0 : sleep_ms);
+		epoll_wait(t->epoll_fd, event, RTE_DIM(event),
+			pending	       ? 0 :
+				unsaid ? POLL_MS :
+					 sleep_ms);
 	}
 	return NULL;
 }

@@ -130,7 +130,7 @@ take(struct vfn_window_part *w, uint32_t len, uint32_t *at, uint32_t *takes)
 {
 	uint32_t rest;
 
-	*takes = 0;
+	*takes = *at = 0;
 	if (len == 0)
 		return true;
 	if (w->taken == 0)
