@@ -117,6 +117,35 @@ def vfn_instructions(row, seconds, scratch):
             packets / sum(p["busy_iterations"] for p in pollers))
 
 
+def warm_instructions(row, seconds, scratch, device):
+    """The same of a device that has to learn first, as it does without being counted; settled()
+    says whether it has."""
+    path = os.path.join(scratch, "warm")
+    wrapper = callgrind(path, "--instr-atstart=no", f"--toggle-collect={ENTRIES[row.scenario]}")
+    with device(row, wrapper=wrapper, args=["--no-confine"]) as back:
+        # of few buffers all are known soon
+        with bench_rows.FrontEnd(row, back.sockets, ["--total-num-mbufs=3000"]) as front:
+            back.settled()
+            counted = []
+            front.stop_forwarding()
+            front.begin()
+            back.settled()
+            for switch in "on", "off":
+                # nothing passes while it is switched
+                front.stop_forwarding()
+                time.sleep(0.5)
+                subprocess.run(["callgrind_control", "-i", switch, str(back.pid)],
+                               check=True, capture_output=True)
+                poller, = back.telemetry("/vfn/poller").values()
+                counted.append((poller["packets"], poller["busy_iterations"]))
+                if switch == "on":
+                    front.begin()
+                    time.sleep(seconds)
+    packets, bursts = (after - before for before, after in zip(*counted))
+    found = by_function(costs(path)[0])
+    return {key: count / packets for key, count in found.items()}, packets / bursts
+
+
 def peer_instructions(row, seconds, scratch):
     """({library: instructions per packet} of net_vhost, from bursts that are full, whether so)"""
     path = os.path.join(scratch, "peer")
@@ -219,11 +248,15 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+def prepare_build():
+    """The code of the release, with line numbers, and what counts its instructions."""
+    prepare.ready(prepare.DEVICE, 256, ["valgrind"], "build-profile",
+                  ["-Dbuildtype=release", "-Ddebug=true"])
+
+
 def main(argv):
     args = parse_args(argv)
-    prepare.ready(prepare.DEVICE, 256, ["valgrind"], "build-profile",
-                  # the code of the release, with line numbers
-                  ["-Dbuildtype=release", "-Ddebug=true"])
+    prepare_build()
     row = bench_rows.Row(args.scenario, args.ring, args.mode, args.size)
     scratch = pmd.Scratch()
     print(f"{bench_machine.dpdk_version()}, commit {bench_machine.commit()}\n")

@@ -160,21 +160,24 @@ DEVICES = {"vfn": Vfn, "net_vhost": Peer, "inproc": Tracked,
 class FrontEnd(pmd.Testpmd):
     """Stock testpmd, with a virtio-user port per socket."""
 
-    def __init__(self, row, sockets):
+    def __init__(self, row, sockets, args=()):
         vdevs, eal = row.virtio(sockets)
         topology = "paired" if row.ports == 2 else "loop"
         super().__init__(vdevs, eal=eal, args=[
             f"--port-topology={topology}", "--burst=32", "--record-core-cycles",
-            *row.mbuf_args(), f"--txpkts={row.size - FCS}"])
+            *row.mbuf_args(), f"--txpkts={row.size - FCS}", *args])
         try:
             row.check_path(self)
             self._row = row
             self.cmd(f"set fwd {FRONT_MODE[row.scenario]}")
-            # what is sent circulates: 256 packets per port
-            self.cmd("start tx_first 8" if FRONT_MODE[row.scenario] == "io" else "start")
+            self.begin()
         except BaseException:
             self.kill()
             raise
+
+    def begin(self):
+        """Have packets pass; what is sent circulates: 256 packets per port."""
+        self.cmd("start tx_first 8" if FRONT_MODE[self._row.scenario] == "io" else "start")
 
     def rate(self):
         """Million packets per second since the last call: received, or sent if none can be."""

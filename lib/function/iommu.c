@@ -10,6 +10,7 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <rte_common.h>
 #include <rte_pause.h>
@@ -18,6 +19,13 @@
 
 /* Translations of a function: 16 MiB of single pages. */
 #define MAX_TRANSLATIONS 4096
+
+/*
+ * Of a guest that has large pages mapped they stay, and those that adjoin are one: a burst's
+ * buffers are found by one look then. Single pages come and go, and their neighbours are not to go
+ * with them.
+ */
+#define LARGE_PAGE (UINT64_C(2) << 20)
 
 /* So many go when there are more. */
 #define EVICT (MAX_TRANSLATIONS / 8)
@@ -129,10 +137,15 @@ vfn_iommu_unmap(struct vfn_function *fn, uint64_t iova, uint64_t len)
 	if (!extent(&mmu->mem, &from, &last))
 		return 0;
 	if (!holds_ring(fn, from, last)) {
+		bool used;
+
 		table_close(mmu);
-		vringh_iotlb_unmap(&mmu->mem, iova, len);
+		used = fn->class->uses != NULL && fn->class->uses(fn, from, last);
+		if (!used)
+			vringh_iotlb_unmap(&mmu->mem, iova, len);
 		table_open(mmu);
-		return 0;
+		if (!used)
+			return 0;
 	}
 	vfn_quiesce(fn);
 	if (!vfn_drain(fn, NULL)) {
@@ -213,6 +226,36 @@ wake_queues(struct vfn_function *fn, const struct vringh_region *r)
 	}
 }
 
+static bool
+adjoins(const struct vringh_region *a, const struct vringh_region *b)
+{
+	return a->len >= LARGE_PAGE && b->len >= LARGE_PAGE && a->iova + a->len == b->iova &&
+		a->host + a->len == b->host && a->dirty + a->len == b->dirty && a->perm == b->perm;
+}
+
+/* Add a translation, alone or to its neighbours. What a queue has looked up stays right. */
+static void
+table_add(struct vringh_mem *mem, const struct vringh_region *new)
+{
+	uint32_t i = search(mem, new->iova);
+	struct vringh_region *next = &mem->table[i], *before = i > 0 ? next - 1 : NULL;
+
+	if (before != NULL && adjoins(before, new)) {
+		before->len += new->len;
+		if (i < mem->nb_regions && adjoins(before, next)) {
+			before->len += next->len;
+			memmove(next, next + 1, (--mem->nb_regions - i) * sizeof(*next));
+		}
+	} else if (i < mem->nb_regions && adjoins(new, next)) {
+		next->iova = new->iova;
+		next->host = new->host;
+		next->dirty = new->dirty;
+		next->len += new->len;
+	} else {
+		vringh_iotlb_map(mem, new);
+	}
+}
+
 int
 vfn_iommu_map(struct vfn_function *fn, const struct vfn_translation *t)
 {
@@ -239,8 +282,10 @@ vfn_iommu_map(struct vfn_function *fn, const struct vfn_translation *t)
 	old = &mmu->mem.table[i];
 	if (i < mmu->mem.nb_regions &&
 		overlap(new.iova, last_of(new.iova, new.len), old->iova, old->len)) {
-		if (old->iova == new.iova && old->len == new.len && old->host == new.host &&
-			old->perm == new.perm)
+		uint64_t off = new.iova - old->iova;
+
+		if (off < old->len && new.len <= old->len - off && old->host + off == new.host &&
+			old->dirty + off == new.dirty && old->perm == new.perm)
 			new.len = 0; /* it is known; whoever asked waits all the same */
 		else
 			ret = vfn_iommu_unmap(fn, new.iova, new.len);
@@ -251,7 +296,7 @@ vfn_iommu_map(struct vfn_function *fn, const struct vfn_translation *t)
 		return ret;
 	table_close(mmu);
 	if (new.len > 0)
-		vringh_iotlb_map(&mmu->mem, &new);
+		table_add(&mmu->mem, &new);
 	__atomic_fetch_add(&mmu->maps, 1, __ATOMIC_RELAXED);
 	for (i = 0; i < fn->nb_queues; i++) {
 		struct vfn_park *park = &fn->queue[i].park;

@@ -289,7 +289,8 @@ check_queue(const struct setting *s, unsigned int index)
 		error = -VRINGH_E_SIZE;
 	else if (cfg.packed && (q->position.avail & 0x7fff) >= q->size)
 		error = -VRINGH_E_STATE;
-	if (error == 0)
+	/* What is not mapped yet behind an IOMMU stands still, as it does when it is enabled. */
+	if (error == 0 || error == -VRINGH_E_MISS)
 		return 0;
 	return REFUSE(s, EINVAL, "queue %u: %s (size %u, position 0x%x)", index,
 		vringh_strerror(error), q->size, q->position.avail);

@@ -33,11 +33,15 @@ struct run {
 	__m256i seg;	  /* addresses of the next four segments */
 	__m256i counts;	  /* of a chain, but for its id */
 	__m256i len_mask; /* the length in a descriptor's second half */
+	__m256i dirty;	  /* VRINGH_MEM_IOTLB: the dirty log's addresses against the bus */
+	__m256i gen;	  /* VRINGH_MEM_IOTLB: where a segment has it beside its length */
 	bool write;
+	bool iotlb;
 };
 
 static inline AVX2 struct run
-run_start(const struct vringh_region *hit, const struct vringh_seg *seg, bool write)
+run_start(const struct vringh_region *hit, const struct vringh_seg *seg, bool write, bool iotlb,
+	uint32_t gen)
 {
 	return (struct run){
 		.iova = _mm256_set1_epi64x(hit->iova),
@@ -47,7 +51,10 @@ run_start(const struct vringh_region *hit, const struct vringh_seg *seg, bool wr
 			(uintptr_t)(seg + 2), (uintptr_t)seg),
 		.counts = _mm256_set1_epi64x(INT64_C(1) << 48 | (write ? 1 << 16 : 1)),
 		.len_mask = _mm256_set1_epi64x(UINT32_MAX),
+		.dirty = _mm256_set1_epi64x(hit->dirty - hit->iova),
+		.gen = _mm256_set1_epi64x((uint64_t)gen << 32),
 		.write = write,
+		.iotlb = iotlb,
 	};
 }
 
@@ -67,7 +74,7 @@ fill_four(struct run *run, const struct four *d, __m256i id, struct vringh_seg *
 	const __m256i zero = _mm256_setzero_si256();
 	__m256i len = _mm256_and_si256(d->rest, run->len_mask);
 	__m256i off = _mm256_sub_epi64(d->addr, run->iova);
-	__m256i bad, host, lens, counts;
+	__m256i dirty = zero, back = len, bad, host, lens, counts;
 
 	/* Signed: the region is shorter than 2^63. An offset behind it, or before it, is refused.
 	 */
@@ -78,18 +85,23 @@ fill_four(struct run *run, const struct four *d, __m256i id, struct vringh_seg *
 	host = _mm256_add_epi64(off, run->host);
 	lens = run->write ? _mm256_slli_epi64(len, 32) : len;
 	counts = _mm256_or_si256(id, run->counts);
+	if (run->iotlb) {
+		dirty = _mm256_add_epi64(d->addr, run->dirty);
+		back = _mm256_or_si256(len, run->gen);
+	}
 
 	_Static_assert(sizeof(*seg) == 32 && offsetof(struct vringh_seg, iova) == 8 &&
 			offsetof(struct vringh_seg, dirty) == 16 &&
-			offsetof(struct vringh_seg, len) == 24 && sizeof(*chain) == 32 &&
+			offsetof(struct vringh_seg, len) == 24 &&
+			offsetof(struct vringh_seg, gen) == 28 && sizeof(*chain) == 32 &&
 			offsetof(struct vringh_chain, read_len) == 8 &&
 			offsetof(struct vringh_chain, nb_read) == 16 &&
 			offsetof(struct vringh_chain, written) == 24,
 		"words of a segment and of a chain");
 	store_two(&seg[0], &seg[1], _mm256_unpacklo_epi64(host, d->addr),
-		_mm256_unpacklo_epi64(zero, len));
+		_mm256_unpacklo_epi64(dirty, back));
 	store_two(&seg[2], &seg[3], _mm256_unpackhi_epi64(host, d->addr),
-		_mm256_unpackhi_epi64(zero, len));
+		_mm256_unpackhi_epi64(dirty, back));
 	store_two(&chain[0], &chain[1], _mm256_unpacklo_epi64(run->seg, lens),
 		_mm256_unpacklo_epi64(counts, zero));
 	store_two(&chain[2], &chain[3], _mm256_unpackhi_epi64(run->seg, lens),
@@ -112,15 +124,16 @@ load_packed(const struct vring_packed_desc *p)
 	return (struct four){_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)};
 }
 
-AVX2 uint32_t
-vringh_avx2_packed(const struct vringh_region *hit, const struct vring_packed_desc *desc,
-	uint16_t want, uint32_t n, bool write, struct vringh_seg *seg, struct vringh_chain *chain)
+static vringh_inline AVX2 uint32_t
+packed_run(const struct vringh_region *hit, const struct vring_packed_desc *desc, uint16_t want,
+	uint32_t n, bool write, struct vringh_seg *seg, struct vringh_chain *chain, bool iotlb,
+	uint32_t gen)
 {
 	const __m256i mask = _mm256_set1_epi64x((uint64_t)(PACKED_BOTH | KIND_FLAGS) << 48);
 	const __m256i flags =
 		_mm256_set1_epi64x((uint64_t)(want | (write ? VRING_DESC_F_WRITE : 0)) << 48);
 	const __m256i id_mask = _mm256_set1_epi64x(INT64_C(0xffff) << 32);
-	struct run run = run_start(hit, seg, write);
+	struct run run = run_start(hit, seg, write, iotlb, gen);
 	uint32_t i;
 
 	if (vringh_unlikely(hit->len > INT64_MAX))
@@ -138,6 +151,21 @@ vringh_avx2_packed(const struct vringh_region *hit, const struct vring_packed_de
 	return i;
 }
 
+AVX2 uint32_t
+vringh_avx2_packed(const struct vringh_region *hit, const struct vring_packed_desc *desc,
+	uint16_t want, uint32_t n, bool write, struct vringh_seg *seg, struct vringh_chain *chain)
+{
+	return packed_run(hit, desc, want, n, write, seg, chain, false, 0);
+}
+
+AVX2 uint32_t
+vringh_avx2_packed_iotlb(const struct vringh_region *hit, const struct vring_packed_desc *desc,
+	uint16_t want, uint32_t n, bool write, struct vringh_seg *seg, struct vringh_chain *chain,
+	uint32_t gen)
+{
+	return packed_run(hit, desc, want, n, write, seg, chain, true, gen);
+}
+
 static inline AVX2 __m256i
 load_two(const struct vring_desc *first, const struct vring_desc *second)
 {
@@ -145,15 +173,15 @@ load_two(const struct vring_desc *first, const struct vring_desc *second)
 		*(const volatile __m128i_u *)second, *(const volatile __m128i_u *)first);
 }
 
-AVX2 uint32_t
-vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc,
-	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
-	struct vringh_chain *chain)
+static vringh_inline AVX2 uint32_t
+split_run(const struct vringh_region *hit, const struct vring_desc *desc, const uint16_t *heads,
+	uint32_t size, uint32_t n, bool write, struct vringh_seg *seg, struct vringh_chain *chain,
+	bool iotlb, uint32_t gen)
 {
 	const __m256i mask = _mm256_set1_epi64x((uint64_t)KIND_FLAGS << 32);
 	const __m256i flags = _mm256_set1_epi64x((uint64_t)(write ? VRING_DESC_F_WRITE : 0) << 32);
 	const uint64_t not_head = UINT64_C(0x1000100010001) * (uint16_t) ~(size - 1);
-	struct run run = run_start(hit, seg, write);
+	struct run run = run_start(hit, seg, write, iotlb, gen);
 	uint32_t i;
 
 	if (vringh_unlikely(hit->len > INT64_MAX))
@@ -174,6 +202,22 @@ vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc
 			break;
 	}
 	return i;
+}
+
+AVX2 uint32_t
+vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc,
+	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
+	struct vringh_chain *chain)
+{
+	return split_run(hit, desc, heads, size, n, write, seg, chain, false, 0);
+}
+
+AVX2 uint32_t
+vringh_avx2_split_iotlb(const struct vringh_region *hit, const struct vring_desc *desc,
+	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
+	struct vringh_chain *chain, uint32_t gen)
+{
+	return split_run(hit, desc, heads, size, n, write, seg, chain, true, gen);
 }
 
 AVX2 uint32_t

@@ -148,6 +148,13 @@ uint32_t vringh_avx2_packed(const struct vringh_region *hit, const struct vring_
 uint32_t vringh_avx2_split(const struct vringh_region *hit, const struct vring_desc *desc,
 	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
 	struct vringh_chain *chain);
+/* The same of a translation, which a segment says more of. */
+uint32_t vringh_avx2_packed_iotlb(const struct vringh_region *hit,
+	const struct vring_packed_desc *desc, uint16_t want, uint32_t n, bool write,
+	struct vringh_seg *seg, struct vringh_chain *chain, uint32_t gen);
+uint32_t vringh_avx2_split_iotlb(const struct vringh_region *hit, const struct vring_desc *desc,
+	const uint16_t *heads, uint32_t size, uint32_t n, bool write, struct vringh_seg *seg,
+	struct vringh_chain *chain, uint32_t gen);
 /*
  * The same for used descriptors: chains of one slot each, without errors. With in_order only such
  * as were written to: others may be skipped (in_order_skips()).

@@ -81,6 +81,14 @@ dirty_chain(const struct vringh *vr, const struct vringh_chain *chain, bool iotl
 		return;
 	seg = chain->seg + chain->nb_read;
 	end = seg + chain->nb_write;
+	/* Small ones are mostly on a page that was logged just now, and in one piece. */
+	if (seg < end && left <= seg->len && (!iotlb || seg->gen == vr->mem->gen)) {
+		uint64_t addr = iotlb ? seg->dirty : seg->iova;
+
+		if (addr >> PAGE_SHIFT != *page || (addr + (left - 1)) >> PAGE_SHIFT != *page)
+			dirty_bytes(&vr->dirty_log, addr, left, page);
+		return;
+	}
 	for (; left > 0 && seg < end; seg++) {
 		uint32_t n = left < seg->len ? left : seg->len;
 

@@ -29,11 +29,36 @@ region_search(const struct vringh_mem *mem, uint64_t iova)
 	return lo;
 }
 
+/* Do two translations that follow each other lead where one of both would? */
+static bool
+adjoins(const struct vringh_region *a, const struct vringh_region *b)
+{
+	return b->iova - a->iova == a->len && b->host == a->host + a->len &&
+		b->dirty - a->dirty == a->len && b->perm == a->perm;
+}
+
+/*
+ * A translation, with so many behind it that a range ends in there if that can be: front-ends tell
+ * of a page at a time, and buffers lie across two. Nothing is kept of a hit when anything is
+ * unmapped.
+ */
+static struct vringh_region
+region_run(const struct vringh_mem *mem, uint32_t i, uint64_t iova, uint32_t len)
+{
+	struct vringh_region run = mem->table[i];
+
+	while (run.len - (iova - run.iova) < len && ++i < mem->nb_regions &&
+		adjoins(&run, &mem->table[i]))
+		run.len += mem->table[i].len;
+	return run;
+}
+
 uint8_t *
 vringh_mem_find(const struct vringh_mem *mem, struct vringh_region *hit, uint64_t iova,
 	uint32_t *len, uint32_t perm, enum vringh_error *error)
 {
-	if (iova - hit->iova >= hit->len) {
+	if (iova - hit->iova >= hit->len ||
+		(mem->kind == VRINGH_MEM_IOTLB && *len > hit->len - (iova - hit->iova))) {
 		uint32_t i = region_search(mem, iova);
 
 		if (i == mem->nb_regions || iova - mem->table[i].iova >= mem->table[i].len) {
@@ -44,7 +69,8 @@ vringh_mem_find(const struct vringh_mem *mem, struct vringh_region *hit, uint64_
 			*error = VRINGH_E_PERM;
 			return NULL;
 		}
-		*hit = mem->table[i];
+		*hit = mem->kind == VRINGH_MEM_IOTLB ? region_run(mem, i, iova, *len) :
+						       mem->table[i];
 	}
 	if (*len > hit->len - (iova - hit->iova))
 		*len = hit->len - (iova - hit->iova);

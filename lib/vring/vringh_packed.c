@@ -129,7 +129,7 @@ static vringh_inline struct vringh_seg *
 quick_packed(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chain *chain,
 	struct desc d, struct rest r, uint16_t id, enum vringh_mem_kind kind)
 {
-	struct quick q = {.seg = seg};
+	struct quick q = {.seg = seg, .gen = seg_gen(vr)};
 	uint64_t read_len, nb_read;
 	enum turn turn;
 
@@ -186,17 +186,22 @@ next_desc(const struct vringh *vr, struct cursor *c, const struct vring_packed_d
 
 /* What does not change is in locals: the compiler can't tell the ring from what is filled. */
 static vringh_inline enum turn
-singles_of(const struct vringh *vr, struct cursor *t, const struct vring_packed_desc **at,
+singles_of(struct vringh *vr, struct cursor *t, const struct vring_packed_desc **at,
 	const struct vring_packed_desc *end, bool write, enum vringh_mem_kind kind, bool io)
 {
-	const struct vringh_region hit = vr->hit[write];
+	struct vringh_region hit = vr->hit[write];
+	const uint64_t gen = seg_gen(vr);
 	const struct vring_packed_desc *p = *at;
 	const uint16_t want = vr->avail_flags;
 	struct desc d = packed_desc(t->d);
 
 	do {
-		if (vringh_unlikely(!single(vr, t->seg, t->chain, &d, d.ref, &hit, write, kind)))
-			return ODD;
+		if (vringh_unlikely(!single(t->seg, t->chain, &d, d.ref, &hit, gen, write, kind))) {
+			if (kind != VRINGH_MEM_IOTLB || !single_elsewhere(vr, &d, write))
+				return ODD;
+			hit = vr->hit[write];
+			single(t->seg, t->chain, &d, d.ref, &hit, gen, write, kind);
+		}
 		t->seg++;
 		t->chain++;
 		t->i++;
@@ -213,8 +218,7 @@ singles_of(const struct vringh *vr, struct cursor *t, const struct vring_packed_
  * next one is available, then its descriptor is known.
  */
 static vringh_inline bool
-fetch_singles(
-	const struct vringh *vr, struct cursor *c, uint32_t n, enum vringh_mem_kind kind, bool io)
+fetch_singles(struct vringh *vr, struct cursor *c, uint32_t n, enum vringh_mem_kind kind, bool io)
 {
 	const struct vring_packed_desc *p = &vr->packed_ring.desc[vr->avail], *end = p + n;
 	struct cursor t = *c;
@@ -222,8 +226,11 @@ fetch_singles(
 
 	if (VECTORS(kind, io) && vr->vector && turn == TURN) {
 		bool write = t.d.rest >> 48 & VRING_DESC_F_WRITE;
-		uint32_t done = vringh_avx2_packed(
-			&vr->hit[write], p, vr->avail_flags, n, write, t.seg, t.chain);
+		uint32_t done = kind == VRINGH_MEM_IOTLB ?
+			vringh_avx2_packed_iotlb(&vr->hit[write], p, vr->avail_flags, n, write,
+				t.seg, t.chain, vr->gen) :
+			vringh_avx2_packed(
+				&vr->hit[write], p, vr->avail_flags, n, write, t.seg, t.chain);
 
 		cursor_skip(&t, done);
 		p += done;
@@ -294,7 +301,7 @@ take(struct vringh *vr, uint32_t slots)
 	vr->avail = next;
 }
 
-typedef bool singles_fn(const struct vringh *vr, struct cursor *c, uint32_t n);
+typedef bool singles_fn(struct vringh *vr, struct cursor *c, uint32_t n);
 typedef uint32_t quick_fn(const struct vringh *vr, struct cursor *c, uint32_t n);
 typedef struct vringh_seg *walk_fn(struct vringh *vr, const struct vringh_batch *batch,
 	struct vringh_seg *seg, struct vringh_chain *chain, struct desc d, int *stop);
@@ -522,7 +529,7 @@ complete_chains(
 
 #define INSTANCE(name, kind, io) \
 	static __attribute__((noinline)) bool singles_##name( \
-		const struct vringh *vr, struct cursor *c, uint32_t n) \
+		struct vringh *vr, struct cursor *c, uint32_t n) \
 	{ \
 		return fetch_singles(vr, c, n, kind, io); \
 	} \

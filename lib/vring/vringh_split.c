@@ -79,7 +79,7 @@ quick_split(const struct vringh *vr, struct vringh_seg *seg, const struct vringh
 	struct vringh_chain *chain, struct desc d, uint16_t head, enum vringh_mem_kind kind)
 {
 	const struct vring_desc *table = vr->split.desc;
-	struct quick q = {.seg = seg};
+	struct quick q = {.seg = seg, .gen = seg_gen(vr)};
 	uint64_t read_len, nb_read;
 	uint32_t n = vr->size;
 	enum turn turn;
@@ -122,18 +122,24 @@ next_head(const struct vringh *vr, struct cursor *c, const struct vring_desc *de
 
 /* What does not change is in locals: the compiler can't tell the ring from what is filled. */
 static vringh_inline bool
-singles_of(const struct vringh *vr, struct cursor *t, uint32_t max, bool write,
-	enum vringh_mem_kind kind, bool io)
+singles_of(struct vringh *vr, struct cursor *t, uint32_t max, bool write, enum vringh_mem_kind kind,
+	bool io)
 {
-	const struct vringh_region hit = vr->hit[write];
+	struct vringh_region hit = vr->hit[write];
+	const uint64_t gen = seg_gen(vr);
 	const struct vring_desc *desc = vr->split.desc;
 	const uint16_t *ring = vr->split.avail->ring;
 	uint32_t avail = vr->avail, mask = vr->size - 1;
 	struct desc d = split_desc(t->d);
 
 	do {
-		if (vringh_unlikely(!single(vr, t->seg, t->chain, &d, t->head, &hit, write, kind)))
-			return false;
+		if (vringh_unlikely(
+			    !single(t->seg, t->chain, &d, t->head, &hit, gen, write, kind))) {
+			if (kind != VRINGH_MEM_IOTLB || !single_elsewhere(vr, &d, write))
+				return false;
+			hit = vr->hit[write];
+			single(t->seg, t->chain, &d, t->head, &hit, gen, write, kind);
+		}
 		t->seg++;
 		t->chain++;
 		if (++t->i == max ||
@@ -149,7 +155,7 @@ singles_of(const struct vringh *vr, struct cursor *t, uint32_t max, bool write,
  * then that and its descriptor are known.
  */
 static vringh_inline bool
-fetch_singles(const struct vringh *vr, struct cursor *c, enum vringh_mem_kind kind, bool io)
+fetch_singles(struct vringh *vr, struct cursor *c, enum vringh_mem_kind kind, bool io)
 {
 	uint32_t mask = vr->size - 1, max = c->max;
 	struct cursor t = *c;
@@ -163,8 +169,12 @@ fetch_singles(const struct vringh *vr, struct cursor *c, enum vringh_mem_kind ki
 		uint32_t at = (vr->avail + t.i) & mask;
 		uint32_t n = least(max - t.i, vr->size - at);
 
-		n = vringh_avx2_split(&vr->hit[write], vr->split.desc, &vr->split.avail->ring[at],
-			vr->size, n, write, t.seg, t.chain);
+		n = kind == VRINGH_MEM_IOTLB ?
+			vringh_avx2_split_iotlb(&vr->hit[write], vr->split.desc,
+				&vr->split.avail->ring[at], vr->size, n, write, t.seg, t.chain,
+				vr->gen) :
+			vringh_avx2_split(&vr->hit[write], vr->split.desc,
+				&vr->split.avail->ring[at], vr->size, n, write, t.seg, t.chain);
 		cursor_skip(&t, n);
 		if (n > 0)
 			more = t.i < max &&
@@ -208,7 +218,7 @@ fetch_quick(const struct vringh *vr, struct cursor *c, enum vringh_mem_kind kind
 	return t.head <= mask;
 }
 
-typedef bool fetch_fn(const struct vringh *vr, struct cursor *c);
+typedef bool fetch_fn(struct vringh *vr, struct cursor *c);
 typedef struct vringh_seg *walk_fn(struct vringh *vr, const struct vringh_batch *batch,
 	struct vringh_seg *seg, struct vringh_chain *chain, struct desc d, uint16_t head,
 	int *stop);
@@ -347,13 +357,11 @@ complete_chains(
 }
 
 #define INSTANCE(name, kind, io) \
-	static __attribute__((noinline)) bool singles_##name( \
-		const struct vringh *vr, struct cursor *c) \
+	static __attribute__((noinline)) bool singles_##name(struct vringh *vr, struct cursor *c) \
 	{ \
 		return fetch_singles(vr, c, kind, io); \
 	} \
-	static __attribute__((noinline)) bool quick_##name( \
-		const struct vringh *vr, struct cursor *c) \
+	static __attribute__((noinline)) bool quick_##name(struct vringh *vr, struct cursor *c) \
 	{ \
 		return io || kind == VRINGH_MEM_IOMEM ? true : fetch_quick(vr, c, kind); \
 	} \

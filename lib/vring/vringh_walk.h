@@ -67,16 +67,44 @@ walk_start(struct vringh_seg *seg, const struct vringh_batch *batch)
 }
 
 static vringh_inline void
-seg_fill(const struct vringh *vr, struct vringh_seg *seg, const struct vringh_region *hit,
-	uint8_t *host, uint64_t iova, uint32_t len, enum vringh_mem_kind kind)
+seg_fill(struct vringh_seg *seg, const struct vringh_region *hit, uint8_t *host, uint64_t iova,
+	uint32_t len, uint64_t gen, enum vringh_mem_kind kind)
 {
+	_Static_assert(
+		offsetof(struct vringh_seg, len) == 24 && offsetof(struct vringh_seg, gen) == 28,
+		"a word of a segment");
 	seg->addr = host;
 	seg->iova = iova;
-	seg->len = len;
 	if (kind == VRINGH_MEM_IOTLB) {
 		seg->dirty = iova - hit->iova + hit->dirty;
-		seg->gen = vr->gen;
+		*(u64_alias *)&seg->len = gen | len;
+	} else {
+		seg->len = len;
 	}
+}
+
+/* Of the translations, as it is beside a segment's length. */
+static vringh_inline uint64_t
+seg_gen(const struct vringh *vr)
+{
+	return (uint64_t)vr->gen << 32;
+}
+
+/* Look up a buffer that is not in the region hit last, or not all of it, and have that be hit. */
+static vringh_inline uint8_t *
+hit_find(struct vringh *vr, struct vringh_region *hit, uint64_t addr, uint32_t *len, uint32_t perm,
+	enum vringh_error *error)
+{
+	const struct vringh_region before = *hit;
+	uint8_t *host;
+
+	/* A request's data and what is around them may be in two regions, turn by turn. */
+	if (addr - vr->other.iova < vr->other.len && (vr->other.perm & perm) == perm)
+		*hit = vr->other;
+	host = vringh_mem_find(vr->mem, hit, addr, len, perm, error);
+	if (hit->iova != before.iova)
+		vr->other = before;
+	return host;
 }
 
 /*
@@ -93,16 +121,9 @@ add_across(struct vringh *vr, struct vringh_seg *seg, const struct vringh_seg *e
 	if (addr + (left - 1) < addr)
 		return NULL;
 	while (left > 0) {
-		const struct vringh_region before = *hit;
 		uint32_t len = left;
-		uint8_t *host;
+		uint8_t *host = hit_find(vr, hit, addr, &len, perm, error);
 
-		/* A request's data and what is around them may be in two regions, turn by turn. */
-		if (addr - vr->other.iova < vr->other.len && (vr->other.perm & perm) == perm)
-			*hit = vr->other;
-		host = vringh_mem_find(vr->mem, hit, addr, &len, perm, error);
-		if (hit->iova != before.iova)
-			vr->other = before;
 		if (host == NULL) {
 			if (*error == VRINGH_E_MISS)
 				vr->miss = (struct vringh_miss){.iova = addr, .perm = perm};
@@ -112,7 +133,7 @@ add_across(struct vringh *vr, struct vringh_seg *seg, const struct vringh_seg *e
 			*error = VRINGH_E_SEGS;
 			return NULL;
 		}
-		seg_fill(vr, seg++, hit, host, addr, len, VRINGH_MEM_IOTLB);
+		seg_fill(seg++, hit, host, addr, len, seg_gen(vr), VRINGH_MEM_IOTLB);
 		addr += len;
 		left -= len;
 	}
@@ -151,7 +172,7 @@ walk_add(struct vringh *vr, struct walk *w, const struct desc *d, enum vringh_me
 		w->seg = seg;
 		return VRINGH_OK;
 	}
-	seg_fill(vr, w->seg++, hit, hit->host + off, d->addr, d->len, kind);
+	seg_fill(w->seg++, hit, hit->host + off, d->addr, d->len, seg_gen(vr), kind);
 	return VRINGH_OK;
 }
 
@@ -320,21 +341,33 @@ walk_end(struct walk *w, struct vringh_chain *chain, uint16_t id, uint16_t slots
  * is not there. There has to be room for a segment.
  */
 static vringh_inline bool
-single(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chain *chain,
-	const struct desc *d, uint16_t id, const struct vringh_region *hit, bool write,
-	enum vringh_mem_kind kind)
+single(struct vringh_seg *seg, struct vringh_chain *chain, const struct desc *d, uint16_t id,
+	const struct vringh_region *hit, uint64_t gen, bool write, enum vringh_mem_kind kind)
 {
 	uint64_t name = (uint64_t)id << 32 | UINT64_C(1) << 48;
 	uint64_t off;
 
 	if (vringh_unlikely(!region_holds(hit, d->addr, d->len, &off)))
 		return false;
-	seg_fill(vr, seg, hit, hit->host + off, d->addr, d->len, kind);
+	seg_fill(seg, hit, hit->host + off, d->addr, d->len, gen, kind);
 	if (write)
 		chain_fill(chain, seg, (uint64_t)d->len << 32, name | 1 << 16, 0);
 	else
 		chain_fill(chain, seg, d->len, name | 1, 0);
 	return true;
+}
+
+/* Is one direct descriptor's buffer in another translation? Those are small. */
+static __attribute__((noinline)) bool
+single_elsewhere(struct vringh *vr, const struct desc *d, bool write)
+{
+	enum vringh_error error;
+	uint32_t len = d->len;
+
+	return len > 0 &&
+		hit_find(vr, &vr->hit[write], d->addr, &len,
+			write ? VRINGH_PERM_WRITE : VRINGH_PERM_READ, &error) != NULL &&
+		len == d->len;
 }
 
 /*
@@ -346,6 +379,7 @@ single(const struct vringh *vr, struct vringh_seg *seg, struct vringh_chain *cha
 struct quick {
 	struct vringh_seg *seg;
 	uint64_t total; /* bytes of the direction in work */
+	uint64_t gen;	/* seg_gen() */
 };
 
 /* How a run of buffers of one direction ends: with the chain, at the other one, or not so. */
@@ -375,7 +409,7 @@ quick_add(const struct vringh *vr, struct quick *q, const struct vringh_region *
 			return false;
 	}
 	q->total += d->len;
-	seg_fill(vr, q->seg++, hit, hit->host + off, d->addr, d->len, kind);
+	seg_fill(q->seg++, hit, hit->host + off, d->addr, d->len, q->gen, kind);
 	return true;
 }
 
@@ -465,7 +499,7 @@ quick_table(const struct vringh *vr, const struct desc *d, uint32_t *n)
 
 /* Which instances leave what they can to vringh_avx2.c. */
 #ifdef VRINGH_AVX2
-#define VECTORS(kind, io) ((kind) == VRINGH_MEM_REGION && !(io))
+#define VECTORS(kind, io) (((kind) == VRINGH_MEM_REGION || (kind) == VRINGH_MEM_IOTLB) && !(io))
 #else
 #define VECTORS(kind, io) false
 #endif

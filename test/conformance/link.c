@@ -58,6 +58,12 @@ open_ntb(const struct target_conf *conf, struct target *t)
 	return open_here("ntb", conf, t);
 }
 
+static int
+open_iommu(const struct target_conf *conf, struct target *t)
+{
+	return open_here("iommu", conf, t);
+}
+
 static const struct {
 	const char *name;
 	int (*open)(const struct target_conf *conf, struct target *t);
@@ -66,6 +72,7 @@ static const struct {
 	{"posted", open_posted},
 	{"endpoint", open_endpoint},
 	{"ntb", open_ntb},
+	{"iommu", open_iommu},
 };
 
 const char *

@@ -119,8 +119,8 @@ static void
 reserved_features_are_not_offered(struct dev *d, uint64_t format)
 {
 	/* legacy's (24, 30) and what a function does not have */
-	const uint64_t never = BIT(24) | BIT(30) | BIT(VIRTIO_F_ACCESS_PLATFORM) |
-		BIT(VIRTIO_F_SR_IOV) | BIT(F_ADMIN_VQ);
+	const uint64_t never = BIT(24) | BIT(30) | BIT(VIRTIO_F_SR_IOV) | BIT(F_ADMIN_VQ) |
+		(strcmp(link_kind, "iommu") != 0 ? BIT(VIRTIO_F_ACCESS_PLATFORM) : 0);
 	/* 0 to 24 and 52 up are the class's, 24 to 41 have a meaning, no others (2.2) */
 	const uint64_t reserved = (BIT(50) - 1) & ~(BIT(42) - 1);
 

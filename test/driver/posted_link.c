@@ -18,6 +18,7 @@
 
 #include "endpoint_link.h"
 #include "fn_harness.h"
+#include "iommu_link.h"
 #include "ntb_link.h"
 #include "posted_link.h"
 #include "windows_link.h"
@@ -420,10 +421,14 @@ __wrap_vfn_function_open(
 		.set_job = posted_set_job,
 		.close = posted_close,
 	};
+	struct vfn_function_params own = *params;
 	const char *mode = getenv("VFN_POSTED");
-	int ret = __real_vfn_function_open(params, fn, link);
+	int ret;
 	struct posted *p;
 
+	if (over_iommu())
+		own.dma = VFN_DMA_IOMMU;
+	ret = __real_vfn_function_open(&own, fn, link);
 	if (ret != 0 || mode == NULL)
 		return ret;
 	if (over_endpoint()) {
@@ -432,6 +437,10 @@ __wrap_vfn_function_open(
 	}
 	if (over_ntb() || over_bridge()) {
 		*link = ntb_link(*link);
+		return 0;
+	}
+	if (over_iommu()) {
+		*link = iommu_link(*link);
 		return 0;
 	}
 	if (strcmp(mode, "windows") == 0) {

@@ -369,6 +369,9 @@ hostile_transmit_queue_stops_alone(void **state)
 		queue_reset(a, TXQ(0));
 		queue_lay(a, TXQ(0), 0, 0);
 		assert_true(queue_enable(a, TXQ(0)));
+		/* behind an IOMMU it may be asked for yet where the ring is */
+		while (VGET(a, queue_error) == VRINGH_E_MISS)
+			nap_us(1000);
 		assert_int_equal(VGET(a, queue_error), 0);
 		frame_passes(a, TXQ(0), b, 0, &f);
 		a->heap -= a->heap - HEAP_AT > 3 * (a->heap_end - HEAP_AT) / 4 ?

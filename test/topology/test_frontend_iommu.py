@@ -8,10 +8,12 @@ import pytest
 
 # pytest finds fixtures by their names here
 from back_channel import BackChannel, F_BACKEND_REQ, set_backend_req_fd
+from dirty import Log, TrackedMemory, areas, begin
 from frontend import FORMATS, bare, frames, server, shared  # noqa: F401
 from harness import SLOW, wait_until
 from net_device import FEATURES, HEADER, PROTOCOL, FrontEnd
 from rings import USER_BASE, Memory
+from test_frontend_control import (CONTROL, MAC_SET, MINE, MQ, OK, OTHER, PROMISC_OFF, Control)
 from vhost_user import VERSION, Message, Refused, get_status
 
 DEVS = [["vdpa_vfn0,idle=sleep,dma=iommu", "vdpa_vfn1"]]
@@ -39,6 +41,10 @@ class BusMemory(Memory):
 
     def uva(self, gpa):
         return gpa      # of a ring the front-end tells the address on the bus
+
+
+class TrackedBusMemory(BusMemory, TrackedMemory):
+    """And one that knows, by the guest's addresses, which pages a device wrote."""
 
 
 class BusFrontEnd(FrontEnd):
@@ -91,14 +97,24 @@ class BusFrontEnd(FrontEnd):
         self.channel.close()
 
 
+class BusControl(BusFrontEnd, Control):
+    """With a control queue of its own."""
+
+    def answer(self):
+        got = []
+        assert wait_until(lambda: self.serve() or got.extend(self.queue.used()) or got)
+        assert got[0][1] == 1
+        return self.memory.read(self.answer_at, 1)[0]
+
+
 @pytest.fixture
 def bus(server):
     """bus(**how): a front-end that runs; its kicks, and questions, are as ever."""
     with contextlib.ExitStack() as stack:
-        def opened(packed=False, size=64, back=True, features=FEATURES):
+        def opened(packed=False, size=64, back=True, features=FEATURES, memory=None):
             fe = stack.enter_context(BusFrontEnd(server.sockets[0], back))
             fe.connect().negotiate(features | 1 << ACCESS_PLATFORM, packed)
-            return fe.setup(size=size, memory=BusMemory()).start()
+            return fe.setup(size=size, memory=memory or BusMemory()).start()
         yield opened
 
 
@@ -300,3 +316,56 @@ def test_questions_are_bounded(bus):
     fe.echo([], timeout=0.05 * SLOW)
     unknown = [iova for iova, _ in fe.misses if fe.deaf(iova)]
     assert len(set(unknown)) <= 33
+
+
+@FORMATS
+def test_dirty_log_is_of_the_guests_pages(bus, packed):
+    """What was written is marked where the translations lead, also to buffers that were unmapped and
+    mapped elsewhere while they were in the ring."""
+    fe = bus(packed, memory=TrackedBusMemory())
+    fe.check(frames("before", 20))
+    log = Log.of(fe.memory)
+    try:
+        begin(fe, log)
+        fe.check(frames("logged", 100))
+        fe.invalidate()
+        fe.check(frames("anew", 50))
+        # a page of receive buffers is another one for the device from now on
+        at, other = fe.rx().buffers, fe.memory.alloc(PAGE, PAGE, region=-1)
+        lost = {(at - SHIFT) // PAGE}
+        log.clear()
+        fe.memory.begin()
+        fe.update(at, PAGE, to=other - SHIFT)
+        fe.deaf = lambda iova: iova & -PAGE == at
+        fe.conn.ask(get_status())
+        fe.echo(frames("elsewhere", 64))
+        fe.stop()
+        written, marked = fe.memory.written(), log.pages()
+        assert (other - SHIFT) // PAGE in written and not written & lost
+        assert written <= marked and not marked & lost
+        ours = {page - SHIFT // PAGE for page in areas(fe)}
+        assert not marked - written - ours and not log.outside()
+    finally:
+        log.close()
+
+
+@FORMATS
+def test_control_queue(server, packed):
+    """Its ring and its commands are behind the IOMMU, too, and are invalidated between any two."""
+    with BusControl(server.sockets[0]) as fe:
+        fe.connect().negotiate((CONTROL & ~(1 << MQ)) | 1 << ACCESS_PLATFORM, packed)
+        fe.setup(memory=BusMemory()).control(2).start()
+        fe.check(frames("before", 5))
+        assert fe.command(*PROMISC_OFF) == OK and fe.command(*MAC_SET) == OK
+        assert fe.receives(MINE) and not fe.receives(OTHER)
+        page = fe.queue.desc & -PAGE
+        for number in range(6):
+            if number % 2:
+                fe.invalidate()
+            else:
+                fe.invalidate(fe.queue.buffers & -PAGE, PAGE * 33)
+            target = bytes([2, 0, 0, 0, 0, number])
+            assert fe.command(1, 1, target) == OK
+            assert fe.receives(target) and not fe.receives(MINE)
+        assert page in {iova & -PAGE for iova, _ in fe.misses}
+        assert server.queue("vdpa_vfn0", 2)["misses"] > 0

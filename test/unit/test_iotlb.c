@@ -13,6 +13,7 @@
 
 #define A_AT (FREE_AT)
 #define B_AT (FREE_AT + 0x100000)
+#define PAGE 0x1000u
 
 /* Memory of the guest that the table does not know yet. */
 static void
@@ -383,6 +384,81 @@ no_stale_hit(struct queue *q)
 	}
 }
 
+static void
+map_page(struct queue *q, const struct vringh_region *of, uint32_t page, uint64_t host,
+	uint64_t dirty, uint32_t perm)
+{
+	struct vringh_region r = {.iova = of->iova + page * PAGE,
+		.len = PAGE,
+		.host = of->host + host,
+		.dirty = of->dirty + dirty,
+		.perm = perm};
+
+	assert_int_equal(vringh_iotlb_map(&q->mem.view, &r), 0);
+}
+
+/* Translations of a page each that lead to pages beside each other are one; no others are. */
+static void
+pages_in_one_piece(struct queue *q)
+{
+	static const struct {
+		uint64_t host, dirty;
+		uint32_t perm, nb_segs;
+	} second[] = {
+		{PAGE, PAGE, VRINGH_PERM_RW, 1},
+		{2 * PAGE, PAGE, VRINGH_PERM_RW, 2},
+		{PAGE, 2 * PAGE, VRINGH_PERM_RW, 2},
+		{PAGE, PAGE, VRINGH_PERM_WRITE, 2},
+	};
+	const struct mock_buf buf = {
+		.len = 2 * PAGE, .write = true, .fixed = true, .iova = A_AT + PAGE / 2};
+	const struct mock_buf alone = {.len = 8, .write = true, .fixed = true, .iova = A_AT + 8};
+	struct vringh_region all;
+	uint32_t i;
+
+	hidden(q, A_AT, 4 * PAGE, VRINGH_PERM_RW);
+	all = mock_mem_region(&q->mem, A_AT);
+	for (i = 0; i < DIM(second); i++) {
+		const struct vringh_seg *seg;
+
+		map_page(q, &all, 0, 0, 0, VRINGH_PERM_RW);
+		map_page(q, &all, 1, second[i].host, second[i].dirty, second[i].perm);
+		post(q, &alone, 1, 0, 1);
+		post(q, &buf, 1, 0, 2);
+		empty(q);
+		/* the first page is known by itself; the third one is missing */
+		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 2), 1);
+		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 1), -VRINGH_E_MISS);
+		assert_int_equal(vringh_get_miss(&q->vr).iova, A_AT + 2 * PAGE);
+		map_page(q, &all, 2, second[i].host + PAGE, second[i].dirty + PAGE, second[i].perm);
+		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 1), 1);
+		assert_int_equal(q->batch.chain[1].nb_write, second[i].nb_segs);
+		seg = q->batch.chain[1].seg;
+		assert_ptr_equal(seg->addr, all.host + PAGE / 2);
+		assert_int_equal(seg->dirty, all.dirty + PAGE / 2);
+		assert_int_equal(seg->len, second[i].nb_segs == 1 ? 2 * PAGE : PAGE / 2);
+		if (second[i].nb_segs > 1) {
+			assert_ptr_equal(seg[1].addr, all.host + second[i].host);
+			assert_int_equal(seg[1].dirty, all.dirty + second[i].dirty);
+			assert_int_equal(seg[1].len, 2 * PAGE - PAGE / 2);
+		}
+		/* what was one is none when a page of it goes */
+		vringh_discard(&q->vr, &q->batch.chain[1], 1);
+		assert_int_equal(unmap(q, A_AT + PAGE, 1), 1);
+		assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_OK);
+		q->batch.nb_chains = 1;
+		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 1), -VRINGH_E_MISS);
+		assert_int_equal(vringh_get_miss(&q->vr).iova, A_AT + PAGE);
+		map_page(q, &all, 1, PAGE, PAGE, VRINGH_PERM_RW);
+		assert_int_equal(vringh_fetch(&q->vr, &q->batch, 1), 1);
+		complete(q, 0, 2);
+		expect_used(q, 1, 0);
+		expect_used(q, 2, 0);
+		assert_int_equal(unmap(q, A_AT, 4 * PAGE), 3);
+		assert_int_equal(vringh_set_mem(&q->vr, NULL), VRINGH_OK);
+	}
+}
+
 int
 main(void)
 {
@@ -396,6 +472,7 @@ main(void)
 		{"ring area unmapped with chains in flight", ring_unmapped, T_ALL | T_IOTLB, 2,
 			256},
 		{"translation of yesterday", no_stale_hit, T_ALL | T_IOTLB, 8, 256},
+		{"pages that are one piece", pages_in_one_piece, T_ALL | T_IOTLB, 8, 256},
 	};
 
 	return RUN("iotlb", tests);

@@ -66,6 +66,11 @@ struct vfn_class {
 	 * back, in the order of fetching. Where there is one, chains are completed in any order.
 	 */
 	bool (*drain)(struct vfn_function *fn, struct vfn_queue *q);
+	/*
+	 * Has any of that a byte in a range of addresses, of which the driver may say that they
+	 * mean something else from now on? While no poller has a turn. NULL as drain is.
+	 */
+	bool (*uses)(const struct vfn_function *fn, uint64_t iova, uint64_t last);
 	/* Queues may be active that were not. Not quiet. */
 	void (*activated)(struct vfn_function *fn);
 	/* The class's parts, written, and taken into registers: 0, or -ENOTSUP if it has none such,

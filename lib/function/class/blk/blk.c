@@ -206,6 +206,18 @@ blk_drain(struct vfn_function *fn, struct vfn_queue *q)
 	return all;
 }
 
+static bool
+blk_uses(const struct vfn_function *fn, uint64_t iova, uint64_t last)
+{
+	const struct vfn_blk *blk = vfn_blk(fn);
+	unsigned int i;
+
+	for (i = 0; i < blk->params.queues; i++)
+		if (vfn_blk_queue_uses(&blk->queue[i], iova, last))
+			return true;
+	return false;
+}
+
 const struct vfn_class vfn_blk_class = {
 	.device_id = VFN_BLK_DEVICE_ID,
 	.pci_class = {0, 0x80, 0x01},
@@ -224,6 +236,7 @@ const struct vfn_class vfn_blk_class = {
 	.queue_reads_only = blk_queue_reads_only,
 	.start = blk_start,
 	.drain = blk_drain,
+	.uses = blk_uses,
 	.activated = blk_activated,
 	.parts_get = vfn_blk_parts_get,
 	.parts_set = vfn_blk_parts_set,

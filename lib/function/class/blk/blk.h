@@ -106,6 +106,8 @@ int vfn_blk_parts_set(const struct vfn_function *fn, struct vfn_regs *regs,
 extern const struct vfn_work_ops vfn_blk_ops;
 /* Control, in the poller's place: wait for what is out, for so many ms. False: some still is. */
 bool vfn_blk_queue_drain(struct vfn_blk_queue *bq, uint64_t until);
+/* Control, between two turns: has what is out a byte there? */
+bool vfn_blk_queue_uses(const struct vfn_blk_queue *bq, uint64_t iova, uint64_t last);
 
 /* check.c: what a guest asks for. Poller. */
 /*

@@ -303,3 +303,27 @@ vfn_blk_queue_drain(struct vfn_blk_queue *bq, uint64_t until)
 	return !vfn_queue_active(bq->q) || vringh_nb_again(&bq->q->vr) == 0 ||
 		vringh_broken(&bq->q->vr) != VRINGH_OK;
 }
+
+bool
+vfn_blk_queue_uses(const struct vfn_blk_queue *bq, uint64_t iova, uint64_t last)
+{
+	bool is_free[VFN_BLK_SLOTS] = {false};
+	unsigned int i, k;
+
+	if (bq->nb_out == 0)
+		return false;
+	for (i = 0; i < bq->nb_free; i++)
+		is_free[bq->free[i]] = true;
+	for (i = 0; i < VFN_BLK_SLOTS; i++) {
+		const struct vringh_chain *chain = &bq->slot[i].chain;
+
+		for (k = 0; !is_free[i] && k < chain->nb_read + (unsigned int)chain->nb_write;
+			k++) {
+			const struct vringh_seg *seg = &chain->seg[k];
+
+			if (seg->iova <= last && iova <= seg->iova + (seg->len - 1))
+				return true;
+		}
+	}
+	return false;
+}
