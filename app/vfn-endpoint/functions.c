@@ -237,17 +237,22 @@ static int
 check(struct served *s)
 {
 	char why[128];
-	int ret;
+	int ret = vfn_any_args_check(&s->args.function, why, sizeof(why));
 
-	if (s->is_blk) {
+	if (s->is_blk)
 		s->args.function.class = &vfn_blk_class;
-		ret = vfn_blk_args_check(&s->blk, why, sizeof(why));
-		if (ret == 0 && s->host_control) {
-			ret = -EINVAL;
-			snprintf(why, sizeof(why), "\"control=host\" is for class=net");
-		}
-	} else {
-		ret = vfn_net_args_check(&s->args, why, sizeof(why));
+	if (ret == 0)
+		ret = s->is_blk ? vfn_blk_args_check(&s->blk, why, sizeof(why)) :
+				  vfn_net_args_check(&s->args, why, sizeof(why));
+	if (ret == 0 && s->is_blk && s->host_control) {
+		ret = -EINVAL;
+		snprintf(why, sizeof(why), "\"control=host\" is for class=net");
+	}
+	if (ret == 0 && s->ntb_path[0] != '\0' && s->args.function.dma == VFN_DMA_BOUNCE) {
+		ret = -EINVAL;
+		snprintf(why, sizeof(why),
+			"\"dma=bounce\" is for the driver to say: a bridge shows no guest's "
+			"memory");
 	}
 	if (ret < 0)
 		report("--function %s: %s", s->args.function.name, why);

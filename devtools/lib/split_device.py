@@ -4,8 +4,8 @@
 import re
 
 # what the driver takes for itself; the rest is the function's
-DRIVER_ARGUMENTS = ("link", "path", "control", "lm", "drain-ms", "doorbell", "inflight", "socket",
-                    "socket-mode", "socket-owner")
+DRIVER_ARGUMENTS = ("link", "path", "control", "lm", "drain-ms", "doorbell", "inflight", "dma", "pool",
+                    "socket", "socket-mode", "socket-owner")
 # what it may take of the function's with control=host
 CONTROL_ARGUMENTS = ("queues", "mac", "mtu", "offloads")
 

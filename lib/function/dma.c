@@ -212,54 +212,110 @@ dma_space(struct vfn_function *fn, enum vfn_dma_space space)
 	return space == VFN_DMA_OWN ? &fn->own : &fn->dma;
 }
 
-int
-vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
+struct vfn_platform *
+vfn_dma_platform(struct vfn_function *fn)
 {
-	struct vringh_mem *mem = dma_space(fn, map->space);
-	const struct vringh_io *io = map->io;
-	struct vringh_region *table;
-	uint32_t at, i;
-	int ret;
+	return fn->params.dma == VFN_DMA_BOUNCE ? &fn->params.pool.platform : NULL;
+}
 
-	if (io != NULL && fn->params.faults & VFN_FAULT_NO_FLUSH) {
-		fn->forgetful = (struct vringh_io){.invalidate = io->invalidate, .arg = io->arg};
-		io = &fn->forgetful;
-	}
-	if (map->len == 0 || map->iova + (map->len - 1) < map->iova || map->host == NULL ||
-		(mem->nb_regions > 0 && io != mem->io))
-		return -EINVAL;
+/* The hooks of a map, as the function calls them. */
+static const struct vringh_io *
+hooks(struct vfn_function *fn, const struct vringh_io *io)
+{
+	if (io == NULL || !(fn->params.faults & VFN_FAULT_NO_FLUSH))
+		return io;
+	fn->forgetful = (struct vringh_io){.invalidate = io->invalidate, .arg = io->arg};
+	return &fn->forgetful;
+}
+
+/* Where a range belongs in a table, -EEXIST if some of it is in there. */
+static int
+place_of(const struct vringh_mem *mem, uint64_t iova, uint64_t len)
+{
+	uint32_t at;
+
 	for (at = 0; at < mem->nb_regions; at++) {
 		const struct vringh_region *r = &mem->table[at];
 
-		if (map->iova - r->iova < r->len || r->iova - map->iova < map->len)
+		if (iova - r->iova < r->len || r->iova - iova < len)
 			return -EEXIST;
-		if (map->iova < r->iova)
+		if (iova < r->iova)
 			break;
 	}
-	table = calloc(mem->nb_regions + 1, sizeof(*table));
-	if (table == NULL)
+	return at;
+}
+
+/* A part of a map, in its place in a table that grows by it. */
+static int
+part_add(struct vfn_function *fn, struct vringh_region **table, uint32_t n, uint32_t at,
+	const struct vfn_dma_map *part)
+{
+	struct vringh_region *new;
+	int ret;
+
+	if (part->host == NULL)
+		return -EINVAL;
+	new = realloc(*table, (n + 1) * sizeof(*new));
+	if (new == NULL)
 		return -ENOMEM;
-	if (mem->nb_regions > 0) {
-		memcpy(table, mem->table, at * sizeof(*table));
-		memcpy(table + at + 1, mem->table + at, (mem->nb_regions - at) * sizeof(*table));
-	}
-	table[at] = (struct vringh_region){
-		.iova = map->iova,
-		.len = map->len,
-		.host = map->host,
-		.perm = (map->readable ? VRINGH_PERM_READ : 0) |
-			(map->writable ? VRINGH_PERM_WRITE : 0),
+	*table = new;
+	ret = vfn_guard_add(part->host, part->len, &fn->memory_lost);
+	if (ret < 0)
+		return ret;
+	memmove(&new[at + 1], &new[at], (n - at) * sizeof(*new));
+	new[at] = (struct vringh_region){
+		.iova = part->iova,
+		.len = part->len,
+		.host = part->host,
+		.perm = (part->readable ? VRINGH_PERM_READ : 0) |
+			(part->writable ? VRINGH_PERM_WRITE : 0),
 	};
-	ret = vfn_guard_add(map->host, map->len, &fn->memory_lost);
-	if (ret < 0) {
-		free(table);
+	return 0;
+}
+
+int
+vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map)
+{
+	struct vfn_platform *platform =
+		map->space == VFN_DMA_GUEST && !map->relay ? fn->platform : NULL;
+	struct vringh_mem *mem = dma_space(fn, map->space);
+	const struct vringh_io *io = mem->io;
+	struct vfn_dma_map rest = *map, part;
+	struct vringh_region *table = NULL;
+	uint32_t n = mem->nb_regions, i;
+	int ret, first, at;
+
+	if (map->len == 0 || map->iova + (map->len - 1) < map->iova)
+		return -EINVAL;
+	first = at = place_of(mem, map->iova, map->len);
+	if (first < 0)
+		return first;
+	if (n > 0) {
+		table = malloc(n * sizeof(*table));
+		if (table == NULL)
+			return -ENOMEM;
+		memcpy(table, mem->table, n * sizeof(*table));
+	}
+	while ((ret = vfn_platform_next(platform, &rest, &part)) > 0) {
+		if (n == 0)
+			io = hooks(fn, part.io);
+		ret = hooks(fn, part.io) == io ? part_add(fn, &table, n, at, &part) : -EINVAL;
+		if (ret < 0)
+			break;
+		n++;
+		at++;
+	}
+	if (ret == 0 && at > first) {
+		mem->io = io;
+		ret = dma_replace(fn, mem, table, n);
+		for (i = 0; i < fn->nb_queues && ret == 0; i++)
+			if (vfn_queue_regs(&fn->queue[i])->enabled && fn->queue[i].park.still)
+				vfn_dma_join_ring(&fn->queue[i]);
 		return ret;
 	}
-	mem->io = io;
-	ret = dma_replace(fn, mem, table, mem->nb_regions + 1);
-	for (i = 0; i < fn->nb_queues && ret == 0; i++)
-		if (vfn_queue_regs(&fn->queue[i])->enabled && fn->queue[i].park.still)
-			vfn_dma_join_ring(&fn->queue[i]);
+	while (ret < 0 && at-- > first)
+		vfn_guard_remove(table[at].host, &fn->memory_lost);
+	free(table);
 	return ret;
 }
 

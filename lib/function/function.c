@@ -167,6 +167,7 @@ function_new(const struct vfn_function_params *params)
 		return NULL;
 	fn->class = params->class;
 	fn->params = *params;
+	fn->platform = vfn_dma_platform(fn);
 	fn->nb_queues = fn->class->nb_queues(params);
 	fn->doorbells_fd = -1;
 	for (i = 0; i <= VFN_MAX_VECTORS; i++)

@@ -153,7 +153,8 @@ struct vfn_function {
 	bool irq_told;	/* atomic */
 
 	struct vfn_iommu iommu;
-	struct vringh_mem dma; /* VFN_DMA_GUEST */
+	struct vfn_platform *platform; /* asked of VFN_DMA_GUEST; NULL: all is reached */
+	struct vringh_mem dma;	       /* VFN_DMA_GUEST */
 	struct vfn_dma_former *dma_former;
 	struct vringh_mem own;	    /* VFN_DMA_OWN */
 	struct vringh_io forgetful; /* VFN_FAULT_NO_FLUSH: hooks in place of a map's */
@@ -320,6 +321,8 @@ void vfn_irqs_cancel(struct vfn_function *fn);
 void vfn_queue_call(struct vfn_queue *q);
 
 /* dma.c: the map table. */
+/* The platform of the mode that the function has. */
+struct vfn_platform *vfn_dma_platform(struct vfn_function *fn);
 int vfn_dma_map(struct vfn_function *fn, const struct vfn_dma_map *map);
 int vfn_dma_unmap(struct vfn_function *fn, enum vfn_dma_space space, uint64_t iova, uint64_t len);
 void vfn_dma_free(struct vfn_function *fn);

@@ -2,7 +2,7 @@
  * Copyright(c) 2026 the vfn authors
  */
 
-/* The operator's face, as far as it is every class's: pollers and faults. Control. */
+/* The operator's face, as far as it is every class's: pollers, platform, faults. Control. */
 
 #include <errno.h>
 #include <string.h>
@@ -86,6 +86,20 @@ vfn_manage_poller_stats(
 	vfn_lock(fn);
 	if (poller < fn->nb_pollers) {
 		vfn_poller_stats(fn->poller[poller], stats);
+		ret = 0;
+	}
+	vfn_unlock(fn);
+	return ret;
+}
+
+int
+vfn_manage_platform(struct vfn_function *fn, struct vfn_platform *platform)
+{
+	int ret = -EBUSY;
+
+	vfn_lock(fn);
+	if (fn->dma.nb_regions == 0) {
+		fn->platform = platform != NULL ? platform : vfn_dma_platform(fn);
 		ret = 0;
 	}
 	vfn_unlock(fn);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include <vfn_link.h>
+#include <vfn_platform.h>
 
 #define VFN_MAX_POLLERS 16
 #define VFN_NAME_SIZE	64
@@ -42,6 +43,8 @@ enum vfn_dma_mode {
 	VFN_DMA_DIRECT,
 	/** What its IOMMU translates, where a guest has one. */
 	VFN_DMA_IOMMU,
+	/** What is mapped of a pool; descriptors and rings elsewhere are refused. */
+	VFN_DMA_BOUNCE,
 };
 
 /** Who moves a function's data. */
@@ -58,8 +61,9 @@ struct vfn_function_params {
 	const void *class_params;      /**< Of the class: struct vfn_net_params. Copied. */
 	struct vfn_pollers pollers;
 	enum vfn_dma_mode dma;
-	bool no_msix;	     /**< It has no MSI-X: its interrupt pin is all. */
-	unsigned int faults; /**< enum vfn_fault. */
+	struct vfn_pool pool; /**< VFN_DMA_BOUNCE. */
+	bool no_msix;	      /**< It has no MSI-X: its interrupt pin is all. */
+	unsigned int faults;  /**< enum vfn_fault. */
 };
 
 /**
@@ -108,6 +112,21 @@ int vfn_manage_poller_stats(
  *   has changed.
  */
 int vfn_manage_pollers(struct vfn_function *fn, const struct vfn_pollers *pollers);
+
+/**
+ * Have a platform decide what the function reaches of each map of VFN_DMA_GUEST that its driver
+ * makes from now on, and how: not at all, a part, with fewer rights, as a window, elsewhere. In
+ * place of the one before, also of the one that VFN_DMA_BOUNCE has. As without platforms, all that
+ * is mapped at a time must have the same window hooks, or none. The map as the driver made it is
+ * what it takes back.
+ *
+ * @param platform
+ *   Stays the caller's, and in use until another one is set or the function is gone. Called with
+ *   the function locked: it must not call the function. NULL: that of params.dma.
+ * @return
+ *   0; -EBUSY while something is mapped there, and nothing has changed.
+ */
+int vfn_manage_platform(struct vfn_function *fn, struct vfn_platform *platform);
 
 /** Have the function commit faults: enum vfn_fault, in place of those before. */
 void vfn_manage_faults(struct vfn_function *fn, unsigned int faults);

@@ -43,6 +43,8 @@ struct vfn_dma_map {
 	uint64_t offset; /**< Of the range in fd. */
 	bool readable;	 /**< By the function. */
 	bool writable;	 /**< By the function. */
+	/** Not the guest's, but rings, buffers or windows of who relays: no platform is asked. */
+	bool relay;
 	/**
 	 * A window, or memory behind one, of a link that is not coherent: its hooks, the same ones
 	 * for every map of the space. NULL: all see what is written as soon as it is.

@@ -212,6 +212,8 @@ function_open(const struct guest_conf *conf, struct vfn_function **fn, struct vf
 
 	memcpy(params.pollers.cpu, conf->cpu, sizeof(conf->cpu));
 	snprintf(params.name, sizeof(params.name), "%s", conf->name != NULL ? conf->name : "fn");
+	if (conf->pool != NULL && vfn_pool_parse(conf->pool, &params.pool))
+		params.dma = VFN_DMA_BOUNCE;
 	if (conf->peer != NULL)
 		snprintf(net.wiring.peer, sizeof(net.wiring.peer), "%s", conf->peer);
 	if (conf->ethdev != NULL)

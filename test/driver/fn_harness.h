@@ -71,6 +71,7 @@ struct guest_conf {
 	uint32_t size;	       /* of every ring: 256 */
 	uint32_t buf_len;      /* room of every chain: 2048 */
 	unsigned int faults;   /* enum vfn_fault */
+	const char *pool;      /* VFN_DMA_BOUNCE */
 	bool kick_by_write;    /* doorbell registers instead of eventfds */
 	uint16_t used_pairs;   /* set up, all unless given */
 	bool files;	       /* memory that other processes could map */

@@ -132,6 +132,8 @@ each_argument_takes_its_values(void **state)
 		"lm=off",
 		"dma=direct",
 		"dma=iommu",
+		"dma=bounce,pool=0x1000+4K",
+		"pool=[2G+64M,0x7fff0000+64K],dma=bounce,lm=shadow",
 		"queues=2,mac=02:00:00:00:00:01,mtu=1500,port=wire,peer=x,idle=sleep",
 	};
 	char args[64];
@@ -205,6 +207,10 @@ values_that_are_none_are_refused_by_name(void **state)
 		"dma=",
 		"dma=plain",
 		"dma=bounce",
+		"dma=direct,pool=1+1",
+		"pool=,dma=bounce",
+		"pool=1,dma=bounce",
+		"pool=[1+2,2+1],dma=bounce",
 		"poll-cpu=",
 		"poll-cpu=x",
 		"poll-cpu=-1",
@@ -249,7 +255,15 @@ messages_tell_what_is_expected(void **state)
 	refused("inflight=", "directory");
 	refused("inflight=/nonexistent", "/nonexistent/vdpa_vfn0.inflight cannot be opened");
 	refused("lm=x", "hw, shadow or off");
-	refused("dma=x", "direct or iommu");
+	refused("dma=x", "direct, iommu or bounce");
+	refused("dma=bounce", "\"dma=bounce\" needs \"pool\"");
+	refused("pool=1+1,dma=iommu", "\"pool\" needs dma=bounce");
+	refused("class=blk,mem=1M,pool=1+1", "\"pool\" needs dma=bounce");
+	refused("pool=1+0,dma=bounce", "\"pool=1+0\": expected ADDR+LEN or a list such as");
+	refused("vduse=x,pool=1+1,dma=bounce", "\"vduse\" excludes dma=bounce");
+	refused("link=endpoint,path=/tmp/x,dma=bounce", "\"dma=bounce\" needs \"pool\"");
+	refused("link=endpoint,path=/tmp/x,dma=iommu", "\"dma=iommu\" needs link=inproc");
+	refused("link=ntb,path=/tmp/x,dma=iommu", "\"dma=iommu\" needs link=inproc");
 	refused("poll-cpu=x", "CPU");
 	/* with the device's name */
 	refused("queues=65", "vdpa_vfn0");
@@ -651,7 +665,7 @@ function_behind_an_endpoint_is_not_ours_to_configure(void **state)
 {
 	static const char *const keys[] = {"queues=2", "mac=02:00:00:00:00:01", "mtu=1500",
 		"offloads=off", "port=sink", "peer=x", "ethdev=x", "gen=64", "rate-mbps=1",
-		"poll-cpu=0", "idle=busy", "dma=direct", "fault=no-log"};
+		"poll-cpu=0", "idle=busy", "fault=no-log"};
 	char args[96], what[32];
 	unsigned int i;
 
@@ -687,8 +701,8 @@ function_behind_an_endpoint_is_not_ours_to_configure(void **state)
 static void
 platform_is_offered_where_a_mode_is_given(void **state)
 {
-	static const char *const args[] = {
-		"dma=direct", "dma=iommu", "class=blk,mem=1M,dma=direct", "", "class=blk,mem=1M"};
+	static const char *const args[] = {"dma=direct", "dma=iommu", "class=blk,mem=1M,dma=direct",
+		"dma=bounce,pool=1+1", "", "class=blk,mem=1M"};
 	uint64_t features;
 	unsigned int i;
 
@@ -697,7 +711,7 @@ platform_is_offered_where_a_mode_is_given(void **state)
 		assert_int_equal(rte_vdev_init("vdpa_vfn0", args[i]), 0);
 		assert_int_equal(rte_vdpa_get_features(device("vdpa_vfn0"), &features), 0);
 		features |= rte_vdpa_vfn_features("vdpa_vfn0");
-		assert_int_equal((features & BIT(VIRTIO_F_ACCESS_PLATFORM)) != 0, i < 3);
+		assert_int_equal((features & BIT(VIRTIO_F_ACCESS_PLATFORM)) != 0, i < 4);
 		assert_int_equal(rte_vdev_uninit("vdpa_vfn0"), 0);
 	}
 }

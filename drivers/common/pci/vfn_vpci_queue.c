@@ -25,8 +25,17 @@ vfn_vpci_queue_reset(struct vfn_vpci *pci, uint16_t queue)
 int
 vfn_vpci_queue_off(struct vfn_vpci *pci, uint16_t queue)
 {
+	const struct vfn_link_ops *ops = pci->link->ops;
+	int ret;
+
 	COMMON_WRITE(pci, queue_select, queue);
-	return COMMON_READ(pci, queue_enable) != 1 ? vfn_vpci_queue_reset(pci, queue) : 0;
+	if (COMMON_READ(pci, queue_enable) == 1)
+		return 0;
+	ret = vfn_vpci_queue_reset(pci, queue);
+	/* It may have been refused when it had them already. */
+	if (ret == 0)
+		ret = ops->set_irq(pci->link, VECTOR_QUEUE(queue), -1);
+	return ret < 0 ? ret : ops->set_doorbell(pci->link, queue, -1);
 }
 
 /* Refused with the reason in queue_error, or enabled; a function that does neither is failed. */

@@ -277,9 +277,16 @@ is_control(const char *key)
 		strcmp(key, "offloads") == 0;
 }
 
+/* What the driver itself reaches, and lets a function reach, wherever that is. */
+static bool
+is_platform(const char *key)
+{
+	return strcmp(key, "dma") == 0 || strcmp(key, "pool") == 0;
+}
+
 /* Whether the function is in this process, and else who decides what it is. */
 static int
-check_link(const struct vfn_args *args, const char *name, uint64_t seen)
+check_link(const struct vfn_args *args, const char *name, enum vfn_dma_mode dma, uint64_t seen)
 {
 	unsigned int i;
 
@@ -311,10 +318,15 @@ check_link(const struct vfn_args *args, const char *name, uint64_t seen)
 			name);
 		return -EINVAL;
 	}
+	if (dma == VFN_DMA_IOMMU) {
+		DRV_LOG(ERR, "%s: device argument \"dma=iommu\" needs link=inproc", name);
+		return -EINVAL;
+	}
 	for (i = 0; i < NB_ALL; i++) {
 		const char *key = key_of(i);
 
-		if (!(seen & UINT64_C(1) << i) || is_own(i) || (args->control && is_control(key)))
+		if (!(seen & UINT64_C(1) << i) || is_own(i) || is_platform(key) ||
+			(args->control && is_control(key)))
 			continue;
 		DRV_LOG(ERR, "%s: device argument \"%s\": with link=%s %s", name, key,
 			args->ntb ? "ntb" : "endpoint",
@@ -361,24 +373,31 @@ vfn_args_parse(const char *name, const char *text, struct vfn_args *args)
 	rte_kvargs_free(kvlist);
 	if (ret < 0)
 		return -EINVAL;
-	if (check_link(args, name, seen) < 0)
+	if (check_link(args, name, function.function.dma, seen) < 0)
 		return -EINVAL;
 	if (args->ntb && args->lm == VFN_LM_HW)
 		args->lm = VFN_LM_SHADOW;
 	if (args->is_blk)
 		function.function.class = &vfn_blk_class;
-	if (args->is_blk && args->endpoint)
-		ret = 0;
-	else if (args->is_blk)
-		ret = vfn_blk_args_check(&args->blk, why, sizeof(why));
-	else
+	ret = vfn_any_args_check(&function.function, why, sizeof(why));
+	if (ret == 0 && !args->is_blk)
 		ret = vfn_net_args_check(&function, why, sizeof(why));
+	else if (ret == 0 && !args->endpoint)
+		ret = vfn_blk_args_check(&args->blk, why, sizeof(why));
 	if (ret < 0) {
 		DRV_LOG(ERR, "%s: device argument %s", name, why);
 		return -EINVAL;
 	}
 	args->function = function.function;
 	args->net = function.net;
+	if (args->vduse[0] != '\0' && args->function.dma == VFN_DMA_BOUNCE) {
+		DRV_LOG(ERR,
+			"%s: device argument \"vduse\" excludes dma=bounce: the kernel shows only "
+			"its "
+			"own pool",
+			name);
+		return -EINVAL;
+	}
 	if (args->vduse[0] != '\0' && args->is_blk &&
 		(args->endpoint || args->blk.queues != VFN_VDUSE_QUEUES)) {
 		DRV_LOG(ERR,
@@ -423,7 +442,8 @@ vfn_args_show(
 		/* One of the other class. */
 		if (find(key, args.is_blk) != i)
 			continue;
-		if (args.endpoint && !is_own(i) && !(args.control && is_control(key)))
+		if (args.endpoint && !is_own(i) && !is_platform(key) &&
+			!(args.control && is_control(key)))
 			none = "the endpoint's";
 		if (args.ntb && strcmp(key, "lm") == 0)
 			none = "shadow";

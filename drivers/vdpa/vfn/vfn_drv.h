@@ -88,9 +88,11 @@ struct vfn_mem_region {
 	uint64_t dev, ino; /* of the file */
 };
 
+/* What of it the platform lets us, and the function, reach. */
 struct vfn_memory {
 	uint32_t nb_regions;
 	struct vfn_mem_region *region;
+	uint64_t end; /* of guest addresses, whether or not they are reached */
 };
 
 /* In-flight regions that a front-end has handed out, one behind the other. */
@@ -240,7 +242,8 @@ struct vfn_dev {
 	char name[VFN_NAME_SIZE];
 	enum vfn_lm lm;
 	enum vfn_dma_mode dma;
-	unsigned int faults; /* enum vfn_fault, for those who log */
+	struct vfn_pool pool; /* VFN_DMA_BOUNCE */
+	unsigned int faults;  /* enum vfn_fault, for those who log */
 	const struct rte_device *device;
 	struct rte_vdpa_device *vdpa;
 
@@ -409,7 +412,15 @@ struct vfn_parts_said *vfn_inflight_control(
 void *vfn_inflight_host(struct vfn_dev *dev, uint16_t queue);
 void vfn_inflight_release(struct vfn_dev *dev);
 
-/* vfn_memory.c: the guest's memory. dev->lock held, a guest has the device. */
+/* For the log: what may be reached. */
+static inline const char *
+vfn_memory_name(const struct vfn_dev *dev)
+{
+	return dev->dma == VFN_DMA_BOUNCE ? "the pool" : "the guest's memory";
+}
+/* vfn_memory.c: the guest's memory. dev->lock held; all but the first: a guest has the device. */
+struct vfn_vu_msg;
+void vfn_memory_ring(struct vfn_dev *dev, const struct vfn_guest *guest, struct vfn_vu_msg *msg);
 int vfn_memory_open(struct vfn_dev *dev);
 void vfn_memory_close(struct vfn_dev *dev);
 bool vfn_memory_gpa(const struct vfn_dev *dev, const void *theirs, uint64_t *gpa);
@@ -419,7 +430,6 @@ void vfn_memory_table(const struct vfn_memory *memory, struct vringh_mem *to);
 void *vfn_memory_at(const struct vfn_dev *dev, uint64_t gpa, uint64_t len);
 
 /* vfn_iommu.c: translated addresses. dev->lock held. */
-struct vfn_vu_msg;
 uint64_t vfn_iommu_offer(const struct vfn_dev *dev);
 bool vfn_iommu_is(const struct vfn_guest *guest);
 int vfn_iommu_start(struct vfn_dev *dev, uint64_t features);

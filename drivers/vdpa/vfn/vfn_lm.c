@@ -117,13 +117,7 @@ dirty_off(struct vfn_dev *dev)
 static bool
 dirty_covers(const struct vfn_dev *dev, const struct vfn_map *dirty)
 {
-	uint32_t i;
-
-	for (i = 0; i < dev->memory.nb_regions; i++)
-		if ((dev->memory.region[i].gpa + dev->memory.region[i].size - 1) >>
-			(PAGE_SHIFT + 3) >= dirty->len)
-			return false;
-	return true;
+	return (dev->memory.end - 1) >> (PAGE_SHIFT + 3) < dirty->len;
 }
 
 /* Memory for every shadow ring that will be needed: queues that stop here start again there. */

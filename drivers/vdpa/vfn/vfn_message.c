@@ -214,6 +214,8 @@ ring(struct vfn_dev *dev, struct vfn_guest *guest, struct vfn_vu_msg *msg, uint3
 	if ((msg->request == SET_VRING_BASE || msg->request == SET_VRING_ADDR) &&
 		!vfn_iommu_ring(dev, guest, msg))
 		return refuse(msg);
+	if (msg->request == SET_VRING_ADDR)
+		vfn_memory_ring(dev, guest, msg);
 	/* It has in-flight regions from before we were there, and would look at them now. */
 	if (msg->request == SET_VRING_KICK && guest->barred)
 		return refuse(msg);

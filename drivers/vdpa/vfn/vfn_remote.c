@@ -75,10 +75,11 @@ vfn_remote_check(struct vfn_dev *dev)
 uint64_t
 vfn_remote_lacks(const struct vfn_dev *dev, uint64_t features)
 {
-	const uint64_t vhost =
-		UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES | UINT64_C(1) << VHOST_F_LOG_ALL;
+	/* VIRTIO_F_ACCESS_PLATFORM, too, is between the driver and the front-end. */
+	const uint64_t own = UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES |
+		UINT64_C(1) << VHOST_F_LOG_ALL | UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
 
-	return dev->remote != NULL ? features & ~vhost & ~dev->pci.features : 0;
+	return dev->remote != NULL ? features & ~own & ~dev->pci.features : 0;
 }
 
 /* ---- connections ---- */

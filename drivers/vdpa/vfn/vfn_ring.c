@@ -77,13 +77,15 @@ vfn_ring_get(struct vfn_dev *dev, uint16_t queue, struct vfn_vpci_ring *ring)
 	if (!vfn_memory_gpa(dev, vring.desc, &ring->desc) ||
 		!vfn_memory_gpa(dev, vring.avail, &ring->driver) ||
 		!vfn_memory_gpa(dev, vring.used, &ring->device)) {
-		DEV_LOG(ERR, dev, "queue %u: a ring area is not in the guest's memory", queue);
+		DEV_LOG(ERR, dev, "queue %u refused: a ring area is not in %s", queue,
+			vfn_memory_name(dev));
 		return -EINVAL;
 	}
 	ring->size = vring.size;
 	if (!(features & UINT64_C(1) << VIRTIO_F_RING_PACKED) &&
 		!vfn_ring_used_idx(dev, ring, &used_idx)) {
-		DEV_LOG(ERR, dev, "queue %u: its used ring is not in the guest's memory", queue);
+		DEV_LOG(ERR, dev, "queue %u refused: its used ring is not in %s", queue,
+			vfn_memory_name(dev));
 		return -EINVAL;
 	}
 	/*

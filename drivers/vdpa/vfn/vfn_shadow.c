@@ -33,11 +33,9 @@
  * end of all addresses. Depends on the memory only, so that queues do not get in each other's way.
  */
 static uint64_t
-free_addresses(const struct vringh_mem *mem)
+free_addresses(const struct vfn_memory *memory)
 {
-	const struct vringh_region *last = &mem->table[mem->nb_regions - 1];
-
-	return RTE_ALIGN_CEIL(last->iova + last->len, STEP);
+	return RTE_ALIGN_CEIL(memory->end, STEP);
 }
 
 /* Does the function reach nothing but windows? Then all rings are shadowed, and buffers copied. */
@@ -157,12 +155,13 @@ guest_ring(struct vfn_dev *dev, struct vfn_shadow *s, const struct vfn_vpci_ring
 static int
 shadow_map(struct vfn_dev *dev, struct vfn_shadow *s)
 {
-	struct vfn_dma_map map = {.iova = free_addresses(&s->mem) + s->queue * STEP,
+	struct vfn_dma_map map = {.iova = free_addresses(&dev->memory) + s->queue * STEP,
 		.len = s->dma_len,
 		.host = s->dma,
 		.fd = s->fd,
 		.readable = true,
-		.writable = true};
+		.writable = true,
+		.relay = true};
 	int ret = vfn_vpci_map(&dev->pci, &map);
 
 	if (ret == 0)

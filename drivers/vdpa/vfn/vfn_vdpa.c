@@ -273,6 +273,7 @@ vfn_probe(struct rte_vdev_device *vdev)
 	dev->class = args.is_blk ? &vfn_drv_blk : &vfn_drv_net;
 	dev->lm = args.lm;
 	dev->dma = args.function.dma;
+	dev->pool = args.function.pool;
 	dev->pci.drain_ms = args.drain_ms;
 	dev->faults = args.function.faults;
 	pthread_mutex_init(&dev->lock, NULL);
@@ -399,5 +400,6 @@ RTE_PMD_REGISTER_PARAM_STRING(vdpa_vfn,
 			       "iops=<number> "
 			       "bps=<number> "
 			       "rate-group=<name> "
-			       "dma=<direct|iommu> "
+			       "dma=<direct|iommu|bounce> "
+			       "pool=<addr+len|[addr+len,addr+len]> "
 			       "fault=<no-log|no-used-log|no-suspend|no-retry|no-flush>");

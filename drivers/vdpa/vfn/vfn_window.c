@@ -46,7 +46,7 @@ int
 vfn_window_map(struct vfn_dev *dev)
 {
 	struct vfn_windows w = {0};
-	struct vfn_dma_map map = {.fd = -1, .readable = true};
+	struct vfn_dma_map map = {.fd = -1, .readable = true, .relay = true};
 	int ret;
 
 	ret = dev->pci.link->ops->get_windows(dev->pci.link, &w);
@@ -61,7 +61,8 @@ vfn_window_map(struct vfn_dev *dev)
 			.len = w.in.len,
 			.host = w.in.host,
 			.fd = -1,
-			.writable = true};
+			.writable = true,
+			.relay = true};
 		ret = vfn_vpci_map(&dev->pci, &map);
 	}
 	if (ret < 0)

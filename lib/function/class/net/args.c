@@ -182,6 +182,7 @@ parse_dma(const char *value, struct vfn_net_args *args)
 	static const char *const names[] = {
 		[VFN_DMA_DIRECT] = "direct",
 		[VFN_DMA_IOMMU] = "iommu",
+		[VFN_DMA_BOUNCE] = "bounce",
 	};
 	unsigned int i;
 
@@ -189,6 +190,12 @@ parse_dma(const char *value, struct vfn_net_args *args)
 		;
 	args->function.dma = i;
 	return i < RTE_DIM(names);
+}
+
+static bool
+parse_pool(const char *value, struct vfn_net_args *args)
+{
+	return vfn_pool_parse(value, &args->function.pool);
 }
 
 static bool
@@ -227,7 +234,11 @@ const struct vfn_net_arg vfn_net_args_known[] = {
 	{"poll-cpu", "a CPU or a list such as [2,4-6], at most " RTE_STR(VFN_MAX_POLLERS),
 		parse_poll_cpu, "any", true},
 	{"idle", "busy or sleep", parse_idle, "busy", true},
-	{"dma", "direct or iommu", parse_dma, "direct, not offered", true},
+	{"dma", "direct, iommu or bounce", parse_dma, "direct, not offered", true},
+	{"pool",
+		"ADDR+LEN or a list such as [0x7fff0000+64K,2G+64M], at most " RTE_STR(
+			VFN_POOL_RANGES) ", without overlaps",
+		parse_pool, "none", true},
 	{"fault", "no-log, no-used-log, no-suspend, no-retry or no-flush", parse_fault, "none",
 		true},
 };
@@ -268,6 +279,17 @@ select_wiring(struct vfn_net_args *args, const char *key, bool given, enum vfn_w
 		snprintf(why, size, "\"port=%s\" needs \"%s\"", wiring_names[port], key);
 	else
 		return 0;
+	return -EINVAL;
+}
+
+int
+vfn_any_args_check(const struct vfn_function_params *function, char *why, size_t size)
+{
+	const bool bounce = function->dma == VFN_DMA_BOUNCE, pool = function->pool.nb_ranges > 0;
+
+	if (bounce == pool)
+		return 0;
+	snprintf(why, size, bounce ? "\"dma=bounce\" needs \"pool\"" : "\"pool\" needs dma=bounce");
 	return -EINVAL;
 }
 

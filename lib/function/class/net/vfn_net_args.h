@@ -39,6 +39,9 @@ extern const unsigned int vfn_nb_net_args;
 /** Without arguments. -EINVAL: the name is longer than VFN_NAME_SIZE - 1. */
 int vfn_net_args_init(struct vfn_net_args *args, const char *name);
 
+/** The same as vfn_net_args_check(), of those that any class has. */
+int vfn_any_args_check(const struct vfn_function_params *function, char *why, size_t size);
+
 /**
  * All are parsed: do they go together?
  *
