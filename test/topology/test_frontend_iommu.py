@@ -14,7 +14,7 @@ from harness import SLOW, wait_until
 from net_device import FEATURES, HEADER, PROTOCOL, FrontEnd
 from rings import USER_BASE, Memory
 from test_frontend_control import (CONTROL, MAC_SET, MINE, MQ, OK, OTHER, PROMISC_OFF, Control)
-from vhost_user import VERSION, Message, Refused, get_status
+from vhost_user import VERSION, Message, Refused, get_status, set_features, set_vring_addr
 
 DEVS = [["vdpa_vfn0,idle=sleep,dma=iommu", "vdpa_vfn1"]]
 
@@ -256,6 +256,18 @@ def test_outside_memory(server, bus, gate):
             fe.conn.tell(message)
     server.said("IOTLB" if gate else "not in the guest's memory")
     fe.check(frames("goes on", 20))
+
+
+@pytest.mark.parametrize("gate", [True, pytest.param(False, marks=bare)], ids=["gate", "bare"])
+def test_ring_before_memory(server, bus, gate):
+    """librte_vhost does not outlive being asked for a table that it has not been told of."""
+    server.expect("SET_VRING_ADDR" if gate else "queue 0: its addresses come before memory")
+    with contextlib.closing(BusFrontEnd(server.sockets[0])) as fe:
+        fe.connect().negotiate(FEATURES | 1 << ACCESS_PLATFORM)
+        fe.conn.tell(set_features(fe.features))
+        with pytest.raises((Refused, ConnectionError)):
+            fe.conn.tell(set_vring_addr(0, USER_BASE, USER_BASE, USER_BASE))
+    bus().check(frames("goes on", 20))
 
 
 def test_without_back_channel(server, bus):

@@ -157,7 +157,7 @@ place(const struct vfn_guest *guest, uint64_t *uva)
 	bool found = false;
 	uint32_t i;
 
-	if (rte_vhost_get_mem_table(guest->vid, &mem) < 0)
+	if (!guest->memory || rte_vhost_get_mem_table(guest->vid, &mem) < 0)
 		return false;
 	for (i = 0; i < mem->nregions && !found; i++) {
 		found = mem->regions[i].size >= AREA_MAX;
