@@ -34,6 +34,7 @@ gate_fuzz_value(const struct gate_fuzz_value *v)
 		[GATE_V_PROTOCOL] = GF_PROTOCOL,
 		[GATE_V_256] = 256,
 		[GATE_V_32768] = 32768,
+		[GATE_V_PLATFORM] = GF_FEATURES | GF_BIT(GATE_F_ACCESS_PLATFORM),
 	};
 
 	return base[v->base % GATE_V_MAX] + ((uint64_t)(int64_t)v->add << v->shift % 48);
@@ -103,6 +104,13 @@ fill(struct gate_message *m, const struct gate_fuzz_message *r, unsigned int nb_
 		p->config.size = value(r, 1);
 		p->config.flags = value(r, 2);
 		break;
+	case GATE_IOTLB_MSG:
+		p->iotlb.iova = value(r, 0);
+		p->iotlb.size = value(r, 1);
+		p->iotlb.uva = value(r, 2);
+		p->iotlb.perm = value(r, 3);
+		p->iotlb.type = value(r, 4);
+		break;
 	default:
 		p->u64 = value(r, 0);
 		break;
@@ -123,6 +131,24 @@ inside(uint64_t at, wide size)
 			return true;
 	}
 	return false;
+}
+
+/* The same over several regions, which are apart. */
+static bool
+covered(uint64_t at, wide size)
+{
+	wide bytes = 0;
+	unsigned int i;
+
+	for (i = 0; i < conn.nb_regions; i++) {
+		const struct gate_wire_region *w = &conn.regions[i].wire;
+		const wide from = at > w->uva ? at : w->uva;
+		const wide end = (wide)at + size < (wide)w->uva + w->size ? (wide)at + size :
+									    (wide)w->uva + w->size;
+
+		bytes += end > from ? end - from : 0;
+	}
+	return bytes == size;
 }
 
 static bool
@@ -175,6 +201,9 @@ check_ring(const struct gate_ring_state *r)
 		return;
 	CHECK(n <= 32768);
 	CHECK(packed || (n & (n - 1)) == 0);
+	/* What is translated may lead anywhere, for now. */
+	if ((conn.features >> GATE_F_ACCESS_PLATFORM & 1) != 0)
+		return;
 	CHECK(inside(r->desc, 16 * (n > 0 ? n : 1)));
 	CHECK(inside(r->avail, packed ? 4 : 4 + 2 * n + 2 * event));
 	CHECK(inside(r->used, packed ? 4 : 4 + 8 * n + 2 * event));
@@ -223,6 +252,14 @@ check_pass(const struct gate_message *m, const struct gate_judgement *j, unsigne
 				      sizeof(conn.regions[i].wire)) == 0);
 	} else {
 		CHECK(j->nb_fds == nb_fds);
+	}
+	if (m->request == GATE_IOTLB_MSG) {
+		const wide size = m->payload.iotlb.size;
+
+		CHECK((conn.features >> GATE_F_ACCESS_PLATFORM & 1) != 0);
+		if (m->payload.iotlb.type == GATE_IOTLB_UPDATE)
+			CHECK(size > 0 && m->payload.iotlb.iova + size <= (wide)1 << 64 &&
+				covered(m->payload.iotlb.uva, size));
 	}
 	if (m->request == GATE_SET_PROTOCOL_FEATURES)
 		CHECK((j->out.payload.u64 >> GATE_PF_CONFIGURE_MEM_SLOTS & 1) == 0);

@@ -103,6 +103,18 @@ ring(uint8_t index)
 }
 
 static void
+iotlb(uint8_t type, uint8_t iova, uint8_t size, uint8_t uva)
+{
+	struct gate_fuzz_message *r = say(GATE_IOTLB_MSG, 0, 0);
+
+	set(r, 0, iova, 0, 0);
+	set(r, 1, size, 0, 0);
+	set(r, 2, uva, 0, 0);
+	set(r, 3, GATE_V_0, 3, 0);
+	set(r, 4, GATE_V_0, type, 0);
+}
+
+static void
 hello(uint8_t features)
 {
 	say(GATE_GET_FEATURES, 0, 0);
@@ -177,6 +189,19 @@ fuzz_seeds(enum fuzz_target target, seed_fn fn, void *arg)
 		ring(i);
 	table(8);
 	give(fn, arg, "more-rings-than-there-are");
+
+	begin(2);
+	hello(GATE_V_PLATFORM);
+	table(2);
+	ring(0);
+	iotlb(GATE_IOTLB_UPDATE, GATE_V_4G, GATE_V_PAGE, GATE_V_UVA);
+	iotlb(GATE_IOTLB_UPDATE, GATE_V_TOP, GATE_V_PAGE, GATE_V_UVA_2);
+	iotlb(GATE_IOTLB_UPDATE, GATE_V_0, GATE_V_2M, GATE_V_UVA_END);
+	iotlb(GATE_IOTLB_INVALIDATE, GATE_V_4G, GATE_V_PAGE, GATE_V_0);
+	iotlb(GATE_IOTLB_INVALIDATE, GATE_V_0, GATE_V_0, GATE_V_0);
+	iotlb(GATE_IOTLB_MISS, GATE_V_4G, GATE_V_PAGE, GATE_V_0);
+	iotlb(GATE_IOTLB_ACCESS_FAIL, GATE_V_4G, GATE_V_PAGE, GATE_V_0);
+	give(fn, arg, "behind-an-iommu");
 
 	begin(2);
 	hello(GATE_V_FEATURES);
