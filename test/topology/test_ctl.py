@@ -79,7 +79,10 @@ def test_top_tells_rates(served):
                 fe.check(frames("meanwhile", 20))
             times = [json.loads(line) for line in top.stdout]
     assert len(times) == 2
-    for now in times:
+    # on a busy machine nothing may have moved in one of them
+    moved = [now for now in times if now["queues"]]
+    assert moved
+    for now in moved:
         assert {(q["name"], q["queue"]) for q in now["queues"]} == {("vdpa_vfn0", 0), ("vdpa_vfn0", 1)}
         assert all(q["per_second"] > 0 and q["lost_per_second"] == 0 for q in now["queues"])
         assert any(0 < p["busy_percent"] <= 100 and p["burst"] >= 1 for p in now["pollers"])
