@@ -131,7 +131,7 @@ run_pytest() {
 		-p no:cacheprovider -p no:tmpdir "test/$name" "$@" </dev/null
 }
 
-# pytest_suite NAME: most tests wait most of the time, so three files run side by side; then those
+# pytest_suite NAME: most tests wait most of the time, so two files run side by side; then those
 # that are marked "alone". With arguments, or at night: one after the other.
 pytest_suite() {
 	local code=0
@@ -140,7 +140,7 @@ pytest_suite() {
 		run_pytest "$1" ${runner_args[@]+"${runner_args[@]}"}
 		return
 	fi
-	run_pytest "$1" -n 3 --dist loadfile -m 'not alone' || code=1
+	run_pytest "$1" -n 2 --dist loadfile -m 'not alone' || code=1
 	[ "$1" != topology ] || run_pytest "$1" -m alone || code=1
 	return $code
 }

@@ -140,7 +140,7 @@ class Process:
         tail = "\n".join(self.log().splitlines()[-25:])
         return PmdError(f"{self.name} (pid {self.pid}): {what}\n--- its last output ---\n{tail}")
 
-    def expect(self, pattern, timeout=10, since=0):
+    def expect(self, pattern, timeout=30, since=0):
         """Wait until the log from `since` on matches; return the match. A line that has a time
         begins behind it."""
         regex = re.compile(re.sub(r"^\^", r"^(?:[\\d-]+ [\\d:.]+ )?", pattern), re.MULTILINE)
@@ -168,7 +168,7 @@ class Process:
         except OSError as error:
             raise self.error(f"cannot be told {line!r}: {error}") from error
 
-    def wait(self, timeout=10):
+    def wait(self, timeout=30):
         """Wait for the end; return the exit code."""
         try:
             code = self.popen.wait(timeout * SLOW)
@@ -179,7 +179,7 @@ class Process:
             self.popen.stdin.close()
         return code
 
-    def end(self, timeout=10):
+    def end(self, timeout=30):
         """SIGTERM, and exit code 0."""
         self.popen.terminate()
         try:
@@ -212,7 +212,7 @@ class EalProcess(Process):
         for path in runtime_dirs(self.prefix):
             shutil.rmtree(path, ignore_errors=True)
 
-    def wait(self, timeout=10):
+    def wait(self, timeout=30):
         code = super().wait(timeout)
         self._clean()
         return code
@@ -229,7 +229,7 @@ class PromptProcess(EalProcess):
         self.prompt = prompt
         super().__init__(*args, **kwargs)
 
-    def at_prompt(self, timeout=10, since=0):
+    def at_prompt(self, timeout=30, since=0):
         """Wait for the prompt; return where it begins in the log.
 
         The prompt is written letter by letter, so what another thread prints can tear it apart:
@@ -250,7 +250,7 @@ class PromptProcess(EalProcess):
             time.sleep(0.3 * SLOW)    # was it slow and not torn, there is one prompt too many
         return found.start()
 
-    def cmd(self, line, timeout=10):
+    def cmd(self, line, timeout=30):
         """Say one line at the prompt; return what was printed up to the next prompt."""
         since = self.mark()
         self.send(line)
@@ -303,13 +303,13 @@ class Device:
         """What telemetry answers to a command: the value, {"error": text} if it is refused."""
         path = os.path.join(runtime_dirs(self.process.prefix)[0], "dpdk_telemetry.v2")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(10 * SLOW)
+            sock.settimeout(30 * SLOW)
             sock.connect(path)
             sock.recv(1024)     # what it is
             sock.send(command.encode())
             return next(iter(json.loads(sock.recv(1 << 16)).values()))
 
-    def stop(self, timeout=10):
+    def stop(self, timeout=30):
         """SIGTERM: exit code 0, and the sockets it made are gone."""
         process, self.process = self.process, None
         process.end(timeout)
@@ -449,7 +449,7 @@ class Backend(Device):
         if self.endpoint is not None:
             self.endpoint.close()
 
-    def cmd(self, line, timeout=5):
+    def cmd(self, line, timeout=15):
         """Say one line at the prompt; return the answer."""
         return self.process.cmd(line, timeout)
 

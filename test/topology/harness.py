@@ -89,7 +89,7 @@ def is_refused(answer, words=""):
     return isinstance(answer, dict) and list(answer) == ["error"] and words in answer["error"]
 
 
-def wait_until(condition, timeout=10, interval=0.02):
+def wait_until(condition, timeout=30, interval=0.02):
     """Wait for a true answer and return it; the last answer when time is up."""
     deadline = time.monotonic() + timeout * SLOW
     while not (answer := condition()) and time.monotonic() < deadline:

@@ -113,7 +113,8 @@ def test_newer_qemu(workdir):
                 for disk in ("vda", "vdb")]
         for number in range(2):
             before = backend.stats(number)[0]["writes"]
-            assert wait_until(lambda n=number, b=before: backend.stats(n)[0]["writes"] > b + 50, 60)
+            assert wait_until(lambda n=number, b=before: backend.stats(n)[0]["writes"] > b + 50,
+                                 240)
         backend.kill()
         backend.start()
         for job in jobs:

@@ -229,10 +229,13 @@ def test_server_is_killed(setup):
     setup.zero(kind.name for kind in KINDS)
     jobs = {kind.name: setup.blocks(kind.name) for kind in KINDS}
     again = dict.fromkeys(tracked, 0)
-    for _ in range(KILLS):
+    kills = 0
+    # on a busy machine a disk may have nothing in flight, time and again
+    while kills < KILLS or (kills < 4 * KILLS and not all(again.values())):
         setup.busy(tracked)
         time.sleep(setup.rng.uniform(0, 0.5))
         setup.backend.kill()
+        kills += 1
         setup.restart()
         setup.busy(tracked)
         for disk in tracked:
@@ -241,7 +244,7 @@ def test_server_is_killed(setup):
         setup.end(disk)
     for disk in tracked:
         jobs[disk].wait(timeout=300)
-    remarks.append(f"{KILLS} kills; requests in flight that a successor carried out: {again}")
+    remarks.append(f"{kills} kills; requests in flight that a successor carried out: {again}")
     assert all(again.values()), again
     # a kill finds requests out of order, or it does not
     with pytest.raises((AssertionError, GuestError)):

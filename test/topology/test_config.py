@@ -75,7 +75,8 @@ def test_link_goes_down_and_up(backend, listener):
     tell = backend.telemetry
     fe.check(frames("up", 20))
     assert fe.config() == (LINK_UP, 1500)
-    assert tell("/vfn/link,vdpa_vfn0,down") == {"link": "down", "announce": 0, "mtu": 1500}
+    mac = tell("/vfn/info,vdpa_vfn0")["mac"]
+    assert tell("/vfn/link,vdpa_vfn0,down") == {"link": "down", "announce": 0, "mtu": 1500, "mac": mac}
     assert fe.told() and fe.config() == (0, 1500)
     assert tell("/vfn/info,vdpa_vfn0")["link"] == "down"
     dropped = backend.counted("vdpa_vfn0", 1)

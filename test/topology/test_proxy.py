@@ -135,13 +135,13 @@ def flows(pmd):
     """Traffic begins."""
     before = pmd.port_stats(0)["RX-packets"]
     pmd.start_traffic()
-    assert wait_until(lambda: pmd.port_stats(0)["RX-packets"] > before + 1000)
+    assert wait_until(lambda: pmd.port_stats(0)["RX-packets"] > before + 1000, 60)
 
 
 def goes_on(pmd):
     """Traffic that began a while ago still circulates."""
     before = pmd.port_stats(0)["RX-packets"]
-    assert wait_until(lambda: pmd.port_stats(0)["RX-packets"] > before + 1000)
+    assert wait_until(lambda: pmd.port_stats(0)["RX-packets"] > before + 1000, 60)
 
 
 @RINGS
