@@ -218,35 +218,39 @@ answer(struct vfn_dev *dev, int ret, const char *what, struct rte_tel_data *d)
 	return ret;
 }
 
-/* What the operator of the function may do, who is another one behind an endpoint. */
-static bool
-is_operator(struct vfn_dev *dev, int *ret)
+/*
+ * The device that a command is about, for the operator of its function, who is another one behind
+ * an endpoint. NULL: that is not possible, and *ret what to return; else it is -EINVAL.
+ */
+static struct vfn_dev *
+operated(const char *params, const char **rest, struct rte_tel_data *d, int *ret)
 {
-	if (dev->class != &vfn_drv_net) {
-		*ret = vfn_telemetry_refuse(dev, -ENOTSUP, "it is no net function");
-		return false;
-	}
-	if (dev->function != NULL)
-		return true;
-	*ret = vfn_telemetry_refuse(dev, -ENOTSUP,
-		"the function is behind an endpoint, %s: ask there", dev->remote->path);
-	return false;
+	struct vfn_dev *dev = vfn_telemetry_dev(params, rest);
+
+	*ret = dev != NULL ? -EINVAL : -ENODEV;
+	if (dev == NULL || (dev->class == &vfn_drv_net && dev->function != NULL))
+		return dev;
+	if (dev->class != &vfn_drv_net)
+		vfn_telemetry_refuse(dev, -ENOTSUP, "it is no net function");
+	else
+		vfn_telemetry_refuse(dev, -ENOTSUP,
+			"the function is behind an endpoint, %s: ask there", dev->remote->path);
+	*ret = answer(dev, -ENOTSUP, "", d);
+	return NULL;
 }
 
 static int
 set_link(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	const char *rest;
-	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	int ret;
+	struct vfn_dev *dev = operated(params, &rest, d, &ret);
 	bool up;
-	int ret = -EINVAL;
 
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
-		return -ENODEV;
+		return ret;
 	up = strcmp(rest, "up") == 0;
-	if (!is_operator(dev, &ret))
-		return answer(dev, ret, "", d);
 	if (up || strcmp(rest, "down") == 0) {
 		vfn_manage_link(dev->function, up);
 		ret = 0;
@@ -261,14 +265,12 @@ static int
 announce(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	const char *rest;
-	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
-	int ret = -EINVAL;
+	int ret;
+	struct vfn_dev *dev = operated(params, &rest, d, &ret);
 
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
-		return -ENODEV;
-	if (!is_operator(dev, &ret))
-		return answer(dev, ret, "", d);
+		return ret;
 	if (*rest != '\0')
 		vfn_telemetry_refuse(dev, ret, "nothing follows the name, not \"%s\"", rest);
 	else if (dev->state != VFN_RUNNING)
@@ -285,16 +287,14 @@ static int
 set_mtu(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	const char *rest;
-	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	int ret;
+	struct vfn_dev *dev = operated(params, &rest, d, &ret);
 	char *end;
 	unsigned long mtu;
-	int ret = -EINVAL;
 
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
-		return -ENODEV;
-	if (!is_operator(dev, &ret))
-		return answer(dev, ret, "", d);
+		return ret;
 	mtu = strtoul(rest, &end, 10);
 	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mtu <= UINT16_MAX)
 		ret = vfn_manage_mtu(dev->function, mtu);
@@ -309,15 +309,13 @@ static int
 set_mac(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	const char *rest;
-	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	int ret;
+	struct vfn_dev *dev = operated(params, &rest, d, &ret);
 	struct rte_ether_addr mac;
-	int ret = -EINVAL;
 
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
-		return -ENODEV;
-	if (!is_operator(dev, &ret))
-		return answer(dev, ret, "", d);
+		return ret;
 	if (rte_ether_unformat_addr(rest, &mac) == 0)
 		ret = vfn_manage_mac(dev->function, mac.addr_bytes);
 	if (ret < 0)
@@ -330,16 +328,14 @@ static int
 set_rate(const char *cmd, const char *params, struct rte_tel_data *d)
 {
 	const char *rest;
-	struct vfn_dev *dev = vfn_telemetry_dev(params, &rest);
+	int ret;
+	struct vfn_dev *dev = operated(params, &rest, d, &ret);
 	unsigned long mbps;
 	char *end;
-	int ret = -EINVAL;
 
 	RTE_SET_USED(cmd);
 	if (dev == NULL)
-		return -ENODEV;
-	if (!is_operator(dev, &ret))
-		return answer(dev, ret, "", d);
+		return ret;
 	mbps = strtoul(rest, &end, 10);
 	if (*rest >= '0' && *rest <= '9' && *end == '\0' && mbps <= VFN_NET_RATE_MAX)
 		ret = vfn_manage_rate(dev->function, mbps);
